@@ -1,0 +1,306 @@
+/* mq 0.1.0: definitions. Queues themselves are made by mq.create_queue and are not part of the extension. */
+
+\echo Use "CREATE EXTENSION mq" to load this file. \quit
+
+-- ---------------------------------------------------------------------------------------------------------------
+-- Definitions. Dumped as data; queue and group numbers are never used again.
+
+CREATE SEQUENCE mq.queue_no AS integer;
+CREATE SEQUENCE mq.group_no AS integer MAXVALUE 16777215;
+
+CREATE TABLE mq.queue (
+    queue_no          integer NOT NULL,
+    name              name    NOT NULL,
+    segment_size      bigint  NOT NULL,
+    levels            integer NOT NULL DEFAULT 1,
+    system_identifier bigint  NOT NULL,
+    database          oid     NOT NULL,
+    extension         oid     NOT NULL,
+    CONSTRAINT queue_pkey PRIMARY KEY (queue_no),
+    CONSTRAINT queue_name_key UNIQUE (name)
+);
+COMMENT ON TABLE mq.queue IS 'Queues. system_identifier, database and extension say where the queue was last used.';
+
+CREATE TABLE mq.consumer_group (
+    group_no integer NOT NULL,
+    queue_no integer NOT NULL,
+    name     name    NOT NULL,
+    epoch    integer NOT NULL DEFAULT 1,
+    start_id bigint  NOT NULL DEFAULT 1,
+    CONSTRAINT consumer_group_pkey PRIMARY KEY (group_no),
+    CONSTRAINT consumer_group_queue_no_name_key UNIQUE (queue_no, name)
+);
+COMMENT ON TABLE mq.consumer_group IS 'Consumer groups. Rows of the offset log with another epoch are void.';
+
+CREATE TABLE mq.segment (
+    queue_no integer NOT NULL,
+    level    integer NOT NULL,
+    segment  bigint  NOT NULL,
+    file     oid     NOT NULL,
+    sealed   boolean NOT NULL DEFAULT false,
+    CONSTRAINT segment_pkey PRIMARY KEY (queue_no, level, segment)
+);
+COMMENT ON TABLE mq.segment IS 'Partitions of the queues. file: the relation file a segment was made with; its pages are in the order of ids only while it has that file.';
+
+-- ---------------------------------------------------------------------------------------------------------------
+-- The offset log: a ring of append-only tables (offset_log.h has the format).
+
+CREATE TABLE mq.consumer_offset_0 (
+    n           bigint  NOT NULL,
+    group_no    integer NOT NULL,
+    level       integer NOT NULL,
+    epoch       integer NOT NULL,
+    lo          bigint  NOT NULL,
+    hi          bigint  NOT NULL,
+    ranges      bigint[],
+    replay_from bigint
+) WITH (autovacuum_enabled = false, vacuum_truncate = false);
+CREATE TABLE mq.consumer_offset_1 (LIKE mq.consumer_offset_0) WITH (autovacuum_enabled = false, vacuum_truncate = false);
+CREATE TABLE mq.consumer_offset_2 (LIKE mq.consumer_offset_0) WITH (autovacuum_enabled = false, vacuum_truncate = false);
+CREATE TABLE mq.consumer_offset_3 (LIKE mq.consumer_offset_0) WITH (autovacuum_enabled = false, vacuum_truncate = false);
+COMMENT ON TABLE mq.consumer_offset_0 IS 'Offset log: acks and checkpoints, append-only; emptied when superfluous.';
+COMMENT ON TABLE mq.consumer_offset_1 IS 'Offset log: acks and checkpoints, append-only; emptied when superfluous.';
+COMMENT ON TABLE mq.consumer_offset_2 IS 'Offset log: acks and checkpoints, append-only; emptied when superfluous.';
+COMMENT ON TABLE mq.consumer_offset_3 IS 'Offset log: acks and checkpoints, append-only; emptied when superfluous.';
+
+SELECT pg_catalog.pg_extension_config_dump('mq.queue_no', '');
+SELECT pg_catalog.pg_extension_config_dump('mq.group_no', '');
+SELECT pg_catalog.pg_extension_config_dump('mq.queue', '');
+SELECT pg_catalog.pg_extension_config_dump('mq.consumer_group', '');
+SELECT pg_catalog.pg_extension_config_dump('mq.segment', '');
+SELECT pg_catalog.pg_extension_config_dump('mq.consumer_offset_0', '');
+SELECT pg_catalog.pg_extension_config_dump('mq.consumer_offset_1', '');
+SELECT pg_catalog.pg_extension_config_dump('mq.consumer_offset_2', '');
+SELECT pg_catalog.pg_extension_config_dump('mq.consumer_offset_3', '');
+
+-- ---------------------------------------------------------------------------------------------------------------
+-- Messages as a consumer gets them.
+
+CREATE TYPE mq.message AS (
+    id             bigint,
+    receipt        uuid,
+    payload        jsonb,
+    headers        jsonb,
+    key            text,
+    priority       integer,
+    routing_key    text,
+    body           bytea,
+    enqueued_at    timestamptz,
+    due_at         timestamptz,
+    expires_at     timestamptz,
+    lease_until    timestamptz,
+    attempt        integer,
+    failures       integer,
+    last_reason    text,
+    dedup_id       text,
+    queue          text,
+    consumer_group text
+);
+COMMENT ON TYPE mq.message IS 'A message as handed out by mq.receive and mq.pop.';
+
+-- ---------------------------------------------------------------------------------------------------------------
+-- Queues
+
+CREATE FUNCTION mq.create_queue(name text, if_not_exists boolean DEFAULT false, segment_size bigint DEFAULT NULL)
+RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_create_queue';
+COMMENT ON FUNCTION mq.create_queue(text, boolean, bigint) IS
+    'Creates a queue with the consumer group "default", owned by the caller. Undone by rollback.';
+REVOKE ALL ON FUNCTION mq.create_queue(text, boolean, bigint) FROM PUBLIC;
+
+CREATE FUNCTION mq.drop_queue(name text, force boolean DEFAULT false)
+RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_drop_queue';
+COMMENT ON FUNCTION mq.drop_queue(text, boolean) IS
+    'Drops a queue; refuses while it has unfinished messages unless forced. Undone by rollback.';
+
+CREATE FUNCTION mq.refuse_direct_write()
+RETURNS trigger LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_refuse_direct_write';
+COMMENT ON FUNCTION mq.refuse_direct_write() IS
+    'Trigger on the tables of queues: messages come by mq.send and never change.';
+
+-- ---------------------------------------------------------------------------------------------------------------
+-- Sending
+
+CREATE FUNCTION mq.send(queue text, payload jsonb DEFAULT NULL, headers jsonb DEFAULT NULL, body bytea DEFAULT NULL)
+RETURNS bigint LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_send';
+COMMENT ON FUNCTION mq.send(text, jsonb, jsonb, bytea) IS
+    'Sends a message and returns its id. It exists when the transaction commits.';
+
+CREATE FUNCTION mq.send(queue text, payload text, headers jsonb DEFAULT NULL, body bytea DEFAULT NULL)
+RETURNS bigint LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_send_text';
+COMMENT ON FUNCTION mq.send(text, text, jsonb, bytea) IS
+    'Sends a message whose payload is given as JSON text, and returns its id.';
+
+CREATE FUNCTION mq.send_batch(queue text, payloads jsonb[] DEFAULT NULL, headers jsonb[] DEFAULT NULL,
+                              bodies bytea[] DEFAULT NULL)
+RETURNS bigint[] LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_send_batch';
+COMMENT ON FUNCTION mq.send_batch(text, jsonb[], jsonb[], bytea[]) IS
+    'Sends a message for each element and returns the ids in the same order.';
+
+CREATE FUNCTION mq.send_batch(queue text, payloads text[], headers jsonb[] DEFAULT NULL, bodies bytea[] DEFAULT NULL)
+RETURNS bigint[] LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_send_batch_text';
+COMMENT ON FUNCTION mq.send_batch(text, text[], jsonb[], bytea[]) IS
+    'Sends a message for each element, given as JSON text, and returns the ids in the same order.';
+
+-- ---------------------------------------------------------------------------------------------------------------
+-- Receiving
+
+CREATE FUNCTION mq.receive(queue text, max_messages integer DEFAULT 1, visibility_timeout interval DEFAULT NULL,
+                           consumer_group text DEFAULT 'default')
+RETURNS SETOF mq.message LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 10 AS 'MODULE_PATHNAME', 'mq_receive';
+COMMENT ON FUNCTION mq.receive(text, integer, interval, text) IS
+    'Hands out up to max_messages, leased until the visibility timeout. Rollback gives them back.';
+
+CREATE FUNCTION mq.pop(queue text, max_messages integer DEFAULT 1, consumer_group text DEFAULT 'default')
+RETURNS SETOF mq.message LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 10 AS 'MODULE_PATHNAME', 'mq_pop';
+COMMENT ON FUNCTION mq.pop(text, integer, text) IS
+    'Receives and acks in the current transaction. Rollback gives the messages back.';
+
+-- ---------------------------------------------------------------------------------------------------------------
+-- Finishing. The forms with a text receipt are for drivers that send untyped parameters.
+
+CREATE FUNCTION mq.ack(receipt uuid)
+RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_ack';
+COMMENT ON FUNCTION mq.ack(uuid) IS
+    'Finishes a message when the transaction commits. Raises lease_lost (MQ001) if it is no longer ours.';
+
+CREATE FUNCTION mq.ack(receipt text)
+RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_ack_text';
+COMMENT ON FUNCTION mq.ack(text) IS 'mq.ack(uuid) for a receipt given as text.';
+
+CREATE FUNCTION mq.ack(receipts uuid[], strict boolean DEFAULT true)
+RETURNS uuid[] LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_ack_array';
+COMMENT ON FUNCTION mq.ack(uuid[], boolean) IS
+    'Finishes messages when the transaction commits. strict: all or error; otherwise returns the receipts refused.';
+
+CREATE FUNCTION mq.nack(receipt uuid, delay interval DEFAULT NULL)
+RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_nack';
+COMMENT ON FUNCTION mq.nack(uuid, interval) IS
+    'Gives a message back as failed, ready after the delay. At once; rollback does not undo it.';
+
+CREATE FUNCTION mq.nack(receipt text, delay interval DEFAULT NULL)
+RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_nack_text';
+COMMENT ON FUNCTION mq.nack(text, interval) IS 'mq.nack(uuid) for a receipt given as text.';
+
+CREATE FUNCTION mq.nack(receipts uuid[], delay interval DEFAULT NULL, strict boolean DEFAULT true)
+RETURNS uuid[] LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_nack_array';
+COMMENT ON FUNCTION mq.nack(uuid[], interval, boolean) IS
+    'Gives messages back as failed. strict: all or error; otherwise returns the receipts refused.';
+
+CREATE FUNCTION mq.release(receipt uuid)
+RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_release';
+COMMENT ON FUNCTION mq.release(uuid) IS
+    'Gives a message back without counting a failure. At once; rollback does not undo it.';
+
+CREATE FUNCTION mq.release(receipt text)
+RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_release_text';
+COMMENT ON FUNCTION mq.release(text) IS 'mq.release(uuid) for a receipt given as text.';
+
+CREATE FUNCTION mq.release(receipts uuid[], strict boolean DEFAULT true)
+RETURNS uuid[] LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_release_array';
+COMMENT ON FUNCTION mq.release(uuid[], boolean) IS
+    'Gives messages back without counting failures. strict: all or error; otherwise returns the receipts refused.';
+
+CREATE FUNCTION mq.extend(receipt uuid, visibility_timeout interval)
+RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_extend';
+COMMENT ON FUNCTION mq.extend(uuid, interval) IS
+    'Lets the lease end that long from now. At once; rollback does not undo it.';
+
+CREATE FUNCTION mq.extend(receipt text, visibility_timeout interval)
+RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_extend_text';
+COMMENT ON FUNCTION mq.extend(text, interval) IS 'mq.extend(uuid) for a receipt given as text.';
+
+CREATE FUNCTION mq.extend(receipts uuid[], visibility_timeout interval, strict boolean DEFAULT true)
+RETURNS uuid[] LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_extend_array';
+COMMENT ON FUNCTION mq.extend(uuid[], interval, boolean) IS
+    'Lets the leases end that long from now. strict: all or error; otherwise returns the receipts refused.';
+
+CREATE FUNCTION mq.discard(queue text, ids bigint[], consumer_group text DEFAULT 'default')
+RETURNS bigint LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_discard';
+COMMENT ON FUNCTION mq.discard(text, bigint[], text) IS
+    'Finishes messages by id, whoever holds them; for the owner of the queue. Returns how many were unfinished.';
+
+-- ---------------------------------------------------------------------------------------------------------------
+-- Views. They show queues on which the caller has some right.
+
+CREATE FUNCTION mq.queue_state(OUT queue_no integer, OUT next_id bigint)
+RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_queue_state';
+COMMENT ON FUNCTION mq.queue_state() IS 'Append positions, for the view mq.queues.';
+
+CREATE FUNCTION mq.group_state(OUT group_no integer, OUT epoch integer, OUT low_watermark bigint, OUT next_id bigint,
+    OUT ready bigint, OUT leased bigint, OUT settling bigint, OUT pending bigint, OUT unread bigint, OUT held_back bigint)
+RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_group_state';
+COMMENT ON FUNCTION mq.group_state() IS 'Delivery windows, for the view mq.groups.';
+
+CREATE FUNCTION mq.in_flight_state(OUT group_no integer, OUT id bigint, OUT state text, OUT attempt integer,
+    OUT failures integer, OUT lease_until timestamptz)
+RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_in_flight_state';
+COMMENT ON FUNCTION mq.in_flight_state() IS 'Messages handed out, for the view mq.in_flight.';
+
+CREATE FUNCTION mq.may_see(queue name) RETURNS boolean
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT pg_catalog.has_table_privilege(
+        pg_catalog.format('mq.%I', 'q_' operator(pg_catalog.||) queue), 'SELECT, INSERT, UPDATE')
+$$;
+COMMENT ON FUNCTION mq.may_see(name) IS 'Whether the caller has some right on a queue.';
+
+CREATE VIEW mq.queues AS
+SELECT q.name::text AS queue,
+       c.relowner::regrole AS owner,
+       c.oid::regclass AS queue_table,
+       q.segment_size,
+       s.next_id,
+       (SELECT count(*) FROM mq.segment g WHERE g.queue_no = q.queue_no) AS segments
+FROM mq.queue q
+JOIN pg_catalog.pg_class c ON c.relnamespace = 'mq'::regnamespace AND c.relname = ('q_' || q.name)::name
+LEFT JOIN mq.queue_state() s USING (queue_no)
+WHERE mq.may_see(q.name);
+COMMENT ON VIEW mq.queues IS 'The queues the caller has some right on.';
+COMMENT ON COLUMN mq.queues.next_id IS 'The next message gets this id or a greater one (exact).';
+COMMENT ON COLUMN mq.queues.segments IS 'Partitions that exist (exact).';
+
+CREATE VIEW mq.groups AS
+SELECT q.name::text AS queue,
+       g.name::text AS consumer_group,
+       s.epoch, s.low_watermark, s.next_id, s.ready, s.leased, s.settling, s.pending, s.unread, s.held_back
+FROM mq.group_state() s
+JOIN mq.consumer_group g USING (group_no)
+JOIN mq.queue q USING (queue_no)
+WHERE mq.may_see(q.name);
+COMMENT ON VIEW mq.groups IS 'The consumer groups of those queues and what is unfinished in them.';
+COMMENT ON COLUMN mq.groups.low_watermark IS 'Every message below is finished (exact).';
+COMMENT ON COLUMN mq.groups.next_id IS 'Look-ahead has seen every message below (exact).';
+COMMENT ON COLUMN mq.groups.ready IS 'Messages seen that can be handed out, now or when they are due (exact).';
+COMMENT ON COLUMN mq.groups.leased IS 'Messages handed out (exact).';
+COMMENT ON COLUMN mq.groups.settling IS 'Messages acked by transactions that are not decided (exact).';
+COMMENT ON COLUMN mq.groups.pending IS 'Messages seen whose sender is, or was when last looked at, not decided (exact).';
+COMMENT ON COLUMN mq.groups.unread IS 'Ids not looked at: an upper bound of the messages there.';
+COMMENT ON COLUMN mq.groups.held_back IS 'How often a hand-out or look-ahead was given up because shared memory was full (exact, since the start of the server).';
+
+CREATE VIEW mq.segments AS
+SELECT q.name::text AS queue,
+       g.level,
+       g.segment,
+       c.oid::regclass AS segment_table,
+       g.segment * q.segment_size AS first_id,
+       (g.segment + 1) * q.segment_size - 1 AS last_id,
+       g.sealed,
+       pg_catalog.pg_total_relation_size(c.oid) AS bytes
+FROM mq.segment g
+JOIN mq.queue q USING (queue_no)
+JOIN pg_catalog.pg_class c ON c.relnamespace = 'mq'::regnamespace
+    AND c.relname = pg_catalog.format('s_%s_%s_%s', g.queue_no, g.level, g.segment)::name
+WHERE mq.may_see(q.name);
+COMMENT ON VIEW mq.segments IS 'The partitions of those queues.';
+
+CREATE VIEW mq.in_flight AS
+SELECT q.name::text AS queue,
+       g.name::text AS consumer_group,
+       s.id, s.state, s.attempt, s.failures, s.lease_until
+FROM mq.in_flight_state() s
+JOIN mq.consumer_group g USING (group_no)
+JOIN mq.queue q USING (queue_no)
+WHERE mq.may_see(q.name);
+COMMENT ON VIEW mq.in_flight IS 'The messages of those queues that are handed out, or acked by an undecided transaction.';
+
+GRANT USAGE ON SCHEMA mq TO PUBLIC;
+GRANT SELECT ON mq.queues, mq.groups, mq.segments, mq.in_flight TO PUBLIC;

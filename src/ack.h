@@ -1,0 +1,13 @@
+/*
+ * ack.h: finishing messages.
+ */
+#ifndef MQ_ACK_H
+#define MQ_ACK_H
+
+#include "offset_log.h"
+#include "window.h"
+
+/* Acks what the same call has just received with this token; ranges in the order of hand-out. */
+extern void mq_ack_popped(const MqGroup *group, const MqWindowRef *ref, uint64 token, const MqRange *ranges, int count);
+
+#endif

@@ -1,0 +1,239 @@
+/*
+ * admin.c: mq.create_queue and mq.drop_queue.
+ *
+ * Both are ordinary DDL in the caller's transaction, run as the extension's owner because nobody else may create in
+ * schema mq; the tables then belong to the caller. What they leave in shared memory when the transaction rolls
+ * back is found and freed by the worker.
+ */
+#include "postgres.h"
+
+#include "access/xlog.h"
+#include "catalog/dependency.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_extension.h"
+#include "catalog/pg_namespace.h"
+#include "commands/trigger.h"
+#include "executor/spi.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "rebuild.h"
+#include "segment.h"
+#include "storage/lmgr.h"
+#include "transaction.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "verbs.h"
+#include "walk.h"
+
+#define SEGMENT_SIZE_DEFAULT	INT64CONST(1048576)
+#define SEGMENT_SIZE_MIN		INT64CONST(1024)
+#define SEGMENT_SIZE_MAX		INT64CONST(1073741824)
+#define SEGMENTS_AT_START		2
+
+static const char *const message_columns =
+"id bigint NOT NULL, enqueued_at timestamptz NOT NULL, priority integer, target_group integer, origin_id bigint, "
+"expires_at timestamptz, failures integer, key text, routing_key text, reason text, headers jsonb, payload jsonb, "
+"body bytea";
+
+static void
+check_name(const char *name)
+{
+	size_t		length = strlen(name);
+
+	if (length == 0 || length > MQ_NAME_LENGTH_MAX)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("queue name must have 1 to %d bytes", MQ_NAME_LENGTH_MAX),
+				 errdetail("It has %zu.", length),
+				 errhint("Choose another name.")));
+}
+
+static void
+check_segment_size(int64 size)
+{
+	if (size < SEGMENT_SIZE_MIN || size > SEGMENT_SIZE_MAX)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("segment_size must be between " INT64_FORMAT " and " INT64_FORMAT, SEGMENT_SIZE_MIN, SEGMENT_SIZE_MAX),
+				 errhint("The default is " INT64_FORMAT " ids.", SEGMENT_SIZE_DEFAULT)));
+}
+
+/* The row of mq.queue; 0: the name is taken (by a transaction that has committed). */
+static int32
+insert_queue_row(const char *name, int64 segment_size)
+{
+	uint64		inserted = mq_sql("INSERT INTO mq.queue (queue_no, name, segment_size, system_identifier, database, extension) "
+								  "VALUES (nextval('mq.queue_no'), %s, " INT64_FORMAT ", " INT64_FORMAT ", %u, %u) "
+								  "ON CONFLICT (name) DO NOTHING RETURNING queue_no",
+								  quote_literal_cstr(name), segment_size, (int64) GetSystemIdentifier(), MyDatabaseId,
+								  mq_extension(false)->oid);
+	bool		isnull;
+
+	if (inserted == 0)
+		return 0;
+	return DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+}
+
+static void
+create_tables(const char *table, int32 queue_no, int64 segment_size, const char *owner)
+{
+	mq_sql("CREATE TABLE mq.%s (%s) PARTITION BY RANGE (id)", table, message_columns);
+	mq_sql("CREATE SEQUENCE mq.i_%d INCREMENT " INT64_FORMAT, queue_no, segment_size / 64);
+	mq_sql("ALTER TABLE mq.%s OWNER TO %s", table, owner);
+	mq_sql("ALTER SEQUENCE mq.i_%d OWNER TO %s", queue_no, owner);
+	mq_sql("ALTER SEQUENCE mq.i_%d OWNED BY mq.%s.id", queue_no, table);
+	mq_sql("CREATE TRIGGER refuse_direct_write BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON mq.%s "
+		   "FOR EACH STATEMENT EXECUTE FUNCTION mq.refuse_direct_write()", table);
+	mq_sql("INSERT INTO mq.consumer_group (group_no, queue_no, name) "
+		   "VALUES (nextval('mq.group_no'), %d, '" MQ_DEFAULT_GROUP "')", queue_no);
+}
+
+/* DROP EXTENSION must see the queues, though they are not part of it. */
+static void
+depend_on_extension(Oid table)
+{
+	ObjectAddress queue;
+	ObjectAddress extension;
+
+	ObjectAddressSet(queue, RelationRelationId, table);
+	ObjectAddressSet(extension, ExtensionRelationId, mq_extension(false)->oid);
+	recordDependencyOn(&queue, &extension, DEPENDENCY_NORMAL);
+}
+
+/* False: there is one of that name. */
+static bool
+create_queue(const char *name, int64 segment_size)
+{
+	MqSqlContext context;
+	MqQueue		queue;
+	char		table[NAMEDATALEN];
+	const char *owner = quote_identifier(GetUserNameFromId(GetUserId(), false));
+	int32		queue_no;
+
+	snprintf(table, sizeof(table), "q_%s", name);
+	mq_sql_begin(&context);
+	queue_no = insert_queue_row(name, segment_size);
+	if (queue_no != 0)
+		create_tables(quote_identifier(table), queue_no, segment_size, owner);
+	mq_sql_end(&context);
+	if (queue_no == 0)
+		return false;
+
+	CommandCounterIncrement();
+	mq_catalog_changed();
+	CommandCounterIncrement();
+	mq_queue_by_name(name, &queue);
+	depend_on_extension(queue.table);
+	for (int64 segment = 0; segment < SEGMENTS_AT_START; segment++)
+		mq_segment_create(&queue, 0, segment);
+	mq_transaction_wants_worker(queue.db);
+	return true;
+}
+
+MQ_FUNCTION(mq_create_queue);
+Datum
+mq_create_queue(PG_FUNCTION_ARGS)
+{
+	char	   *name = mq_text_arg(fcinfo, 0, "name");
+	int64		segment_size = PG_ARGISNULL(2) ? SEGMENT_SIZE_DEFAULT : PG_GETARG_INT64(2);
+	MqQueue		existing;
+
+	mq_check_not_null(fcinfo, 1, "if_not_exists");
+	mq_check_writable("mq.create_queue()");
+	check_name(name);
+	check_segment_size(segment_size);
+	/* ids of a block and of a segment must fit each other */
+	segment_size -= segment_size % 64;
+	if (!mq_queue_find(name, &existing) && create_queue(name, segment_size))
+		PG_RETURN_VOID();
+	if (!PG_GETARG_BOOL(1))
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_OBJECT),
+				 errmsg("queue \"%s\" already exists", name),
+				 errhint("Use if_not_exists => true to accept it.")));
+	ereport(NOTICE,
+			(errcode(ERRCODE_DUPLICATE_OBJECT),
+			 errmsg("queue \"%s\" already exists, skipping", name)));
+	PG_RETURN_VOID();
+}
+
+/* Whether any group of the queue has a message left, as far as this transaction can see; reads ahead to find out. */
+static bool
+has_unfinished(const char *name)
+{
+	MqGroup		group;
+	MqWindowRef ref;
+	MqWindowCounts counts;
+
+	mq_group_by_name(name, MQ_DEFAULT_GROUP, &group);
+	mq_attach_group(&group);
+	ref = (MqWindowRef) {group.window, mq_window_key(&group, 0)};
+	do
+	{
+		if (!mq_window_counts(&ref, &counts))
+			return false;
+		if (counts.ids[MQ_READY] + counts.ids[MQ_LEASED] + counts.pending > 0)
+			return true;
+		/* settled by this very transaction: finished if the drop commits */
+	} while (mq_walk(&group, &ref, 1));
+	return false;
+}
+
+static void
+drop_queue(const MqQueue *queue)
+{
+	MqSqlContext context;
+	char	   *table = pstrdup(quote_identifier(get_rel_name(queue->table)));
+
+	mq_sql_begin(&context);
+	mq_sql("DROP TABLE mq.%s", table);
+	mq_sql("DELETE FROM mq.segment WHERE queue_no = %d", queue->queue_no);
+	mq_sql("DELETE FROM mq.consumer_group WHERE queue_no = %d", queue->queue_no);
+	mq_sql("DELETE FROM mq.queue WHERE queue_no = %d", queue->queue_no);
+	mq_sql_end(&context);
+	CommandCounterIncrement();
+	mq_catalog_changed();
+	CommandCounterIncrement();
+	/* it also clears up what is left in shared memory */
+	mq_transaction_wants_worker(queue->db);
+}
+
+MQ_FUNCTION(mq_drop_queue);
+Datum
+mq_drop_queue(PG_FUNCTION_ARGS)
+{
+	char	   *name = mq_text_arg(fcinfo, 0, "name");
+	MqQueue		queue;
+
+	mq_check_not_null(fcinfo, 1, "force");
+	mq_check_writable("mq.drop_queue()");
+	mq_queue_by_name(name, &queue);
+	mq_check_owner(&queue);
+	/* nobody sends or makes segments any more; receivers find the queue gone when this commits */
+	LockRelationOid(queue.table, AccessExclusiveLock);
+	mq_queue_by_name(name, &queue);
+	if (!PG_GETARG_BOOL(1) && has_unfinished(name))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("queue \"%s\" has unfinished messages", name),
+				 errhint("Use force => true to drop it with them.")));
+	drop_queue(&queue);
+	PG_RETURN_VOID();
+}
+
+MQ_FUNCTION(mq_refuse_direct_write);
+Datum
+mq_refuse_direct_write(PG_FUNCTION_ARGS)
+{
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("mq.refuse_direct_write() must be called as a trigger")));
+	if (!mq_direct_write_allowed)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("cannot write to table \"%s\" directly",
+						RelationGetRelationName(((TriggerData *) fcinfo->context)->tg_relation)),
+				 errhint("Use mq.send to add messages, and mq.ack or mq.discard to finish them.")));
+	return PointerGetDatum(NULL);
+}

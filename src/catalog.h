@@ -1,0 +1,88 @@
+/*
+ * catalog.h: definitions of queues and consumer groups, as this backend sees them.
+ */
+#ifndef MQ_CATALOG_H
+#define MQ_CATALOG_H
+
+#include "shmem.h"
+
+#include "utils/acl.h"
+
+#define MQ_NAME_LENGTH_MAX	48	/* bytes: "q_" and the name must fit an identifier */
+#define MQ_DEFAULT_GROUP	"default"
+
+typedef struct MqQueue
+{
+	NameData	name;
+	int32		queue_no;		/* never reused */
+	int64		segment_size;	/* ids per segment */
+	Oid			table;			/* mq.q_<name> */
+	Oid			sequence;		/* mq.i_<queue_no> */
+	bool		foreign;		/* last used in another place: restored, copied or upgraded */
+	MqDatabase *db;
+	MqChain    *chain;			/* filled by mq_attach; check its key under the append lock */
+} MqQueue;
+
+typedef struct MqGroup
+{
+	NameData	name;
+	int32		group_no;		/* never reused */
+	int32		epoch;
+	int64		start_id;
+	MqQueue		queue;
+	MqWindow   *window;			/* filled by mq_attach; check its key under the window lock */
+} MqGroup;
+
+/* What the extension is in this database; error if it is not installed. Valid until the next look-up. */
+typedef struct MqExtension
+{
+	Oid			oid;
+	Oid			schema;
+	Oid			owner;
+	Oid			queue_rel;
+	Oid			group_rel;
+	Oid			segment_rel;
+	Oid			guard_function;	/* mq.refuse_direct_write() */
+	MqDatabase *db;
+} MqExtension;
+
+extern void mq_catalog_init(void);	/* once per process, from _PG_init */
+
+/* NULL when missing_ok and the extension is not installed. */
+extern const MqExtension *mq_extension(bool missing_ok);
+
+/*
+ * Look-ups copy into the caller's struct; results are cached until a definition changes. The by-name ones raise
+ * 42704 when there is none, the others return false.
+ */
+extern void mq_queue_by_name(const char *name, MqQueue *queue);
+extern bool mq_queue_find(const char *name, MqQueue *queue);
+extern void mq_group_by_name(const char *queue, const char *group, MqGroup *result);
+extern bool mq_group_by_number(int32 group_no, MqGroup *result);
+
+/* Every group (and its queue) of the database, committed or made by this transaction; palloc'd array. */
+extern MqGroup *mq_groups_all(int *count);
+extern MqQueue *mq_queues_all(int *count);
+
+/*
+ * Whether a queue, a group (by number; relid: mq.queue or mq.consumer_group) or the extension (by oid) exists, or may
+ * come to exist or not because its transaction is undecided.
+ */
+extern bool mq_catalog_may_exist(Oid relid, int32 number);
+extern bool mq_extension_may_exist(Oid extension);
+
+/* Tells every backend that definitions changed, when this transaction commits. */
+extern void mq_catalog_changed(void);
+
+/* Remember slots found in shared memory, so that the next look-up has them. */
+extern void mq_catalog_remember(const MqGroup *group);
+extern void mq_catalog_remember_chain(const MqQueue *queue);
+
+/* Raise 42501 unless the current user may. */
+extern void mq_check_right(const MqQueue *queue, AclMode mode);
+extern void mq_check_owner(const MqQueue *queue);
+
+extern MqChainKey mq_chain_key(const MqQueue *queue, int level);
+extern MqWindowKey mq_window_key(const MqGroup *group, int level);
+
+#endif

@@ -1,0 +1,80 @@
+/*
+ * compat.h: the only file that knows PostgreSQL's version number.
+ *
+ * Each wrapper carries the newest spelling of what changed between 15 and 18.
+ */
+#ifndef MQ_COMPAT_H
+#define MQ_COMPAT_H
+
+#include "storage/lock.h"
+#include "storage/proc.h"
+#include "utils/rel.h"
+
+#if PG_VERSION_NUM < 150000
+#error "mq needs PostgreSQL 15 or newer"
+#endif
+
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#endif
+
+/* 16: RelFileNode became RelFileLocator. */
+#if PG_VERSION_NUM < 160000
+typedef Oid RelFileNumber;
+#define InvalidRelFileNumber InvalidOid
+#define MqRelFileNumber(rel) ((rel)->rd_node.relNode)
+#else
+#define MqRelFileNumber(rel) ((rel)->rd_locator.relNumber)
+#endif
+
+/* 16: one function checks ownership of any kind of object. */
+#if PG_VERSION_NUM < 160000
+#define MqDatabaseOwnerCheck(oid, role) pg_database_ownercheck(oid, role)
+#else
+#define MqDatabaseOwnerCheck(oid, role) object_ownercheck(DatabaseRelationId, oid, role)
+#endif
+
+/* 17: a process is named by its ProcNumber, and the local xid moved. */
+#if PG_VERSION_NUM < 170000
+#define MqMyProcNumber() (MyProc->pgprocno)
+#define MqProcLxid(proc) ((proc)->lxid)
+#else
+#define MqMyProcNumber() (MyProcNumber)
+#define MqProcLxid(proc) ((proc)->vxid.lxid)
+#endif
+
+/* 17: LockHeldByMe learnt to count stronger modes. */
+static inline bool
+MqLockHeldByMe(const LOCKTAG *tag, LOCKMODE mode)
+{
+#if PG_VERSION_NUM < 170000
+	return LockHeldByMe(tag, mode);
+#else
+	return LockHeldByMe(tag, mode, false);
+#endif
+}
+
+/* 18: attributes are reached through TupleDescAttr only (true everywhere here); MAGIC gained a name. */
+#if PG_VERSION_NUM >= 180000
+#define MQ_MODULE_MAGIC PG_MODULE_MAGIC_EXT(.name = "mq", .version = "0.1.0")
+#else
+#define MQ_MODULE_MAGIC PG_MODULE_MAGIC
+#endif
+
+/* 17: infinite intervals. */
+#if PG_VERSION_NUM >= 170000
+#define MqIntervalIsFinite(i) (!INTERVAL_NOT_FINITE(i))
+#else
+#define MqIntervalIsFinite(i) ((void) (i), true)
+#endif
+
+/* 18: DefineCustom... and bgworker main functions are unchanged; pg_noreturn moved to the front. */
+#if PG_VERSION_NUM >= 180000
+#define MQ_NORETURN_PREFIX pg_noreturn
+#define MQ_NORETURN_SUFFIX
+#else
+#define MQ_NORETURN_PREFIX
+#define MQ_NORETURN_SUFFIX pg_attribute_noreturn()
+#endif
+
+#endif

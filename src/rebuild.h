@@ -1,0 +1,24 @@
+/*
+ * rebuild.h: making a queue's shared state when it is first used.
+ */
+#ifndef MQ_REBUILD_H
+#define MQ_REBUILD_H
+
+#include "window.h"
+
+/*
+ * After these the queue's append position (and the group's window) are in shared memory and in the struct. Cheap when
+ * they are there already. May read the offset log and the segments; no lock may be held. mq_attach_database builds the
+ * windows of all groups that were last used here, if nobody has done so since the start of the server.
+ */
+extern void mq_attach_database(MqDatabase *db);
+extern void mq_attach_queue(MqQueue *queue);
+extern void mq_attach_group(MqGroup *group);
+
+/*
+ * Frees what is in shared memory of a database, or of one extension (oid) in it. For a database that was dropped, or
+ * an extension that no transaction can see any more.
+ */
+extern void mq_forget_database(Oid database, Oid extension);
+
+#endif

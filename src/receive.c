@@ -1,0 +1,359 @@
+/*
+ * receive.c: mq.receive and mq.pop.
+ *
+ * Take from the window, then look at the rows with the calling statement's snapshot: only what that sees is handed
+ * out, the rest goes back as if untouched. Between the two a message is leased by this transaction, so an error on the
+ * way gives it back. No page is pinned and no segment open while the window is locked.
+ */
+#include "receive.h"
+
+#include "access/detoast.h"
+#include "access/htup_details.h"
+#include "access/relation.h"
+#include "access/xact.h"
+#include "ack.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "log.h"
+#include "miscadmin.h"
+#include "rebuild.h"
+#include "settings.h"
+#include "stop_point.h"
+#include "storage/bufmgr.h"
+#include "transaction.h"
+#include "utils/builtins.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+#include "utils/uuid.h"
+#include "verbs.h"
+#include "walk.h"
+
+#define RUNS_PER_TAKE		64
+#define PAGES_PER_RUN		80	/* more than a chunk of pending messages spans */
+
+/* attributes of mq.message */
+enum
+{
+	M_ID, M_RECEIPT, M_PAYLOAD, M_HEADERS, M_KEY, M_PRIORITY, M_ROUTING_KEY, M_BODY, M_ENQUEUED_AT, M_DUE_AT,
+	M_EXPIRES_AT, M_LEASE_UNTIL, M_ATTEMPT, M_FAILURES, M_LAST_REASON, M_DEDUP_ID, M_QUEUE, M_GROUP, M_COLUMNS
+};
+
+/* One call of receive or pop. */
+typedef struct ReceiveCall
+{
+	MqGroup		group;
+	MqWindowRef ref;
+	int			max;
+	int			got;
+	uint64		token;
+	uint64		owner;
+	TimestampTz deadline;
+	bool		pop;
+	Snapshot	snapshot;
+	MqUndo	   *undo;
+	int64		after;			/* ids up to here were given back: not for this statement */
+	MqRange    *popped;			/* pop: what to ack, ascending stretches */
+	int			npopped;
+	int			room_popped;
+	ReturnSetInfo *result;
+	Datum		queue_name;
+	Datum		group_name;
+} ReceiveCall;
+
+/* The rows of one page; too large to clear with every call. */
+static MqFetched page_rows[MQ_PAGE_ROWS];
+
+/* 24 bits group, 4 bits level, 48 bits id, 52 bits token. */
+void
+mq_receipt_encode(const MqReceipt *r, unsigned char *bytes)
+{
+	uint64		high = ((uint64) r->group_no << 40) | ((uint64) r->level << 36) | ((uint64) r->id >> 12);
+	uint64		low = ((uint64) r->id << 52) | r->token;
+
+	for (int i = 0; i < 8; i++)
+	{
+		bytes[i] = (unsigned char) (high >> (56 - 8 * i));
+		bytes[8 + i] = (unsigned char) (low >> (56 - 8 * i));
+	}
+}
+
+void
+mq_receipt_decode(const unsigned char *bytes, MqReceipt *r)
+{
+	uint64		high = 0;
+	uint64		low = 0;
+
+	for (int i = 0; i < 8; i++)
+	{
+		high = (high << 8) | bytes[i];
+		low = (low << 8) | bytes[8 + i];
+	}
+	r->group_no = (int32) (high >> 40);
+	r->level = (int32) ((high >> 36) & 0xF);
+	r->id = (int64) (((high & UINT64CONST(0xFFFFFFFFF)) << 12) | (low >> 52));
+	r->token = low & ((UINT64CONST(1) << 52) - 1);
+}
+
+static Datum
+receipt_datum(const ReceiveCall *call, int64 id)
+{
+	MqReceipt	receipt = {call->group.group_no, 0, id, call->token};
+	pg_uuid_t  *uuid = palloc(sizeof(pg_uuid_t));
+
+	mq_receipt_encode(&receipt, uuid->data);
+	return UUIDPGetDatum(uuid);
+}
+
+/* The row's values may point into the segment's TOAST table, which outlives the statement but not for sure more. */
+static Datum
+flat(Datum value, bool isnull)
+{
+	struct varlena *attr = (struct varlena *) DatumGetPointer(value);
+
+	if (isnull || !VARATT_IS_EXTERNAL(attr))
+		return value;
+	return PointerGetDatum(detoast_external_attr(attr));
+}
+
+static void
+emit(ReceiveCall *call, const MqRun *run, HeapTuple tuple, TupleDesc desc, int64 id)
+{
+	Datum		v[MQ_COLUMNS];
+	bool		n[MQ_COLUMNS];
+	Datum		out[M_COLUMNS] = {0};
+	bool		isnull[M_COLUMNS];
+
+	heap_deform_tuple(tuple, desc, v, n);
+	memset(isnull, true, sizeof(isnull));
+#define COPY(to, from) (out[to] = flat(v[(from) - 1], n[(from) - 1]), isnull[to] = n[(from) - 1])
+#define SET(to, value) (out[to] = (value), isnull[to] = false)
+	COPY(M_PAYLOAD, MQ_COL_PAYLOAD);
+	COPY(M_HEADERS, MQ_COL_HEADERS);
+	COPY(M_BODY, MQ_COL_BODY);
+#undef COPY
+	SET(M_ID, Int64GetDatum(id));
+	SET(M_RECEIPT, receipt_datum(call, id));
+	SET(M_PRIORITY, Int32GetDatum(0));
+	SET(M_ENQUEUED_AT, v[MQ_COL_ENQUEUED_AT - 1]);
+	if (!call->pop)
+		SET(M_LEASE_UNTIL, TimestampTzGetDatum(call->deadline));
+	SET(M_ATTEMPT, Int32GetDatum(run->attempts));
+	SET(M_FAILURES, Int32GetDatum(run->failures));
+	SET(M_QUEUE, call->queue_name);
+	SET(M_GROUP, call->group_name);
+#undef SET
+	tuplestore_putvalues(call->result->setResult, call->result->setDesc, out, isnull);
+}
+
+static void
+remember_popped(ReceiveCall *call, int64 id)
+{
+	MqRange    *last = call->npopped > 0 ? &call->popped[call->npopped - 1] : NULL;
+
+	if (last != NULL && last->hi + 1 == id)
+	{
+		last->hi = id;
+		return;
+	}
+	if (call->npopped == call->room_popped)
+	{
+		call->room_popped = Max(call->room_popped * 2, 16);
+		call->popped = call->popped == NULL ? palloc(call->room_popped * sizeof(MqRange))
+			: repalloc_huge(call->popped, call->room_popped * sizeof(MqRange));
+	}
+	call->popped[call->npopped].lo = call->popped[call->npopped].hi = id;
+	call->npopped++;
+}
+
+/* Ends the lease on part of a run that is not handed out after all. */
+static void
+return_part(ReceiveCall *call, int64 lo, int64 hi, MqOutcome outcome)
+{
+	MqCellList	cells;
+
+	if (lo > hi)
+		return;
+	if (!mq_cells_reserve(&cells, 2, true))
+		ereport(ERROR,
+				(errcode(ERRCODE_OUT_OF_MEMORY),
+				 errmsg("out of shared memory for unfinished messages"),
+				 errhint("Raise mq.shared_memory, or finish messages that are held.")));
+	(void) mq_window_end_lease(&call->ref, lo, hi, call->token, outcome, 0, &cells);
+	mq_cells_return(&cells);
+	if (outcome == MQ_GIVE_BACK)
+		call->after = Max(call->after, hi);
+}
+
+/* Hands out what the statement may see of the rows found on a page; [*next, ...] is still to be looked for. */
+static void
+deliver_page(ReceiveCall *call, const MqRun *run, TupleDesc desc, int count, int64 *next)
+{
+	for (int i = 0; i < count; i++)
+	{
+		MqFetched  *row = &page_rows[i];
+
+		/* ids between are on no page up to here: the walker decides what that means */
+		return_part(call, *next, row->id - 1, MQ_REREAD);
+		*next = row->id + 1;
+		if (row->sight == MQ_TOO_NEW)
+			return_part(call, row->id, row->id, MQ_GIVE_BACK);
+		else if (row->sight == MQ_VANISHED)
+			return_part(call, row->id, row->id, MQ_FINISH);
+		else
+		{
+			emit(call, run, &row->tuple, desc, row->id);
+			if (call->pop)
+				remember_popped(call, row->id);
+			call->got++;
+		}
+	}
+}
+
+static void
+deliver_run(ReceiveCall *call, const MqRun *run)
+{
+	const MqQueue *queue = &call->group.queue;
+	Relation	rel = mq_segment_open(queue, 0, mq_segment_of(run->lo, queue->segment_size), AccessShareLock);
+	int64		next = run->lo;
+
+	if (rel != NULL)
+	{
+		BlockNumber blocks = RelationGetNumberOfBlocks(rel);
+
+		for (BlockNumber block = run->block; block < blocks && block - run->block < PAGES_PER_RUN && next <= run->hi; block++)
+		{
+			Buffer		buffer;
+			int64		page_max;
+			int			count = mq_log_fetch_page(rel, block, next, run->hi, call->snapshot, page_rows, &buffer, &page_max);
+
+			deliver_page(call, run, RelationGetDescr(rel), count, &next);
+			ReleaseBuffer(buffer);
+			if (page_max > run->hi)
+				break;
+		}
+		relation_close(rel, AccessShareLock);
+	}
+	return_part(call, next, run->hi, MQ_REREAD);
+}
+
+/* One round: take and deliver. False: there was nothing to take. */
+static bool
+take_and_deliver(ReceiveCall *call, bool own, MqWalkFirst *walk_first)
+{
+	MqRun		runs[RUNS_PER_TAKE];
+	int			count;
+
+	if (own)
+		count = mq_window_take_own(&call->ref, mq_transaction_xid(), call->max - call->got, call->token, call->owner,
+								   call->deadline, runs, RUNS_PER_TAKE);
+	else
+		count = mq_window_take(&call->ref, call->after, call->max - call->got, call->token, call->owner,
+							   call->deadline, runs, RUNS_PER_TAKE, walk_first);
+	for (int i = 0; i < count; i++)
+		mq_undo_widen(call->undo, runs[i].lo, runs[i].hi);
+	if (count > 0)
+		MQ_STOP_POINT("receive_marked");
+	for (int i = 0; i < count; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		deliver_run(call, &runs[i]);
+	}
+	return count > 0;
+}
+
+static void
+receive_loop(ReceiveCall *call)
+{
+	bool		walk_stuck = false;
+	bool		own_tried = !TransactionIdIsValid(GetTopTransactionIdIfAny());
+
+	while (call->got < call->max)
+	{
+		MqWalkFirst walk_first = MQ_WALK_NOT;
+
+		CHECK_FOR_INTERRUPTS();
+		if (take_and_deliver(call, false, walk_stuck ? NULL : &walk_first))
+			continue;
+		if (walk_first == MQ_WALK_SETTLE)
+			(void) mq_walk_settle(&call->ref);
+		else if (mq_walk(&call->group, &call->ref, call->max - call->got))
+			walk_stuck = false;
+		else if (walk_first == MQ_WALK_READ)
+			walk_stuck = true;
+		else if (own_tried)
+			break;
+		else
+		{
+			own_tried = true;
+			if (!take_and_deliver(call, true, NULL))
+				break;
+		}
+	}
+}
+
+static void
+check_limits(int max)
+{
+	if (max < 1 || max > 1000000)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("max_messages must be between 1 and 1000000"),
+				 errdetail("It is %d.", max)));
+}
+
+static void
+receive(FunctionCallInfo fcinfo, ReceiveCall *call, const char *what, char *queue, char *group, int64 lease_us)
+{
+	mq_check_writable(what);
+	mq_group_by_name(queue, group, &call->group);
+	mq_check_right(&call->group.queue, ACL_UPDATE);
+	mq_attach_group(&call->group);
+
+	InitMaterializedSRF(fcinfo, 0);
+	call->result = (ReturnSetInfo *) fcinfo->resultinfo;
+	call->queue_name = CStringGetTextDatum(queue);
+	call->group_name = CStringGetTextDatum(group);
+	call->ref.window = call->group.window;
+	call->ref.key = mq_window_key(&call->group, 0);
+	call->token = mq_new_token();
+	call->owner = mq_session_transaction();
+	call->deadline = GetCurrentTimestamp() + lease_us;
+	call->snapshot = GetActiveSnapshot();
+	call->undo = mq_undo_receive(&call->ref, call->token);
+	call->after = -1;
+	receive_loop(call);
+	if (call->npopped > 0)
+		mq_ack_popped(&call->group, &call->ref, call->token, call->popped, call->npopped);
+}
+
+MQ_FUNCTION(mq_receive);
+Datum
+mq_receive(PG_FUNCTION_ARGS)
+{
+	ReceiveCall *call = palloc0(sizeof(ReceiveCall));
+	int64		lease_us = PG_ARGISNULL(2) ? (int64) mq_visibility_timeout * 1000
+		: mq_interval_us(PG_GETARG_INTERVAL_P(2), "visibility_timeout", 1);
+
+	call->max = mq_int32_arg(fcinfo, 1, "max_messages");
+	check_limits(call->max);
+	receive(fcinfo, call, "mq.receive()", mq_text_arg(fcinfo, 0, "queue"), mq_text_arg(fcinfo, 3, "consumer_group"),
+			lease_us);
+	pfree(call);
+	return (Datum) 0;
+}
+
+MQ_FUNCTION(mq_pop);
+Datum
+mq_pop(PG_FUNCTION_ARGS)
+{
+	ReceiveCall *call = palloc0(sizeof(ReceiveCall));
+
+	call->pop = true;
+	call->max = mq_int32_arg(fcinfo, 1, "max_messages");
+	check_limits(call->max);
+	/* acked before this call ends: the lease only has to last that long, and does while the transaction is open */
+	receive(fcinfo, call, "mq.pop()", mq_text_arg(fcinfo, 0, "queue"), mq_text_arg(fcinfo, 2, "consumer_group"),
+			USECS_PER_DAY);
+	pfree(call);
+	return (Datum) 0;
+}

@@ -1,0 +1,305 @@
+/*
+ * transaction.c: what the running transaction received and acked, and how it is undone.
+ *
+ * Owns the undo list of this process and the transaction callbacks. Rollback (of a savepoint too) gives back what was
+ * received and leases again what was acked; commit removes what was acked; PREPARE leaves the settling marks to be
+ * decided by the xid's fate (the worker looks). The callbacks take window locks only, change shared memory in
+ * place, and neither allocate nor throw: an error at that point would be a PANIC.
+ *
+ * A rollback counts as a failure of the messages received, unless it was none of the consumer's doing: cancel,
+ * serialization failure, deadlock, shutdown. The SQLSTATE is seen by a log hook, the only place that shows it to an
+ * abort callback.
+ */
+#include "transaction.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "stop_point.h"
+#include "utils/elog.h"
+#include "utils/memutils.h"
+
+typedef enum UndoKind
+{
+	UNDO_RECEIVE,
+	UNDO_SETTLE
+} UndoKind;
+
+struct MqUndo
+{
+	MqUndo	   *older;
+	UndoKind	kind;
+	int			level;			/* nesting of the subtransaction that did it */
+	MqWindowRef ref;
+	int64		lo;
+	int64		hi;
+	uint64		token;			/* UNDO_RECEIVE */
+};
+
+/* Newest first, in TopTransactionContext; levels never increase along the list. */
+static MqUndo *undo_list = NULL;
+static MqDatabase *numbered_in = NULL;	/* where this transaction holds an n */
+static MqDatabase *wants_worker = NULL;
+static uint32 prepared_cell = 0;	/* taken before PREPARE, linked after it */
+static int	last_error = 0;
+static emit_log_hook_type previous_log_hook = NULL;
+
+static MqUndo *
+push(UndoKind kind, const MqWindowRef *ref)
+{
+	MqUndo	   *undo = MemoryContextAlloc(TopTransactionContext, sizeof(MqUndo));
+
+	undo->kind = kind;
+	undo->level = GetCurrentTransactionNestLevel();
+	undo->ref = *ref;
+	undo->lo = PG_INT64_MAX;
+	undo->hi = PG_INT64_MIN;
+	undo->token = 0;
+	undo->older = undo_list;
+	undo_list = undo;
+	return undo;
+}
+
+MqUndo *
+mq_undo_receive(const MqWindowRef *ref, uint64 token)
+{
+	MqUndo	   *undo = push(UNDO_RECEIVE, ref);
+
+	/* until it is told the range, it covers all: nothing throws in between, but be safe */
+	undo->lo = 0;
+	undo->hi = -1;
+	undo->token = token;
+	return undo;
+}
+
+void
+mq_undo_widen(MqUndo *undo, int64 lo, int64 hi)
+{
+	if (undo->lo > undo->hi)
+	{
+		undo->lo = lo;
+		undo->hi = hi;
+	}
+	undo->lo = Min(undo->lo, lo);
+	undo->hi = Max(undo->hi, hi);
+}
+
+void
+mq_undo_settle(const MqWindowRef *ref, int64 lo, int64 hi)
+{
+	MqUndo	   *undo = push(UNDO_SETTLE, ref);
+
+	undo->lo = lo;
+	undo->hi = hi;
+}
+
+uint64
+mq_transaction_xid(void)
+{
+	return U64FromFullTransactionId(GetTopFullTransactionId());
+}
+
+int64
+mq_transaction_next_n(MqDatabase *db, int *table)
+{
+	int64		n;
+	int64	   *first = &mq_first_n[MqMyProcNumber()];
+
+	SpinLockAcquire(&db->mutex);
+	n = ++db->counter;
+	if (*first == 0)
+		*first = n;
+	*table = db->ring_current;
+	db->max_n[*table] = Max(db->max_n[*table], n);
+	SpinLockRelease(&db->mutex);
+	numbered_in = db;
+	return n;
+}
+
+void
+mq_transaction_wants_worker(MqDatabase *db)
+{
+	wants_worker = db;
+}
+
+/* Remembers why the transaction is about to fail. */
+static void
+log_hook(ErrorData *edata)
+{
+	if (edata->elevel >= ERROR)
+		last_error = edata->sqlerrcode;
+	if (previous_log_hook)
+		previous_log_hook(edata);
+}
+
+/* Whether the rollback says nothing about the message. */
+static bool
+is_innocent(void)
+{
+	switch (last_error)
+	{
+		case ERRCODE_QUERY_CANCELED:
+		case ERRCODE_ADMIN_SHUTDOWN:
+		case ERRCODE_CRASH_SHUTDOWN:
+		case ERRCODE_T_R_SERIALIZATION_FAILURE:
+		case ERRCODE_T_R_DEADLOCK_DETECTED:
+			return true;
+		default:
+			return false;
+	}
+}
+
+static void
+undo_one(const MqUndo *undo)
+{
+	if (undo->kind == UNDO_SETTLE)
+	{
+		/* an xid was assigned before the mark was made */
+		FullTransactionId xid = GetTopFullTransactionIdIfAny();
+
+		if (FullTransactionIdIsValid(xid))
+			mq_window_settled(&undo->ref, undo->lo, undo->hi, U64FromFullTransactionId(xid), false, true);
+	}
+	else
+		(void) mq_window_end_lease(&undo->ref, undo->lo, undo->hi, undo->token,
+								   is_innocent() ? MQ_RELEASE : MQ_FAIL, 0, NULL);
+}
+
+static void
+forget_n(void)
+{
+	if (numbered_in == NULL)
+		return;
+	SpinLockAcquire(&numbered_in->mutex);
+	mq_first_n[MqMyProcNumber()] = 0;
+	SpinLockRelease(&numbered_in->mutex);
+	numbered_in = NULL;
+}
+
+static void
+reset(void)
+{
+	undo_list = NULL;
+	wants_worker = NULL;
+	last_error = 0;
+}
+
+static void
+at_commit(void)
+{
+	FullTransactionId xid = GetTopFullTransactionIdIfAny();
+
+	if (numbered_in != NULL)
+		MQ_STOP_POINT("commit_recorded");
+	for (MqUndo *undo = undo_list; undo != NULL; undo = undo->older)
+		if (undo->kind == UNDO_SETTLE)
+			mq_window_settled(&undo->ref, undo->lo, undo->hi, U64FromFullTransactionId(xid), true, true);
+	if (wants_worker != NULL)
+		mq_worker_wake(wants_worker);
+	/* only now: as long as a settling mark may be seen, its n must be (checkpoint.c) */
+	forget_n();
+	reset();
+}
+
+static void
+at_abort(void)
+{
+	for (MqUndo *undo = undo_list; undo != NULL; undo = undo->older)
+		undo_one(undo);
+	forget_n();
+	if (prepared_cell != 0)
+		mq_cell_free(prepared_cell);
+	prepared_cell = 0;
+	reset();
+}
+
+/* May still fail: take the memory that remembers the n of a prepared transaction. */
+static void
+before_prepare(void)
+{
+	MqCellList	cells;
+
+	if (numbered_in == NULL || prepared_cell != 0)
+		return;
+	if (!mq_cells_reserve(&cells, 1, true))
+		ereport(ERROR,
+				(errcode(ERRCODE_OUT_OF_MEMORY),
+				 errmsg("out of shared memory for unfinished messages"),
+				 errhint("Raise mq.shared_memory, or finish messages that are held.")));
+	prepared_cell = mq_cell_take(&cells);
+}
+
+static void
+at_prepare(void)
+{
+	if (numbered_in != NULL && prepared_cell != 0)
+	{
+		MqPrepared *prepared = MqPreparedAt(prepared_cell);
+
+		prepared->xid = U64FromFullTransactionId(GetTopFullTransactionIdIfAny());
+		SpinLockAcquire(&numbered_in->mutex);
+		prepared->first_n = mq_first_n[MqMyProcNumber()];
+		prepared->next = numbered_in->prepared;
+		numbered_in->prepared = prepared_cell;
+		SpinLockRelease(&numbered_in->mutex);
+		prepared_cell = 0;
+	}
+	MQ_STOP_POINT("prepared");
+	forget_n();
+	reset();
+}
+
+static void
+xact_callback(XactEvent event, void *arg)
+{
+	switch (event)
+	{
+		case XACT_EVENT_PRE_COMMIT:
+			if (numbered_in != NULL)
+				MQ_STOP_POINT("pre_commit");
+			break;
+		case XACT_EVENT_COMMIT:
+			at_commit();
+			break;
+		case XACT_EVENT_ABORT:
+			at_abort();
+			break;
+		case XACT_EVENT_PRE_PREPARE:
+			before_prepare();
+			break;
+		case XACT_EVENT_PREPARE:
+			at_prepare();
+			break;
+		default:
+			break;
+	}
+}
+
+static void
+subxact_callback(SubXactEvent event, SubTransactionId sub, SubTransactionId parent, void *arg)
+{
+	int			level = GetCurrentTransactionNestLevel();
+
+	if (event == SUBXACT_EVENT_COMMIT_SUB)
+	{
+		for (MqUndo *undo = undo_list; undo != NULL && undo->level >= level; undo = undo->older)
+			undo->level = level - 1;
+	}
+	else if (event == SUBXACT_EVENT_ABORT_SUB)
+	{
+		while (undo_list != NULL && undo_list->level >= level)
+		{
+			undo_one(undo_list);
+			undo_list = undo_list->older;
+		}
+		last_error = 0;
+	}
+}
+
+void
+mq_transaction_init(void)
+{
+	RegisterXactCallback(xact_callback, NULL);
+	RegisterSubXactCallback(subxact_callback, NULL);
+	previous_log_hook = emit_log_hook;
+	emit_log_hook = log_hook;
+}

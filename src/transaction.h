@@ -1,0 +1,30 @@
+/*
+ * transaction.h: what the running transaction received and acked, and how it is undone.
+ */
+#ifndef MQ_TRANSACTION_H
+#define MQ_TRANSACTION_H
+
+#include "window.h"
+
+extern void mq_transaction_init(void);	/* once per process, from _PG_init */
+
+/*
+ * Remember, before the shared mark is made, that the current subtransaction is about to receive with this token, or
+ * to settle a range. May raise out-of-memory, nothing else. The range of a hand-out is widened afterwards.
+ */
+typedef struct MqUndo MqUndo;
+
+extern MqUndo *mq_undo_receive(const MqWindowRef *ref, uint64 token);
+extern void mq_undo_widen(MqUndo *undo, int64 lo, int64 hi);
+extern void mq_undo_settle(const MqWindowRef *ref, int64 lo, int64 hi);
+
+/* Names the running transaction for settling; assigns an xid. */
+extern uint64 mq_transaction_xid(void);
+
+/* The next n of the offset log for a row of this transaction, and the ring table the row goes to. */
+extern int64 mq_transaction_next_n(MqDatabase *db, int *table);
+
+/* At commit, see that the database has a worker (a queue was made). */
+extern void mq_transaction_wants_worker(MqDatabase *db);
+
+#endif

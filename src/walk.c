@@ -1,0 +1,545 @@
+/*
+ * walk.c: reading ahead: from the heap into a delivery window.
+ *
+ * There is no walker's lock. Whoever needs messages picks the first stretch to read under the window lock, reads and
+ * judges it with no lock, and applies its findings only if nobody has changed the walkers' work in between (walk_seq);
+ * else it throws them away, for somebody else has done the same. So nothing is left behind by an abort, and nobody
+ * waits. What is to be read: chunks whose sender became decided, then UNREAD ranges, the last of which has no end.
+ *
+ * A stretch may only be left behind when everything in it was there to be seen: the tail is read first (log.h), and
+ * the page the tail is on is kept as the place to go on from.
+ */
+#include "walk.h"
+
+#include "access/relation.h"
+#include "access/subtrans.h"
+#include "access/transam.h"
+#include "access/twophase.h"
+#include "access/xact.h"
+#include "log.h"
+#include "miscadmin.h"
+#include "port/pg_bitutils.h"
+#include "stop_point.h"
+#include "storage/bufmgr.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#define PAGES_PER_WALK		16
+#define UNORDERED_PER_WALK	65536
+#define CHUNK_BLOCKS_MAX	64
+
+/* What one walker has taken on. */
+typedef struct WalkJob
+{
+	uint64		seq;			/* walk_seq when it was picked */
+	bool		is_chunk;
+	MqChunk		chunk;			/* is_chunk: copy of the first of rewalk */
+	int64		lo;
+	int64		hi;
+	BlockNumber block;
+	RelFileNumber file;
+	uint16		attempts;		/* of an UNREAD range: its messages inherit them */
+	uint16		failures;
+	TimestampTz due;
+} WalkJob;
+
+/* What it found: everything in [job.lo, done) is known. */
+typedef struct Findings
+{
+	MqRow	   *rows;
+	bool		allocated;
+	int			count;
+	int64		done;
+	BlockNumber block;			/* where to go on; InvalidBlockNumber: unknown */
+	RelFileNumber file;
+} Findings;
+
+/* ---- senders that were undecided ---- */
+
+static bool
+is_decided(uint64 full_xid, Snapshot judge)
+{
+	TransactionId xid = XidFromFullTransactionId(FullTransactionIdFromU64(full_xid));
+
+	/* so old that its 32-bit form means somebody else by now */
+	if (U64FromFullTransactionId(ReadNextFullTransactionId()) - full_xid > PG_INT32_MAX / 2)
+		return true;
+	return !TransactionIdIsCurrentTransactionId(xid) && !XidInMVCCSnapshot(xid, judge);
+}
+
+static int
+pending_xids(const MqWindowRef *ref, uint64 *xids, int room)
+{
+	int			count = 0;
+
+	if (!mq_window_lock(ref, LW_SHARED))
+		return 0;
+	for (uint32 p = ref->window->pending; p != 0 && count < room; p = MqPendingAt(p)->next)
+		xids[count++] = MqPendingAt(p)->xid;
+	mq_window_unlock(ref);
+	return count;
+}
+
+/* A decided sender's chunks are read again, each row by its own fate; if all of it aborted there is no need. */
+static void
+resolve_pending(MqWindow *window, uint64 xid, bool aborted)
+{
+	uint32		p = mq_pending_find(window, xid);
+
+	if (p == 0)
+		return;
+	if (aborted)
+	{
+		for (uint32 c = MqPendingAt(p)->first; c != 0; c = MqChunkAt(c)->next)
+			window->nodes--;
+		window->pending_ids -= MqPendingAt(p)->count;
+		mq_chunks_free(MqPendingAt(p)->first);
+	}
+	else if (MqPendingAt(p)->first != 0)
+	{
+		MqChunkAt(MqPendingAt(p)->last)->next = window->rewalk;
+		window->rewalk = MqPendingAt(p)->first;
+	}
+	mq_pending_unlink(window, p);
+	window->changes++;
+	window->walk_seq++;
+}
+
+bool
+mq_walk_settle(const MqWindowRef *ref)
+{
+	int			room = MaxBackends + max_prepared_xacts + 1;
+	uint64	   *xids;
+	bool	   *aborted;
+	int			count;
+	int			decided = 0;
+	Snapshot	judge;
+
+	if (ref->window->pending == 0)
+		return false;
+	xids = palloc(room * sizeof(uint64));
+	aborted = palloc(room * sizeof(bool));
+	count = pending_xids(ref, xids, room);
+	judge = RegisterSnapshot(GetLatestSnapshot());
+	for (int i = 0; i < count; i++)
+	{
+		if (!is_decided(xids[i], judge))
+			continue;
+		xids[decided] = xids[i];
+		aborted[decided++] = !TransactionIdDidCommit(XidFromFullTransactionId(FullTransactionIdFromU64(xids[i])));
+	}
+	UnregisterSnapshot(judge);
+	if (mq_window_lock(ref, LW_EXCLUSIVE))
+	{
+		for (int i = 0; i < decided; i++)
+			resolve_pending(ref->window, xids[i], aborted[i]);
+		ref->window->pending_checked = GetCurrentTimestamp();
+		mq_window_unlock(ref);
+	}
+	pfree(xids);
+	pfree(aborted);
+	return decided > 0;
+}
+
+/* ---- picking ---- */
+
+static bool
+pick_job(const MqWindowRef *ref, WalkJob *job)
+{
+	MqWindow   *window = ref->window;
+	uint32		node;
+
+	memset(job, 0, sizeof(*job));
+	if (!mq_window_lock(ref, LW_SHARED))
+		return false;
+	job->seq = window->walk_seq;
+	node = mq_tree_first_in_state(window, MQ_UNREAD, PG_INT64_MIN);
+	if (window->rewalk != 0)
+	{
+		job->is_chunk = true;
+		job->chunk = *MqChunkAt(window->rewalk);
+		job->lo = job->chunk.lo;
+		job->hi = job->chunk.hi;
+		job->block = job->chunk.block;
+		job->file = job->chunk.file;
+	}
+	else if (node != 0)
+	{
+		const MqNode *n = MqNodeAt(node);
+
+		job->lo = n->lo;
+		job->hi = n->hi;
+		job->block = n->block;
+		job->file = n->file;
+		job->attempts = n->attempts;
+		job->failures = n->failures;
+		job->due = n->due;
+	}
+	mq_window_unlock(ref);
+	return job->is_chunk || node != 0;
+}
+
+/* ---- reading ---- */
+
+/* Follows the order of pages from `start`. last: the page the tail is on, or past the end of a finished segment. */
+static void
+read_ordered(Relation rel, BlockNumber start, BlockNumber last, bool last_grows, int64 lo, int64 hi, int want,
+			 Snapshot judge, Findings *found)
+{
+	BlockNumber end = Min(start + PAGES_PER_WALK, last_grows ? last + 1 : last);
+	int			ready = 0;
+	static MqRow room[PAGES_PER_WALK * MQ_PAGE_ROWS];	/* too large to allocate every time */
+
+	found->rows = room;
+	found->done = lo;
+	found->block = start;
+	for (BlockNumber block = start; block < end && ready < want; block++)
+	{
+		MqRow	   *rows = found->rows + found->count;
+		int64		page_max;
+		int			n = mq_log_read_page(rel, block, lo, hi, judge, rows, &page_max);
+
+		for (int i = 0; i < n; i++)
+			ready += rows[i].verdict == MQ_ROW_COMMITTED;
+		found->count += n;
+		if (page_max >= hi || (last_grows && block == last))
+		{
+			found->done = hi + 1;
+			found->block = block;
+			return;
+		}
+		found->done = Max(found->done, page_max + 1);
+		found->block = block + 1;
+	}
+	/* walked off the end of a finished segment, or the range was not on any page */
+	if (found->block >= (last_grows ? last + 1 : last))
+		found->done = hi + 1;
+}
+
+static int
+compare_rows(const void *a, const void *b)
+{
+	int64		x = ((const MqRow *) a)->id;
+	int64		y = ((const MqRow *) b)->id;
+
+	return (x > y) - (x < y);
+}
+
+/* Reads a segment whose pages are in no order, whole, and keeps its lowest rows. */
+static void
+read_unordered(Relation rel, BlockNumber blocks, int64 lo, int64 hi, Snapshot judge, Findings *found)
+{
+	Size		room = 1024;
+
+	found->rows = palloc(room * sizeof(MqRow));
+	found->allocated = true;
+	for (BlockNumber block = 0; block < blocks; block++)
+	{
+		int64		page_max;
+
+		CHECK_FOR_INTERRUPTS();
+		if (found->count + MQ_PAGE_ROWS > room)
+			found->rows = repalloc_huge(found->rows, (room *= 2) * sizeof(MqRow));
+		found->count += mq_log_read_page(rel, block, lo, hi, judge, found->rows + found->count, &page_max);
+	}
+	qsort(found->rows, found->count, sizeof(MqRow), compare_rows);
+	found->done = hi + 1;
+	if (found->count > UNORDERED_PER_WALK)
+	{
+		found->count = UNORDERED_PER_WALK;
+		found->done = found->rows[found->count - 1].id + 1;
+	}
+}
+
+/* Reads a stretch of the job's first segment. */
+static void
+read_segment(const MqGroup *group, Relation rel, int64 segment, const MqTail *tail, const WalkJob *job, int want,
+			 Findings *found)
+{
+	const MqQueue *queue = &group->queue;
+	bool		grows = segment == mq_segment_of(tail->next_id, queue->segment_size);
+	RelFileNumber file = MqRelFileNumber(rel);
+	BlockNumber blocks = RelationGetNumberOfBlocks(rel);
+	BlockNumber last = blocks;
+	int64		hi = Min(job->hi, grows ? tail->next_id - 1 : (segment + 1) * queue->segment_size - 1);
+	Snapshot	judge = RegisterSnapshot(GetLatestSnapshot());
+
+	if (grows)
+	{
+		if (tail->segment == segment && tail->file == file)
+			last = tail->block;
+		else if (blocks > 0)
+			last = blocks - 1;
+		else
+			grows = false;
+	}
+	if (job->block != InvalidBlockNumber && job->file == file)
+		read_ordered(rel, job->block, last, grows, job->lo, hi, want, judge, found);
+	else if (mq_segment_is_ordered(queue, 0, segment, rel))
+		read_ordered(rel, mq_log_locate(rel, job->lo), last, grows, job->lo, hi, want, judge, found);
+	else
+	{
+		read_unordered(rel, blocks, job->lo, hi, judge, found);
+		/* from here on, what is appended is in order again */
+		found->block = found->done == hi + 1 && grows ? last : InvalidBlockNumber;
+	}
+	found->file = file;
+	if (mq_segment_of(found->done, queue->segment_size) != segment)
+		found->block = InvalidBlockNumber;
+	UnregisterSnapshot(judge);
+}
+
+/* False: nothing to read now. */
+static bool
+read_job(const MqGroup *group, const WalkJob *job, int want, Findings *found)
+{
+	const MqQueue *queue = &group->queue;
+	int64		segment = mq_segment_of(job->lo, queue->segment_size);
+	MqTail		tail;
+	Relation	rel;
+
+	memset(found, 0, sizeof(*found));
+	found->block = InvalidBlockNumber;
+	if (!mq_log_tail(queue, 0, &tail) || job->lo >= tail.next_id)
+		return false;
+	rel = mq_segment_open(queue, 0, segment, AccessShareLock);
+	if (rel == NULL)
+	{
+		/* an earlier segment that is gone has nothing to read; the one appends go to will be there soon */
+		if (segment >= mq_segment_of(tail.next_id, queue->segment_size) || !mq_segment_is_gone(queue, 0, segment))
+			return false;
+		found->done = Min(job->hi, (segment + 1) * queue->segment_size - 1) + 1;
+		return true;
+	}
+	read_segment(group, rel, segment, &tail, job, want, found);
+	relation_close(rel, AccessShareLock);
+	return true;
+}
+
+/* ---- applying ---- */
+
+/* Length of the stretch of rows from `at` that becomes one entry: same fate, consecutive ids, same page if ready. */
+static int
+stretch(const MqRow *rows, int count, int at)
+{
+	int			n = 1;
+
+	while (at + n < count && rows[at + n].id == rows[at].id + n && rows[at + n].verdict == rows[at].verdict &&
+		   rows[at + n].xid == rows[at].xid &&
+		   (rows[at].verdict == MQ_ROW_UNDECIDED || rows[at + n].block == rows[at].block))
+		n++;
+	return n;
+}
+
+/* Rows that the job is not about are left out: of a chunk, only its own ids. */
+static void
+filter_rows(const WalkJob *job, Findings *found)
+{
+	int			kept = 0;
+
+	for (int i = 0; i < found->count; i++)
+		if (!job->is_chunk || mq_chunk_has(&job->chunk, found->rows[i].id))
+			found->rows[kept++] = found->rows[i];
+	found->count = kept;
+}
+
+/* Upper bound of the cells that applying takes. */
+static int
+cells_needed(const Findings *found)
+{
+	int			cells = 0;
+
+	for (int at = 0; at < found->count; at += stretch(found->rows, found->count, at))
+		cells += found->rows[at].verdict == MQ_ROW_UNDECIDED ? 2 : 1;
+	return cells;
+}
+
+static void
+chunk_to_bitmap(MqChunk *chunk)
+{
+	if (chunk->is_bitmap)
+		return;
+	memset(chunk->bits, 0, sizeof(chunk->bits));
+	for (int64 i = 0; i <= chunk->hi - chunk->lo; i++)
+		chunk->bits[i / 64] |= UINT64CONST(1) << (i % 64);
+	chunk->is_bitmap = true;
+}
+
+/* Tries to make the chunk hold [lo, hi] as well. */
+static bool
+chunk_add(MqChunk *chunk, int64 lo, int64 hi, BlockNumber block, RelFileNumber file)
+{
+	if (chunk->file != file || lo <= chunk->hi || block < chunk->block || block - chunk->block >= CHUNK_BLOCKS_MAX)
+		return false;
+	if (!chunk->is_bitmap && lo == chunk->hi + 1)
+	{
+		chunk->hi = hi;
+		return true;
+	}
+	if (hi - chunk->lo >= MQ_CHUNK_BITS)
+		return false;
+	chunk_to_bitmap(chunk);
+	for (int64 i = lo - chunk->lo; i <= hi - chunk->lo; i++)
+		chunk->bits[i / 64] |= UINT64CONST(1) << (i % 64);
+	chunk->hi = hi;
+	return true;
+}
+
+static void
+add_pending(MqWindow *window, const MqRow *row, int64 n, RelFileNumber file, MqCellList *cells)
+{
+	uint32		p = mq_pending_find(window, row->xid);
+	int64		hi = row->id + n - 1;
+	uint32		c;
+
+	if (p == 0)
+	{
+		p = mq_cell_take(cells);
+		MqPendingAt(p)->xid = row->xid;
+		MqPendingAt(p)->next = window->pending;
+		window->pending = p;
+		window->nodes++;
+	}
+	MqPendingAt(p)->count += n;
+	window->pending_ids += n;
+	if (MqPendingAt(p)->last != 0 && MqPendingAt(p)->first != 0 &&
+		chunk_add(MqChunkAt(MqPendingAt(p)->last), row->id, hi, row->block, file))
+		return;
+	c = mq_cell_take(cells);
+	MqChunkAt(c)->lo = row->id;
+	MqChunkAt(c)->hi = hi;
+	MqChunkAt(c)->block = row->block;
+	MqChunkAt(c)->file = file;
+	if (MqPendingAt(p)->first == 0)
+		MqPendingAt(p)->first = c;
+	else
+		MqChunkAt(MqPendingAt(p)->last)->next = c;
+	MqPendingAt(p)->last = c;
+	window->nodes++;
+}
+
+static void
+add_ready(MqWindow *window, const WalkJob *job, const MqRow *row, int64 n, MqCellList *cells)
+{
+	uint32		node = mq_cell_take(cells);
+
+	MqNodeAt(node)->lo = row->id;
+	MqNodeAt(node)->hi = row->id + n - 1;
+	MqNodeAt(node)->block = row->block;
+	MqNodeAt(node)->attempts = job->attempts;
+	MqNodeAt(node)->failures = job->failures;
+	MqNodeAt(node)->due = job->due;
+	MqNodeAt(node)->state = MQ_READY;
+	mq_tree_insert(window, node);
+}
+
+/* The UNREAD range begins behind what was read, or is no more. */
+static void
+advance_unread(MqWindow *window, const WalkJob *job, const Findings *found)
+{
+	uint32		node = mq_tree_seek(window, job->lo);
+	MqNode	   *n = MqNodeAt(node);
+
+	Assert(n->state == MQ_UNREAD && n->lo == job->lo);
+	if (found->done > n->hi)
+	{
+		mq_tree_remove(window, node);
+		return;
+	}
+	if (n->hi != PG_INT64_MAX)
+		window->ids[MQ_UNREAD] -= found->done - n->lo;
+	n->lo = found->done;
+	n->block = found->block;
+	n->file = found->file;
+	mq_tree_refresh(window, node);
+}
+
+static void
+advance_chunk(MqWindow *window, const Findings *found)
+{
+	uint32		c = window->rewalk;
+	MqChunk    *chunk = MqChunkAt(c);
+	int64		before = mq_chunk_count(chunk);
+
+	if (chunk->is_bitmap)
+	{
+		for (int64 i = 0; i < MQ_CHUNK_BITS && chunk->lo + i < found->done; i++)
+			chunk->bits[i / 64] &= ~(UINT64CONST(1) << (i % 64));
+	}
+	else
+		chunk->lo = Min(found->done, chunk->hi + 1);
+	chunk->block = found->block;
+	chunk->file = found->file;
+	window->pending_ids -= before - mq_chunk_count(chunk);
+	if (mq_chunk_count(chunk) == 0)
+	{
+		window->rewalk = chunk->next;
+		mq_cell_free(c);
+		window->nodes--;
+	}
+}
+
+/* False: no memory. True also when another walker was first. */
+static bool
+apply(const MqWindowRef *ref, const WalkJob *job, const Findings *found)
+{
+	MqWindow   *window = ref->window;
+	MqCellList	cells;
+	bool		enough = mq_window_may_grow(window) && mq_cells_reserve(&cells, cells_needed(found), false);
+
+	if (!mq_window_lock(ref, LW_EXCLUSIVE))
+	{
+		if (enough)
+			mq_cells_return(&cells);
+		return false;
+	}
+	if (!enough)
+		window->held_back++;
+	else if (window->walk_seq == job->seq)
+	{
+		int			n;
+
+		if (job->is_chunk)
+			advance_chunk(window, found);
+		else
+			advance_unread(window, job, found);
+		for (int at = 0; at < found->count; at += n)
+		{
+			n = stretch(found->rows, found->count, at);
+			if (found->rows[at].verdict == MQ_ROW_COMMITTED)
+				add_ready(window, job, &found->rows[at], n, &cells);
+			else
+				add_pending(window, &found->rows[at], n, found->file, &cells);
+		}
+		window->walk_seq++;
+		window->changes++;
+	}
+	mq_window_unlock(ref);
+	if (enough)
+		mq_cells_return(&cells);
+	return enough;
+}
+
+bool
+mq_walk(const MqGroup *group, const MqWindowRef *ref, int want)
+{
+	WalkJob		job;
+	Findings	found;
+	bool		progress;
+
+	if (mq_walk_settle(ref))
+		return true;
+	if (!pick_job(ref, &job))
+		return false;
+	CHECK_FOR_INTERRUPTS();
+	if (!read_job(group, &job, want, &found))
+		return false;
+	MQ_STOP_POINT("walk_read");
+	if (job.is_chunk)
+		filter_rows(&job, &found);
+	progress = apply(ref, &job, &found);
+	if (found.allocated)
+		pfree(found.rows);
+	return progress;
+}

@@ -1,0 +1,648 @@
+/*
+ * window.c: who holds what: transitions of messages in a delivery window.
+ *
+ * Owns the changes of MqWindow's tree but the walker's (walk.c). One LWLock per window guards all of it. Under it there
+ * is no heap, catalog, commit log or heavyweight lock, and nothing that throws: cells are reserved before. Lost in
+ * a crash and made anew from the offset log (rebuild.c).
+ */
+#include "window.h"
+
+#include "port/pg_bitutils.h"
+#include "utils/timestamp.h"
+
+#define EXPIRE_AT_ONCE 256
+/* a lease that has run out while its transaction is still open is looked at again after this */
+#define OPEN_LEASE_RECHECK_MS 1000
+/* while there is plenty to hand out, undecided senders are looked at no more often than this */
+#define PENDING_RECHECK_US 10000
+
+bool
+mq_window_lock(const MqWindowRef *ref, LWLockMode mode)
+{
+	LWLockAcquire(MqWindowLock(ref->window), mode);
+	if (memcmp(&ref->window->key, &ref->key, sizeof(MqWindowKey)) == 0)
+		return true;
+	LWLockRelease(MqWindowLock(ref->window));
+	return false;
+}
+
+void
+mq_window_unlock(const MqWindowRef *ref)
+{
+	LWLockRelease(MqWindowLock(ref->window));
+}
+
+bool
+mq_window_may_grow(const MqWindow *window)
+{
+	return window->nodes < mq_shared->total_cells / 2;
+}
+
+int64
+mq_window_next_id(const MqWindow *window)
+{
+	uint32		last = mq_tree_seek(window, PG_INT64_MAX);
+
+	return last == 0 ? 0 : MqNodeAt(last)->lo;
+}
+
+/* A lease is over at its deadline, unless the transaction that took it is still open. */
+static bool
+lease_holds(const MqNode *n, TimestampTz now)
+{
+	return n->due > now || mq_session_transaction_open(n->owner);
+}
+
+/* Puts a leased node back. */
+static void
+put_back(MqWindow *window, uint32 node, bool failed, TimestampTz due)
+{
+	MqNode	   *n = MqNodeAt(node);
+
+	n->token = 0;
+	n->owner = 0;
+	n->due = due;
+	if (failed && n->failures < PG_UINT16_MAX)
+		n->failures++;
+	window->failures_changed |= failed;
+	window->changes++;
+	if (n->flags & MQ_NODE_OWN_SENT)
+	{
+		n->flags = 0;
+		n->block = InvalidBlockNumber;
+		mq_tree_set_state(window, node, MQ_UNREAD);
+		window->walk_seq++;
+		return;
+	}
+	n->flags = 0;
+	mq_tree_set_state(window, node, MQ_READY);
+	mq_tree_coalesce(window, node);
+}
+
+static void
+put_unread(MqWindow *window, uint32 node)
+{
+	MqNode	   *n = MqNodeAt(node);
+
+	n->token = 0;
+	n->owner = 0;
+	n->due = 0;
+	n->flags = 0;
+	n->block = InvalidBlockNumber;
+	n->file = InvalidRelFileNumber;
+	mq_tree_set_state(window, node, MQ_UNREAD);
+	window->walk_seq++;
+}
+
+static void
+apply_outcome(MqWindow *window, uint32 node, MqOutcome outcome, TimestampTz due)
+{
+	MqNode	   *n = MqNodeAt(node);
+
+	switch (outcome)
+	{
+		case MQ_GIVE_BACK:
+			n->attempts--;
+			put_back(window, node, false, 0);
+			break;
+		case MQ_RELEASE:
+			put_back(window, node, false, due);
+			break;
+		case MQ_FAIL:
+			put_back(window, node, true, due);
+			break;
+		case MQ_REREAD:
+			n->attempts--;
+			put_unread(window, node);
+			break;
+		case MQ_FINISH:
+			mq_tree_remove(window, node);
+			window->changes++;
+			break;
+	}
+}
+
+static void
+lease_node(MqWindow *window, uint32 node, uint64 token, uint64 owner, TimestampTz deadline)
+{
+	MqNode	   *n = MqNodeAt(node);
+
+	n->token = token;
+	n->owner = owner;
+	n->due = deadline;
+	if (n->attempts < PG_UINT16_MAX)
+		n->attempts++;
+	mq_tree_set_state(window, node, MQ_LEASED);
+}
+
+static void
+run_from_node(MqRun *run, uint32 node)
+{
+	const MqNode *n = MqNodeAt(node);
+
+	run->lo = n->lo;
+	run->hi = n->hi;
+	run->block = n->block;
+	run->attempts = n->attempts;
+	run->failures = n->failures;
+}
+
+static bool
+expire_some(MqWindow *window, TimestampTz now)
+{
+	for (int i = 0; i < EXPIRE_AT_ONCE; i++)
+	{
+		uint32		node = mq_tree_first_expired(window, now);
+
+		if (node == 0)
+			return false;
+		if (mq_session_transaction_open(MqNodeAt(node)->owner))
+		{
+			MqNodeAt(node)->due = TimestampTzPlusMilliseconds(now, OPEN_LEASE_RECHECK_MS);
+			mq_tree_refresh(window, node);
+		}
+		else
+			put_back(window, node, true, 0);
+	}
+	return true;
+}
+
+/* Whether the walker should go before messages are handed out: order, and senders that became decided. */
+static MqWalkFirst
+walk_comes_first(const MqWindow *window, int64 after, TimestampTz now)
+{
+	uint32		ready = mq_tree_first_ready(window, after, now);
+	uint32		unread;
+
+	if (window->rewalk != 0)
+		return MQ_WALK_READ;
+	if (ready == 0)
+		return MQ_WALK_NOT;
+	if (window->pending != 0 && now - window->pending_checked > PENDING_RECHECK_US)
+		return MQ_WALK_SETTLE;
+	unread = mq_tree_first_in_state(window, MQ_UNREAD, PG_INT64_MIN);
+	return unread != 0 && MqNodeAt(unread)->lo < MqNodeAt(ready)->lo ? MQ_WALK_READ : MQ_WALK_NOT;
+}
+
+int
+mq_window_take(const MqWindowRef *ref, int64 after, int max, uint64 token, uint64 owner, TimestampTz deadline,
+			   MqRun *runs, int max_runs, MqWalkFirst *walk_first)
+{
+	MqWindow   *window = ref->window;
+	TimestampTz now = GetCurrentTimestamp();
+	MqCellList	cells;
+	int			count = 0;
+
+	/* at most one cut behind `after` and one at max: both ends of the call */
+	(void) mq_cells_reserve(&cells, 2, false);
+	if (!mq_window_lock(ref, LW_EXCLUSIVE))
+	{
+		mq_cells_return(&cells);
+		return 0;
+	}
+	(void) expire_some(window, now);
+	if (walk_first != NULL)
+	{
+		*walk_first = walk_comes_first(window, after, now);
+		if (*walk_first != MQ_WALK_NOT)
+			max = 0;
+	}
+	while (count < max_runs && max > 0)
+	{
+		uint32		node = mq_tree_first_ready(window, after, now);
+		int64		lo;
+		int			cuts;
+
+		if (node == 0)
+			break;
+		lo = Max(MqNodeAt(node)->lo, after + 1);
+		cuts = (lo != MqNodeAt(node)->lo) + (MqNodeAt(node)->hi - lo >= max);
+		if (cuts > 0)
+		{
+			if (cells.count < cuts || !mq_window_may_grow(window))
+			{
+				window->held_back++;
+				break;
+			}
+			node = mq_tree_cut(window, node, lo, Min(MqNodeAt(node)->hi, lo + max - 1), &cells);
+		}
+		lease_node(window, node, token, owner, deadline);
+		run_from_node(&runs[count], node);
+		max -= runs[count].hi - runs[count].lo + 1;
+		after = runs[count].hi;
+		count++;
+	}
+	mq_window_unlock(ref);
+	mq_cells_return(&cells);
+	return count;
+}
+
+bool
+mq_chunk_has(const MqChunk *chunk, int64 id)
+{
+	int64		i = id - chunk->lo;
+
+	if (id < chunk->lo || id > chunk->hi)
+		return false;
+	return !chunk->is_bitmap || (chunk->bits[i / 64] & (UINT64CONST(1) << (i % 64))) != 0;
+}
+
+int64
+mq_chunk_count(const MqChunk *chunk)
+{
+	int64		count = 0;
+
+	if (!chunk->is_bitmap)
+		return chunk->hi - chunk->lo + 1;
+	for (int i = 0; i < MQ_CHUNK_BITS / 64; i++)
+		count += pg_popcount64(chunk->bits[i]);
+	return count;
+}
+
+/* Takes up to max ids, from the front, out of a chunk: a stretch of consecutive ones. Returns false if empty. */
+static bool
+chunk_take(MqChunk *chunk, int64 max, int64 *lo, int64 *hi)
+{
+	if (!chunk->is_bitmap)
+	{
+		*lo = chunk->lo;
+		*hi = Min(chunk->hi, chunk->lo + max - 1);
+		chunk->lo = *hi + 1;
+		return true;
+	}
+	for (int64 i = 0; i < MQ_CHUNK_BITS; i++)
+	{
+		if ((chunk->bits[i / 64] & (UINT64CONST(1) << (i % 64))) == 0)
+			continue;
+		*lo = *hi = chunk->lo + i;
+		chunk->bits[i / 64] &= ~(UINT64CONST(1) << (i % 64));
+		return true;
+	}
+	return false;
+}
+
+uint32
+mq_pending_find(const MqWindow *window, uint64 xid)
+{
+	uint32		p = window->pending;
+
+	while (p != 0 && MqPendingAt(p)->xid != xid)
+		p = MqPendingAt(p)->next;
+	return p;
+}
+
+void
+mq_pending_unlink(MqWindow *window, uint32 pending)
+{
+	uint32	   *link = &window->pending;
+
+	while (*link != pending)
+		link = &MqPendingAt(*link)->next;
+	*link = MqPendingAt(pending)->next;
+	window->nodes--;
+	mq_cell_free(pending);
+}
+
+int
+mq_window_take_own(const MqWindowRef *ref, uint64 xid, int max, uint64 token, uint64 owner, TimestampTz deadline,
+				   MqRun *runs, int max_runs)
+{
+	MqWindow   *window = ref->window;
+	MqCellList	cells;
+	int			count = 0;
+	uint32		p;
+
+	if (!mq_cells_reserve(&cells, max_runs, false))
+		return 0;
+	if (!mq_window_lock(ref, LW_EXCLUSIVE))
+	{
+		mq_cells_return(&cells);
+		return 0;
+	}
+	p = mq_pending_find(window, xid);
+	while (p != 0 && MqPendingAt(p)->first != 0 && count < max_runs && max > 0)
+	{
+		uint32		c = MqPendingAt(p)->first;
+		BlockNumber block = MqChunkAt(c)->block;
+		int64		lo = 0;
+		int64		hi = -1;
+		uint32		node;
+
+		if (mq_chunk_count(MqChunkAt(c)) <= 0)
+		{
+			MqPendingAt(p)->first = MqChunkAt(c)->next;
+			window->nodes--;
+			mq_cell_free(c);
+			continue;
+		}
+		(void) chunk_take(MqChunkAt(c), max, &lo, &hi);
+		node = mq_cell_take(&cells);
+		MqNodeAt(node)->lo = lo;
+		MqNodeAt(node)->hi = hi;
+		MqNodeAt(node)->block = block;
+		MqNodeAt(node)->flags = MQ_NODE_OWN_SENT;
+		MqNodeAt(node)->state = MQ_UNREAD;
+		mq_tree_insert(window, node);
+		lease_node(window, node, token, owner, deadline);
+		MqPendingAt(p)->count -= hi - lo + 1;
+		window->pending_ids -= hi - lo + 1;
+		run_from_node(&runs[count], node);
+		max -= hi - lo + 1;
+		count++;
+	}
+	if (p != 0 && MqPendingAt(p)->first == 0)
+		mq_pending_unlink(window, p);
+	window->walk_seq++;
+	mq_window_unlock(ref);
+	mq_cells_return(&cells);
+	return count;
+}
+
+int64
+mq_window_end_lease(const MqWindowRef *ref, int64 lo, int64 hi, uint64 token, MqOutcome outcome, TimestampTz due,
+					MqCellList *cells)
+{
+	MqWindow   *window = ref->window;
+	int64		changed = 0;
+
+	if (!mq_window_lock(ref, LW_EXCLUSIVE))
+		return 0;
+	while (lo <= hi)
+	{
+		uint32		node = mq_tree_seek(window, lo);
+
+		if (node == 0 || MqNodeAt(node)->lo > hi)
+			break;
+		if (MqNodeAt(node)->state == MQ_LEASED && MqNodeAt(node)->token == token)
+		{
+			if (cells != NULL)
+				node = mq_tree_cut(window, node, lo, hi, cells);
+			lo = MqNodeAt(node)->hi + 1;
+			changed += MqNodeAt(node)->hi - MqNodeAt(node)->lo + 1;
+			apply_outcome(window, node, outcome, due);
+		}
+		else if (MqNodeAt(node)->hi == PG_INT64_MAX)
+			break;
+		else
+			lo = MqNodeAt(node)->hi + 1;
+	}
+	mq_window_unlock(ref);
+	return changed;
+}
+
+/* Whether every id of the claim is leased with its token, and the leases hold. */
+static bool
+claim_holds(const MqWindow *window, const MqClaim *claim, TimestampTz now)
+{
+	int64		id = claim->lo;
+
+	while (id <= claim->hi)
+	{
+		uint32		node = mq_tree_seek(window, id);
+		const MqNode *n = MqNodeAt(node);
+
+		if (node == 0 || n->lo > id || n->state != MQ_LEASED || n->token != claim->token || !lease_holds(n, now))
+			return false;
+		id = n->hi + 1;
+	}
+	return true;
+}
+
+static void
+claim_node(MqWindow *window, uint32 node, MqClaimAction action, uint64 xid, TimestampTz due)
+{
+	MqNode	   *n = MqNodeAt(node);
+
+	switch (action)
+	{
+		case MQ_CLAIM_SETTLE:
+			if (n->owner == mq_session_transaction())
+				n->flags |= MQ_NODE_OWN_LEASE;
+			n->owner = xid;
+			mq_tree_set_state(window, node, MQ_SETTLING);
+			break;
+		case MQ_CLAIM_FAIL:
+			put_back(window, node, true, due);
+			break;
+		case MQ_CLAIM_RELEASE:
+			put_back(window, node, false, due);
+			break;
+		case MQ_CLAIM_EXTEND:
+			n->due = due;
+			mq_tree_refresh(window, node);
+			break;
+	}
+}
+
+static int64
+claim_apply(MqWindow *window, const MqClaim *claim, MqClaimAction action, uint64 xid, TimestampTz due,
+			MqCellList *cells)
+{
+	int64		id = claim->lo;
+
+	while (id <= claim->hi)
+	{
+		uint32		node = mq_tree_cut(window, mq_tree_seek(window, id), id, claim->hi, cells);
+
+		id = MqNodeAt(node)->hi + 1;
+		claim_node(window, node, action, xid, due);
+	}
+	return claim->hi - claim->lo + 1;
+}
+
+int64
+mq_window_claim(const MqWindowRef *ref, MqClaim *claims, int count, MqClaimAction action, bool all_or_nothing,
+				uint64 xid, TimestampTz due, MqCellList *cells)
+{
+	MqWindow   *window = ref->window;
+	TimestampTz now = GetCurrentTimestamp();
+	int64		changed = 0;
+	bool		refused = false;
+
+	if (!mq_window_lock(ref, LW_EXCLUSIVE))
+	{
+		for (int i = 0; i < count; i++)
+			claims[i].refused = true;
+		return 0;
+	}
+	for (int i = 0; i < count; i++)
+	{
+		claims[i].refused = !claim_holds(window, &claims[i], now);
+		refused |= claims[i].refused;
+	}
+	for (int i = 0; i < count && !(refused && all_or_nothing); i++)
+		if (!claims[i].refused)
+			changed += claim_apply(window, &claims[i], action, xid, due, cells);
+	mq_window_unlock(ref);
+	return changed;
+}
+
+int64
+mq_window_discard(const MqWindowRef *ref, const int64 *ids, int count, uint64 xid, MqCellList *cells,
+				  int64 *discarded)
+{
+	MqWindow   *window = ref->window;
+	int64		changed = 0;
+
+	if (!mq_window_lock(ref, LW_EXCLUSIVE))
+		return 0;
+	for (int i = 0; i < count; i++)
+	{
+		uint32		node = mq_tree_seek(window, ids[i]);
+
+		if (node == 0 || MqNodeAt(node)->lo > ids[i] || MqNodeAt(node)->state == MQ_SETTLING)
+			continue;
+		if (MqNodeAt(node)->state == MQ_UNREAD)
+			window->walk_seq++;
+		node = mq_tree_cut(window, node, ids[i], ids[i], cells);
+		MqNodeAt(node)->owner = xid;
+		MqNodeAt(node)->flags = MQ_NODE_DISCARDED;
+		mq_tree_set_state(window, node, MQ_SETTLING);
+		discarded[changed++] = ids[i];
+	}
+	mq_window_unlock(ref);
+	return changed;
+}
+
+/* An ack that did not happen: the lease goes on, if there is one. mine: by the caller's own transaction. */
+static void
+unsettle(MqWindow *window, uint32 node, bool mine)
+{
+	MqNode	   *n = MqNodeAt(node);
+
+	if ((n->flags & MQ_NODE_DISCARDED) || n->token == 0)
+	{
+		put_unread(window, node);
+		return;
+	}
+	n->owner = (mine && (n->flags & MQ_NODE_OWN_LEASE)) ? mq_session_transaction() : 0;
+	n->flags &= ~MQ_NODE_OWN_LEASE;
+	mq_tree_set_state(window, node, MQ_LEASED);
+}
+
+void
+mq_window_settled(const MqWindowRef *ref, int64 lo, int64 hi, uint64 xid, bool committed, bool mine)
+{
+	MqWindow   *window = ref->window;
+
+	if (!mq_window_lock(ref, LW_EXCLUSIVE))
+		return;
+	window->changes++;
+	while (lo <= hi)
+	{
+		uint32		node = mq_tree_first_in_state(window, MQ_SETTLING, lo);
+		MqNode	   *n = MqNodeAt(node);
+
+		if (node == 0 || n->lo > hi)
+			break;
+		lo = n->hi + 1;
+		if (n->owner != xid)
+			continue;
+		if (committed)
+			mq_tree_remove(window, node);
+		else
+			unsettle(window, node, mine);
+	}
+	mq_window_unlock(ref);
+}
+
+bool
+mq_window_expire(const MqWindowRef *ref, TimestampTz now)
+{
+	bool		more;
+
+	if (!mq_window_lock(ref, LW_EXCLUSIVE))
+		return false;
+	more = expire_some(ref->window, now);
+	mq_window_unlock(ref);
+	return more;
+}
+
+int
+mq_window_settlers(const MqWindowRef *ref, uint64 *xids, int max)
+{
+	MqWindow   *window = ref->window;
+	int			count = 0;
+	int64		id = PG_INT64_MIN;
+
+	if (!mq_window_lock(ref, LW_SHARED))
+		return 0;
+	while (count < max)
+	{
+		uint32		node = mq_tree_first_in_state(window, MQ_SETTLING, id);
+		int			i = 0;
+
+		if (node == 0)
+			break;
+		id = MqNodeAt(node)->hi + 1;
+		while (i < count && xids[i] != MqNodeAt(node)->owner)
+			i++;
+		if (i == count)
+			xids[count++] = MqNodeAt(node)->owner;
+	}
+	mq_window_unlock(ref);
+	return count;
+}
+
+static int64
+low_watermark(const MqWindow *window)
+{
+	uint32		first = mq_tree_seek(window, PG_INT64_MIN);
+	int64		low = first == 0 ? 0 : MqNodeAt(first)->lo;
+
+	for (uint32 p = window->pending; p != 0; p = MqPendingAt(p)->next)
+		for (uint32 c = MqPendingAt(p)->first; c != 0; c = MqChunkAt(c)->next)
+			low = Min(low, MqChunkAt(c)->lo);
+	for (uint32 c = window->rewalk; c != 0; c = MqChunkAt(c)->next)
+		low = Min(low, MqChunkAt(c)->lo);
+	return low;
+}
+
+bool
+mq_window_counts(const MqWindowRef *ref, MqWindowCounts *counts)
+{
+	MqWindow   *window = ref->window;
+
+	if (!mq_window_lock(ref, LW_SHARED))
+		return false;
+	counts->epoch = window->epoch;
+	counts->low_watermark = low_watermark(window);
+	counts->next_id = mq_window_next_id(window);
+	memcpy(counts->ids, window->ids, sizeof(counts->ids));
+	counts->pending = window->pending_ids;
+	counts->held_back = window->held_back;
+	mq_window_unlock(ref);
+	return true;
+}
+
+void
+mq_chunks_free(uint32 chunk)
+{
+	while (chunk != 0)
+	{
+		uint32		next = MqChunkAt(chunk)->next;
+
+		mq_cell_free(chunk);
+		chunk = next;
+	}
+}
+
+void
+mq_window_clear(const MqWindowRef *ref)
+{
+	MqWindow   *window = ref->window;
+
+	if (!mq_window_lock(ref, LW_EXCLUSIVE))
+		return;
+	mq_tree_clear(window);
+	mq_chunks_free(window->rewalk);
+	window->rewalk = 0;
+	while (window->pending != 0)
+	{
+		mq_chunks_free(MqPendingAt(window->pending)->first);
+		mq_pending_unlink(window, window->pending);
+	}
+	window->pending_ids = 0;
+	window->nodes = 0;
+	mq_window_unlock(ref);
+}
