@@ -236,12 +236,19 @@ CREATE FUNCTION mq.in_flight_state(OUT group_no integer, OUT id bigint, OUT stat
 RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_in_flight_state';
 COMMENT ON FUNCTION mq.in_flight_state() IS 'Messages handed out, for the view mq.in_flight.';
 
-CREATE FUNCTION mq.may_see(queue name) RETURNS boolean
+CREATE FUNCTION mq.queue_table(queue name) RETURNS oid
 LANGUAGE sql STABLE PARALLEL SAFE AS $$
-    SELECT pg_catalog.has_table_privilege(
-        pg_catalog.format('mq.%I', 'q_' operator(pg_catalog.||) queue), 'SELECT, INSERT, UPDATE')
+    SELECT c.oid FROM pg_catalog.pg_class c
+    WHERE c.relnamespace OPERATOR(pg_catalog.=) 'mq'::pg_catalog.regnamespace
+      AND c.relname OPERATOR(pg_catalog.=) pg_catalog.concat('q_', queue)::pg_catalog.name
 $$;
-COMMENT ON FUNCTION mq.may_see(name) IS 'Whether the caller has some right on a queue.';
+COMMENT ON FUNCTION mq.queue_table(name) IS 'The oid of a queue''s table, null if there is none.';
+
+CREATE FUNCTION mq.may_see(queue_table oid) RETURNS boolean
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT pg_catalog.has_table_privilege(queue_table, 'SELECT, INSERT, UPDATE')
+$$;
+COMMENT ON FUNCTION mq.may_see(oid) IS 'Whether the caller has some right on a queue, given its table.';
 
 CREATE VIEW mq.queues AS
 SELECT q.name::text AS queue,
@@ -253,7 +260,7 @@ SELECT q.name::text AS queue,
 FROM mq.queue q
 JOIN pg_catalog.pg_class c ON c.relnamespace = 'mq'::regnamespace AND c.relname = ('q_' || q.name)::name
 LEFT JOIN mq.queue_state() s USING (queue_no)
-WHERE mq.may_see(q.name);
+WHERE mq.may_see(c.oid);
 COMMENT ON VIEW mq.queues IS 'The queues the caller has some right on.';
 COMMENT ON COLUMN mq.queues.next_id IS 'The next message gets this id or a greater one (exact).';
 COMMENT ON COLUMN mq.queues.segments IS 'Partitions that exist (exact).';
@@ -265,7 +272,7 @@ SELECT q.name::text AS queue,
 FROM mq.group_state() s
 JOIN mq.consumer_group g USING (group_no)
 JOIN mq.queue q USING (queue_no)
-WHERE mq.may_see(q.name);
+WHERE mq.may_see(mq.queue_table(q.name));
 COMMENT ON VIEW mq.groups IS 'The consumer groups of those queues and what is unfinished in them.';
 COMMENT ON COLUMN mq.groups.low_watermark IS 'Every message below is finished (exact).';
 COMMENT ON COLUMN mq.groups.next_id IS 'Look-ahead has seen every message below (exact).';
@@ -289,7 +296,7 @@ FROM mq.segment g
 JOIN mq.queue q USING (queue_no)
 JOIN pg_catalog.pg_class c ON c.relnamespace = 'mq'::regnamespace
     AND c.relname = pg_catalog.format('s_%s_%s_%s', g.queue_no, g.level, g.segment)::name
-WHERE mq.may_see(q.name);
+WHERE mq.may_see(mq.queue_table(q.name));
 COMMENT ON VIEW mq.segments IS 'The partitions of those queues.';
 
 CREATE VIEW mq.in_flight AS
@@ -299,7 +306,7 @@ SELECT q.name::text AS queue,
 FROM mq.in_flight_state() s
 JOIN mq.consumer_group g USING (group_no)
 JOIN mq.queue q USING (queue_no)
-WHERE mq.may_see(q.name);
+WHERE mq.may_see(mq.queue_table(q.name));
 COMMENT ON VIEW mq.in_flight IS 'The messages of those queues that are handed out, or acked by an undecided transaction.';
 
 GRANT USAGE ON SCHEMA mq TO PUBLIC;

@@ -179,6 +179,21 @@ has_unfinished(const char *name)
 	return false;
 }
 
+/* Waits for the senders that are open, so that it is known what they sent; nobody makes segments any more. */
+static void
+lock_out_senders(const MqQueue *queue)
+{
+	MqSegmentInfo *segments;
+	int			count;
+
+	LockRelationOid(queue->table, AccessExclusiveLock);
+	segments = mq_segment_list(queue, &count);
+	for (int i = 0; i < count; i++)
+		if (OidIsValid(segments[i].relid))
+			LockRelationOid(segments[i].relid, AccessExclusiveLock);
+	pfree(segments);
+}
+
 static void
 drop_queue(const MqQueue *queue)
 {
@@ -209,8 +224,7 @@ mq_drop_queue(PG_FUNCTION_ARGS)
 	mq_check_writable("mq.drop_queue()");
 	mq_queue_by_name(name, &queue);
 	mq_check_owner(&queue);
-	/* nobody sends or makes segments any more; receivers find the queue gone when this commits */
-	LockRelationOid(queue.table, AccessExclusiveLock);
+	lock_out_senders(&queue);
 	mq_queue_by_name(name, &queue);
 	if (!PG_GETARG_BOOL(1) && has_unfinished(name))
 		ereport(ERROR,

@@ -295,6 +295,20 @@ ask_worker(const MqQueue *queue, int64 segment)
 	mq_worker_wake(queue->db);
 }
 
+/* A sender that waited for a lock may find that the queue went. */
+static void
+check_not_dropped(const MqQueue *queue)
+{
+	MqQueue		now;
+
+	AcceptInvalidationMessages();
+	if (!mq_queue_find(NameStr(queue->name), &now) || now.queue_no != queue->queue_no)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("queue \"%s\" was dropped", NameStr(queue->name)),
+				 errhint("Use mq.create_queue to create it.")));
+}
+
 static Relation
 wait_for_segment(const MqQueue *queue, int level, int64 segment)
 {
@@ -304,6 +318,7 @@ wait_for_segment(const MqQueue *queue, int level, int64 segment)
 	ConditionVariablePrepareToSleep(&queue->chain->segment_made);
 	while ((rel = mq_segment_open(queue, level, segment, RowExclusiveLock)) == NULL)
 	{
+		check_not_dropped(queue);
 		if (GetCurrentTimestamp() >= deadline)
 			break;
 		ask_worker(queue, segment);

@@ -259,26 +259,23 @@ mq_chunk_count(const MqChunk *chunk)
 	return count;
 }
 
-/* Takes up to max ids, from the front, out of a chunk: a stretch of consecutive ones. Returns false if empty. */
-static bool
+/* Takes up to max consecutive ids, from the front, out of a chunk that has some. */
+static void
 chunk_take(MqChunk *chunk, int64 max, int64 *lo, int64 *hi)
 {
+	int			i = 0;
+
 	if (!chunk->is_bitmap)
 	{
 		*lo = chunk->lo;
 		*hi = Min(chunk->hi, chunk->lo + max - 1);
 		chunk->lo = *hi + 1;
-		return true;
+		return;
 	}
-	for (int64 i = 0; i < MQ_CHUNK_BITS; i++)
-	{
-		if ((chunk->bits[i / 64] & (UINT64CONST(1) << (i % 64))) == 0)
-			continue;
-		*lo = *hi = chunk->lo + i;
-		chunk->bits[i / 64] &= ~(UINT64CONST(1) << (i % 64));
-		return true;
-	}
-	return false;
+	while (chunk->bits[i] == 0)
+		i++;
+	*lo = *hi = chunk->lo + i * 64 + pg_rightmost_one_pos64(chunk->bits[i]);
+	chunk->bits[i] &= chunk->bits[i] - 1;
 }
 
 uint32
@@ -324,18 +321,18 @@ mq_window_take_own(const MqWindowRef *ref, uint64 xid, int max, uint64 token, ui
 	{
 		uint32		c = MqPendingAt(p)->first;
 		BlockNumber block = MqChunkAt(c)->block;
-		int64		lo = 0;
-		int64		hi = -1;
+		int64		lo;
+		int64		hi;
 		uint32		node;
 
-		if (mq_chunk_count(MqChunkAt(c)) <= 0)
+		/* a chunk in the list is never empty */
+		chunk_take(MqChunkAt(c), max, &lo, &hi);
+		if (mq_chunk_count(MqChunkAt(c)) == 0)
 		{
 			MqPendingAt(p)->first = MqChunkAt(c)->next;
 			window->nodes--;
 			mq_cell_free(c);
-			continue;
 		}
-		(void) chunk_take(MqChunkAt(c), max, &lo, &hi);
 		node = mq_cell_take(&cells);
 		MqNodeAt(node)->lo = lo;
 		MqNodeAt(node)->hi = hi;
