@@ -21,6 +21,7 @@
 #include "utils/fmgrprotos.h"
 #include "utils/uuid.h"
 #include "verbs.h"
+#include "walk.h"
 
 /* One receipt of a call, with its place in the argument. */
 typedef struct Receipt
@@ -149,6 +150,14 @@ claim_window(const ClaimCall *call, const MqGroup *group, MqClaim *claims, int c
 		write_ack(group, &ref, claims, count);
 }
 
+static void
+check_window(const MqGroup *group, MqClaim *claims, int count)
+{
+	MqWindowRef ref = {group->window, mq_window_key(group, 0)};
+
+	(void) mq_window_claim(&ref, claims, count, MQ_CLAIM_CHECK, true, 0, 0, NULL);
+}
+
 /* A claim covers several receipts: if it was refused as a whole, find out which of them were. */
 static void
 claim_singly(const ClaimCall *call, const MqGroup *group, Receipt *receipts, int count)
@@ -165,7 +174,7 @@ claim_singly(const ClaimCall *call, const MqGroup *group, Receipt *receipts, int
 }
 
 static void
-claim_group(const ClaimCall *call, Receipt *receipts, int count)
+claim_group(const ClaimCall *call, Receipt *receipts, int count, bool only_check)
 {
 	MqGroup		group;
 	MqClaim    *claims;
@@ -183,7 +192,10 @@ claim_group(const ClaimCall *call, Receipt *receipts, int count)
 
 	claims = palloc(count * sizeof(MqClaim));
 	nclaims = make_claims(receipts, count, claims);
-	claim_window(call, &group, claims, nclaims);
+	if (only_check)
+		check_window(&group, claims, nclaims);
+	else
+		claim_window(call, &group, claims, nclaims);
 	for (int i = 0; i < nclaims; i++)
 	{
 		int			n = claims[i].hi - claims[i].lo + 1;
@@ -198,10 +210,27 @@ claim_group(const ClaimCall *call, Receipt *receipts, int count)
 	pfree(claims);
 }
 
+/* One group after the other; with strict, an error if any receipt was refused. */
+static void
+claim_groups(const ClaimCall *call, bool only_check)
+{
+	int			n;
+
+	for (int at = 0; at < call->count; at += n)
+	{
+		for (n = 1; at + n < call->count && call->receipts[at + n].r.group_no == call->receipts[at].r.group_no &&
+			 call->receipts[at + n].r.level == call->receipts[at].r.level; n++)
+			;
+		claim_group(call, call->receipts + at, n, only_check);
+	}
+	for (int i = 0; call->strict && i < call->count; i++)
+		if (call->receipts[i].refused)
+			lease_lost(&call->receipts[i]);
+}
+
 static void
 claim_all(ClaimCall *call)
 {
-	int			n;
 
 	mq_check_writable(call->function);
 	if (call->count > 1)
@@ -209,16 +238,11 @@ claim_all(ClaimCall *call)
 		qsort(call->receipts, call->count, sizeof(Receipt), compare_receipts);
 		check_duplicates(call);
 	}
-	for (int at = 0; at < call->count; at += n)
-	{
-		for (n = 1; at + n < call->count && call->receipts[at + n].r.group_no == call->receipts[at].r.group_no &&
-			 call->receipts[at + n].r.level == call->receipts[at].r.level; n++)
-			;
-		claim_group(call, call->receipts + at, n);
-	}
-	for (int i = 0; call->strict && i < call->count; i++)
-		if (call->receipts[i].refused)
-			lease_lost(&call->receipts[i]);
+	/* with several groups a refusal in one must be known before another is changed: no rollback undoes a nack */
+	if (call->strict && call->count > 1 &&
+		call->receipts[0].r.group_no != call->receipts[call->count - 1].r.group_no)
+		claim_groups(call, true);
+	claim_groups(call, false);
 }
 
 static Datum
@@ -449,6 +473,9 @@ mq_discard(PG_FUNCTION_ARGS)
 	ids = ids_arg(fcinfo, 1, tail.next_id, &count);
 
 	ref = (MqWindowRef) {group.window, mq_window_key(&group, 0)};
+	/* what decided senders sent is still kept apart, where it cannot be discarded */
+	while (mq_walk_settle(&ref) || (ref.window->rewalk != 0 && mq_walk(&group, &ref, 1)))
+		CHECK_FOR_INTERRUPTS();
 	xid = mq_transaction_xid();
 	for (int i = 0; i < count; i++)
 		mq_undo_settle(&ref, ids[i], ids[i]);

@@ -74,6 +74,17 @@ insert_queue_row(const char *name, int64 segment_size)
 	return DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 }
 
+/* A queue whose table went without mq.drop_queue (DROP TABLE, DROP OWNED) leaves its definition behind. */
+static void
+delete_orphan(const char *name, const char *table)
+{
+	mq_sql("WITH orphan AS (DELETE FROM mq.queue WHERE name = %s AND NOT EXISTS "
+		   "(SELECT FROM pg_class WHERE relnamespace = 'mq'::regnamespace AND relname = %s) RETURNING queue_no), "
+		   "groups AS (DELETE FROM mq.consumer_group USING orphan WHERE consumer_group.queue_no = orphan.queue_no) "
+		   "DELETE FROM mq.segment USING orphan WHERE segment.queue_no = orphan.queue_no",
+		   quote_literal_cstr(name), quote_literal_cstr(table));
+}
+
 static void
 create_tables(const char *table, int32 queue_no, int64 segment_size, const char *owner)
 {
@@ -112,6 +123,7 @@ create_queue(const char *name, int64 segment_size)
 
 	snprintf(table, sizeof(table), "q_%s", name);
 	mq_sql_begin(&context);
+	delete_orphan(name, table);
 	queue_no = insert_queue_row(name, segment_size);
 	if (queue_no != 0)
 		create_tables(quote_identifier(table), queue_no, segment_size, owner);

@@ -249,14 +249,20 @@ mq_queue_find(const char *name, MqQueue *queue)
 	return true;
 }
 
+static void
+no_such_queue(const char *name)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_OBJECT),
+			 errmsg("queue \"%s\" does not exist", name),
+			 errhint("Use mq.create_queue to create it.")));
+}
+
 void
 mq_queue_by_name(const char *name, MqQueue *queue)
 {
 	if (!mq_queue_find(name, queue))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("queue \"%s\" does not exist", name),
-				 errhint("Use mq.create_queue to create it.")));
+		no_such_queue(name);
 }
 
 /* A queue has few groups: the cache is walked for the name. */
@@ -454,7 +460,14 @@ mq_catalog_remember_chain(const MqQueue *queue)
 void
 mq_check_right(const MqQueue *queue, AclMode mode)
 {
-	if (pg_class_aclcheck(queue->table, GetUserId(), mode) != ACLCHECK_OK)
+	bool		missing = false;
+
+	if (pg_class_aclcheck_ext(queue->table, GetUserId(), mode, &missing) == ACLCHECK_OK)
+		return;
+	/* the table was dropped as a table, or with its owner */
+	if (missing)
+		no_such_queue(NameStr(queue->name));
+	else
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("permission denied for queue \"%s\"", NameStr(queue->name)),
@@ -467,13 +480,12 @@ void
 mq_check_owner(const MqQueue *queue)
 {
 	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(queue->table));
-	Oid			owner = InvalidOid;
+	Oid			owner;
 
-	if (HeapTupleIsValid(tuple))
-	{
-		owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
-		ReleaseSysCache(tuple);
-	}
+	if (!HeapTupleIsValid(tuple))
+		no_such_queue(NameStr(queue->name));
+	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+	ReleaseSysCache(tuple);
 	if (!has_privs_of_role(GetUserId(), owner))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),

@@ -340,13 +340,12 @@ fill_slots(TupleTableSlot **slots, HeapTuple *tuples, int count)
 }
 
 static TupleTableSlot **
-make_slots(Relation rel, int count)
+make_slots(int count)
 {
-	TupleDesc	desc = CreateTupleDescCopy(RelationGetDescr(rel));
 	TupleTableSlot **slots = palloc(count * sizeof(TupleTableSlot *));
 
 	for (int i = 0; i < count; i++)
-		slots[i] = MakeSingleTupleTableSlot(desc, &TTSOpsHeapTuple);
+		slots[i] = MakeSingleTupleTableSlot(mq_row_descriptor(), &TTSOpsHeapTuple);
 	return slots;
 }
 
@@ -372,7 +371,7 @@ mq_log_append(const MqQueue *queue, int level, HeapTuple *tuples, int count, int
 		if (toast)
 			mq_segment_lock_toast(rel);
 		if (n > 1 && slots == NULL)
-			slots = make_slots(rel, Min(count, TUPLES_PER_CALL));
+			slots = make_slots(Min(count, TUPLES_PER_CALL));
 		if (n > 1 && done >= filled)
 		{
 			fill_slots(slots, tuples + done, n);

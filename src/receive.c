@@ -52,6 +52,7 @@ typedef struct ReceiveCall
 	Snapshot	snapshot;
 	MqUndo	   *undo;
 	int64		after;			/* ids up to here were given back: not for this statement */
+	bool		gave_back;		/* in this round */
 	MqRange    *popped;			/* pop: what to ack, ascending stretches */
 	int			npopped;
 	int			room_popped;
@@ -116,14 +117,14 @@ flat(Datum value, bool isnull)
 }
 
 static void
-emit(ReceiveCall *call, const MqRun *run, HeapTuple tuple, TupleDesc desc, int64 id)
+emit(ReceiveCall *call, const MqRun *run, HeapTuple tuple, int64 id)
 {
 	Datum		v[MQ_COLUMNS];
 	bool		n[MQ_COLUMNS];
 	Datum		out[M_COLUMNS] = {0};
 	bool		isnull[M_COLUMNS];
 
-	heap_deform_tuple(tuple, desc, v, n);
+	heap_deform_tuple(tuple, mq_row_descriptor(), v, n);
 	memset(isnull, true, sizeof(isnull));
 #define COPY(to, from) (out[to] = flat(v[(from) - 1], n[(from) - 1]), isnull[to] = n[(from) - 1])
 #define SET(to, value) (out[to] = (value), isnull[to] = false)
@@ -181,12 +182,15 @@ return_part(ReceiveCall *call, int64 lo, int64 hi, MqOutcome outcome)
 	(void) mq_window_end_lease(&call->ref, lo, hi, call->token, outcome, 0, &cells);
 	mq_cells_return(&cells);
 	if (outcome == MQ_GIVE_BACK)
+	{
 		call->after = Max(call->after, hi);
+		call->gave_back = true;
+	}
 }
 
 /* Hands out what the statement may see of the rows found on a page; [*next, ...] is still to be looked for. */
 static void
-deliver_page(ReceiveCall *call, const MqRun *run, TupleDesc desc, int count, int64 *next)
+deliver_page(ReceiveCall *call, const MqRun *run, int count, int64 *next)
 {
 	for (int i = 0; i < count; i++)
 	{
@@ -201,7 +205,7 @@ deliver_page(ReceiveCall *call, const MqRun *run, TupleDesc desc, int count, int
 			return_part(call, row->id, row->id, MQ_FINISH);
 		else
 		{
-			emit(call, run, &row->tuple, desc, row->id);
+			emit(call, run, &row->tuple, row->id);
 			if (call->pop)
 				remember_popped(call, row->id);
 			call->got++;
@@ -226,7 +230,7 @@ deliver_run(ReceiveCall *call, const MqRun *run)
 			int64		page_max;
 			int			count = mq_log_fetch_page(rel, block, next, run->hi, call->snapshot, page_rows, &buffer, &page_max);
 
-			deliver_page(call, run, RelationGetDescr(rel), count, &next);
+			deliver_page(call, run, count, &next);
 			ReleaseBuffer(buffer);
 			if (page_max > run->hi)
 				break;
@@ -265,7 +269,7 @@ static void
 receive_loop(ReceiveCall *call)
 {
 	bool		walk_stuck = false;
-	bool		own_tried = !TransactionIdIsValid(GetTopTransactionIdIfAny());
+	bool		own_done = !TransactionIdIsValid(GetTopTransactionIdIfAny());
 
 	while (call->got < call->max)
 	{
@@ -280,15 +284,24 @@ receive_loop(ReceiveCall *call)
 			walk_stuck = false;
 		else if (walk_first == MQ_WALK_READ)
 			walk_stuck = true;
-		else if (own_tried)
+		else if (own_done)
 			break;
 		else
 		{
-			own_tried = true;
-			if (!take_and_deliver(call, true, NULL))
-				break;
+			/* what this statement may not see of them would come again and again */
+			call->gave_back = false;
+			own_done = !take_and_deliver(call, true, NULL) || call->gave_back;
 		}
 	}
+}
+
+/* Nothing came: because there is nothing, or because the queue went while this call waited for its lock? */
+static void
+check_not_dropped(const MqQueue *queue)
+{
+	MqQueue		now;
+
+	mq_queue_by_name(NameStr(queue->name), &now);
 }
 
 static void
@@ -322,6 +335,8 @@ receive(FunctionCallInfo fcinfo, ReceiveCall *call, const char *what, char *queu
 	call->undo = mq_undo_receive(&call->ref, call->token);
 	call->after = -1;
 	receive_loop(call);
+	if (call->got == 0)
+		check_not_dropped(&call->group.queue);
 	if (call->npopped > 0)
 		mq_ack_popped(&call->group, &call->ref, call->token, call->popped, call->npopped);
 }

@@ -16,6 +16,7 @@
 #include "access/xact.h"
 #include "catalog/index.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -29,6 +30,7 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/reltrigger.h"
+#include "utils/syscache.h"
 
 #define CACHED_SEGMENTS 32
 
@@ -39,6 +41,7 @@ typedef struct CachedSegment
 	int32		level;
 	int64		segment;
 	Oid			relid;			/* InvalidOid: empty */
+	Oid			parent;
 	Oid			file;			/* from mq.segment */
 	bool		checked;		/* nothing that an append would bypass */
 } CachedSegment;
@@ -51,7 +54,7 @@ static void
 relcache_callback(Datum arg, Oid relid)
 {
 	for (int i = 0; i < CACHED_SEGMENTS; i++)
-		if (relid == InvalidOid || cache[i].relid == relid)
+		if (relid == InvalidOid || cache[i].relid == relid || cache[i].parent == relid)
 			cache[i].relid = InvalidOid;
 }
 
@@ -59,6 +62,35 @@ void
 mq_segment_init(void)
 {
 	CacheRegisterRelcacheCallback(relcache_callback, (Datum) 0);
+}
+
+TupleDesc
+mq_row_descriptor(void)
+{
+	static TupleDesc desc = NULL;
+	MemoryContext old;
+	TupleDesc	made;
+
+	if (desc != NULL)
+		return desc;
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	made = CreateTemplateTupleDesc(MQ_COLUMNS);
+	TupleDescInitEntry(made, MQ_COL_ID, "id", INT8OID, -1, 0);
+	TupleDescInitEntry(made, MQ_COL_ENQUEUED_AT, "enqueued_at", TIMESTAMPTZOID, -1, 0);
+	TupleDescInitEntry(made, MQ_COL_PRIORITY, "priority", INT4OID, -1, 0);
+	TupleDescInitEntry(made, MQ_COL_TARGET_GROUP, "target_group", INT4OID, -1, 0);
+	TupleDescInitEntry(made, MQ_COL_ORIGIN_ID, "origin_id", INT8OID, -1, 0);
+	TupleDescInitEntry(made, MQ_COL_EXPIRES_AT, "expires_at", TIMESTAMPTZOID, -1, 0);
+	TupleDescInitEntry(made, MQ_COL_FAILURES, "failures", INT4OID, -1, 0);
+	TupleDescInitEntry(made, MQ_COL_KEY, "key", TEXTOID, -1, 0);
+	TupleDescInitEntry(made, MQ_COL_ROUTING_KEY, "routing_key", TEXTOID, -1, 0);
+	TupleDescInitEntry(made, MQ_COL_REASON, "reason", TEXTOID, -1, 0);
+	TupleDescInitEntry(made, MQ_COL_HEADERS, "headers", JSONBOID, -1, 0);
+	TupleDescInitEntry(made, MQ_COL_PAYLOAD, "payload", JSONBOID, -1, 0);
+	TupleDescInitEntry(made, MQ_COL_BODY, "body", BYTEAOID, -1, 0);
+	MemoryContextSwitchTo(old);
+	desc = made;
+	return desc;
 }
 
 static void
@@ -167,6 +199,32 @@ open_uncached(const MqQueue *queue, int level, int64 segment, LOCKMODE mode)
 	return OidIsValid(relid) ? try_relation_open(relid, mode) : NULL;
 }
 
+static void
+refuse(Relation rel, const char *what)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("segment \"%s\" has %s, which mq.send would bypass", RelationGetRelationName(rel), what),
+			 errhint("Drop it from the queue's table and its segments.")));
+}
+
+/*
+ * Rows are read and written by column number: the columns must be those we made. What was added and dropped again is
+ * null in every row, and need not be stored.
+ */
+static void
+check_columns(Relation rel)
+{
+	TupleDesc	desc = RelationGetDescr(rel);
+
+	for (int i = 0; i < Max(desc->natts, MQ_COLUMNS); i++)
+	{
+		if (i >= desc->natts || TupleDescAttr(desc, i)->attisdropped != (i >= MQ_COLUMNS) ||
+			(i < MQ_COLUMNS && TupleDescAttr(desc, i)->atttypid != TupleDescAttr(mq_row_descriptor(), i)->atttypid))
+			refuse(rel, "other columns");
+	}
+}
+
 Relation
 mq_segment_open(const MqQueue *queue, int level, int64 segment, LOCKMODE mode)
 {
@@ -191,7 +249,9 @@ mq_segment_open(const MqQueue *queue, int level, int64 segment, LOCKMODE mode)
 	c->segment = segment;
 	c->file = info.file;
 	c->checked = false;
+	c->parent = queue->table;
 	c->relid = RelationGetRelid(rel);
+	check_columns(rel);
 	return rel;
 }
 
@@ -222,15 +282,6 @@ mq_segment_is_gone(const MqQueue *queue, int level, int64 segment)
 	return gone;
 }
 
-static void
-refuse(Relation rel, const char *what)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("segment \"%s\" has %s, which mq.send would bypass", RelationGetRelationName(rel), what),
-			 errhint("Drop it from the queue's table and its segments.")));
-}
-
 static bool
 has_foreign_trigger(Relation rel)
 {
@@ -243,14 +294,25 @@ has_foreign_trigger(Relation rel)
 	return false;
 }
 
+static bool
+has_row_security(Oid relid)
+{
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+	bool		result;
+
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	result = ((Form_pg_class) GETSTRUCT(tuple))->relrowsecurity;
+	ReleaseSysCache(tuple);
+	return result;
+}
+
 /* An append writes the heap directly: refuse what it would not maintain. */
 static void
-check_appendable(Relation rel)
+check_appendable(const MqQueue *queue, Relation rel)
 {
 	TupleConstr *constr = RelationGetDescr(rel)->constr;
 
-	if (RelationGetDescr(rel)->natts != MQ_COLUMNS)
-		refuse(rel, "other columns");
 	if (rel->rd_rel->relhasindex && RelationGetIndexList(rel) != NIL)
 		refuse(rel, "an index");
 	if (has_foreign_trigger(rel))
@@ -259,7 +321,7 @@ check_appendable(Relation rel)
 		refuse(rel, "a check constraint");
 	if (constr != NULL && constr->has_generated_stored)
 		refuse(rel, "a generated column");
-	if (rel->rd_rel->relrowsecurity)
+	if (rel->rd_rel->relrowsecurity || has_row_security(queue->table))
 		refuse(rel, "row level security");
 	if (rel->rd_rel->relhasrules)
 		refuse(rel, "a rule");
@@ -349,7 +411,7 @@ mq_segment_open_to_append(const MqQueue *queue, int level, int64 segment)
 
 	if (!c->checked || c->relid != RelationGetRelid(rel))
 	{
-		check_appendable(rel);
+		check_appendable(queue, rel);
 		if (cached_is(c, queue, level, segment))
 			c->checked = true;
 	}

@@ -4,7 +4,10 @@
 #ifndef MQ_SEGMENT_H
 #define MQ_SEGMENT_H
 
+
 #include "catalog.h"
+
+#include "access/tupdesc.h"
 
 /* Columns of a message row, in the order of the table. id and enqueued_at come first, at fixed offsets. */
 typedef enum MqColumn
@@ -24,6 +27,9 @@ typedef enum MqColumn
 	MQ_COL_BODY,
 	MQ_COLUMNS = MQ_COL_BODY
 } MqColumn;
+
+/* The columns of a message row; lives as long as the process. */
+extern TupleDesc mq_row_descriptor(void);
 
 extern void mq_segment_init(void);	/* once per process, from _PG_init */
 

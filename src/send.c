@@ -34,36 +34,6 @@ typedef struct Parts
 	bool		has_body;
 } Parts;
 
-/* The columns of a segment, made once per process. */
-static TupleDesc
-row_descriptor(void)
-{
-	static TupleDesc desc = NULL;
-	MemoryContext old;
-	TupleDesc	made;
-
-	if (desc != NULL)
-		return desc;
-	old = MemoryContextSwitchTo(TopMemoryContext);
-	made = CreateTemplateTupleDesc(MQ_COLUMNS);
-	TupleDescInitEntry(made, MQ_COL_ID, "id", INT8OID, -1, 0);
-	TupleDescInitEntry(made, MQ_COL_ENQUEUED_AT, "enqueued_at", TIMESTAMPTZOID, -1, 0);
-	TupleDescInitEntry(made, MQ_COL_PRIORITY, "priority", INT4OID, -1, 0);
-	TupleDescInitEntry(made, MQ_COL_TARGET_GROUP, "target_group", INT4OID, -1, 0);
-	TupleDescInitEntry(made, MQ_COL_ORIGIN_ID, "origin_id", INT8OID, -1, 0);
-	TupleDescInitEntry(made, MQ_COL_EXPIRES_AT, "expires_at", TIMESTAMPTZOID, -1, 0);
-	TupleDescInitEntry(made, MQ_COL_FAILURES, "failures", INT4OID, -1, 0);
-	TupleDescInitEntry(made, MQ_COL_KEY, "key", TEXTOID, -1, 0);
-	TupleDescInitEntry(made, MQ_COL_ROUTING_KEY, "routing_key", TEXTOID, -1, 0);
-	TupleDescInitEntry(made, MQ_COL_REASON, "reason", TEXTOID, -1, 0);
-	TupleDescInitEntry(made, MQ_COL_HEADERS, "headers", JSONBOID, -1, 0);
-	TupleDescInitEntry(made, MQ_COL_PAYLOAD, "payload", JSONBOID, -1, 0);
-	TupleDescInitEntry(made, MQ_COL_BODY, "body", BYTEAOID, -1, 0);
-	MemoryContextSwitchTo(old);
-	desc = made;
-	return desc;
-}
-
 /* A value that the append can store without reading another table or compressing. */
 static Datum
 ready_to_store(Datum value)
@@ -123,7 +93,7 @@ form_row(const Parts *parts)
 		v[MQ_COL_HEADERS - 1] = ready_to_store(parts->headers);
 	if ((isnull[MQ_COL_BODY - 1] = !parts->has_body) == false)
 		v[MQ_COL_BODY - 1] = ready_to_store(parts->body);
-	return heap_form_tuple(row_descriptor(), v, isnull);
+	return heap_form_tuple(mq_row_descriptor(), v, isnull);
 }
 
 static void

@@ -95,7 +95,6 @@ typedef enum MqState
 
 #define MQ_NODE_OWN_SENT	0x01	/* its sender was undecided at hand-out: goes back to UNREAD */
 #define MQ_NODE_OWN_LEASE	0x02	/* SETTLING: leased by the very transaction that acked it */
-#define MQ_NODE_DISCARDED	0x04	/* SETTLING by discard: goes back to UNREAD */
 
 /*
  * A range of ids of one window in one state. Ranges of a window never overlap; an id below the window's end that is
@@ -132,6 +131,8 @@ typedef struct MqChunk
 	uint32		next;
 	BlockNumber block;			/* no row of it is before this block */
 	RelFileNumber file;			/* the file the block belongs to */
+	uint16		attempts;		/* its sender received them itself and rolled back to a savepoint */
+	uint16		failures;
 	bool		is_bitmap;
 } MqChunk;
 

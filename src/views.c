@@ -22,7 +22,9 @@
 static bool
 may_see(const MqQueue *queue)
 {
-	return pg_class_aclcheck(queue->table, GetUserId(), SOME_RIGHT) == ACLCHECK_OK;
+	bool		missing = false;
+
+	return pg_class_aclcheck_ext(queue->table, GetUserId(), SOME_RIGHT, &missing) == ACLCHECK_OK;
 }
 
 static bool

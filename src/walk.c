@@ -163,6 +163,8 @@ pick_job(const MqWindowRef *ref, WalkJob *job)
 		job->hi = job->chunk.hi;
 		job->block = job->chunk.block;
 		job->file = job->chunk.file;
+		job->attempts = job->chunk.attempts;
+		job->failures = job->chunk.failures;
 	}
 	else if (node != 0)
 	{
@@ -368,8 +370,10 @@ chunk_to_bitmap(MqChunk *chunk)
 
 /* Tries to make the chunk hold [lo, hi] as well. */
 static bool
-chunk_add(MqChunk *chunk, int64 lo, int64 hi, BlockNumber block, RelFileNumber file)
+chunk_add(MqChunk *chunk, const WalkJob *job, int64 lo, int64 hi, BlockNumber block, RelFileNumber file)
 {
+	if (chunk->attempts != job->attempts || chunk->failures != job->failures)
+		return false;
 	if (chunk->file != file || lo <= chunk->hi || block < chunk->block || block - chunk->block >= CHUNK_BLOCKS_MAX)
 		return false;
 	if (!chunk->is_bitmap && lo == chunk->hi + 1)
@@ -387,7 +391,7 @@ chunk_add(MqChunk *chunk, int64 lo, int64 hi, BlockNumber block, RelFileNumber f
 }
 
 static void
-add_pending(MqWindow *window, const MqRow *row, int64 n, RelFileNumber file, MqCellList *cells)
+add_pending(MqWindow *window, const WalkJob *job, const MqRow *row, int64 n, RelFileNumber file, MqCellList *cells)
 {
 	uint32		p = mq_pending_find(window, row->xid);
 	int64		hi = row->id + n - 1;
@@ -404,13 +408,15 @@ add_pending(MqWindow *window, const MqRow *row, int64 n, RelFileNumber file, MqC
 	MqPendingAt(p)->count += n;
 	window->pending_ids += n;
 	if (MqPendingAt(p)->last != 0 && MqPendingAt(p)->first != 0 &&
-		chunk_add(MqChunkAt(MqPendingAt(p)->last), row->id, hi, row->block, file))
+		chunk_add(MqChunkAt(MqPendingAt(p)->last), job, row->id, hi, row->block, file))
 		return;
 	c = mq_cell_take(cells);
 	MqChunkAt(c)->lo = row->id;
 	MqChunkAt(c)->hi = hi;
 	MqChunkAt(c)->block = row->block;
 	MqChunkAt(c)->file = file;
+	MqChunkAt(c)->attempts = job->attempts;
+	MqChunkAt(c)->failures = job->failures;
 	if (MqPendingAt(p)->first == 0)
 		MqPendingAt(p)->first = c;
 	else
@@ -510,7 +516,7 @@ apply(const MqWindowRef *ref, const WalkJob *job, const Findings *found)
 			if (found->rows[at].verdict == MQ_ROW_COMMITTED)
 				add_ready(window, job, &found->rows[at], n, &cells);
 			else
-				add_pending(window, &found->rows[at], n, found->file, &cells);
+				add_pending(window, job, &found->rows[at], n, found->file, &cells);
 		}
 		window->walk_seq++;
 		window->changes++;

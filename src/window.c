@@ -12,7 +12,7 @@
 
 #define EXPIRE_AT_ONCE 256
 /* a lease that has run out while its transaction is still open is looked at again after this */
-#define OPEN_LEASE_RECHECK_MS 1000
+#define OPEN_LEASE_RECHECK_MS 20
 /* while there is plenty to hand out, undecided senders are looked at no more often than this */
 #define PENDING_RECHECK_US 10000
 
@@ -80,13 +80,13 @@ put_back(MqWindow *window, uint32 node, bool failed, TimestampTz due)
 }
 
 static void
-put_unread(MqWindow *window, uint32 node)
+put_unread(MqWindow *window, uint32 node, TimestampTz due)
 {
 	MqNode	   *n = MqNodeAt(node);
 
 	n->token = 0;
 	n->owner = 0;
-	n->due = 0;
+	n->due = due;
 	n->flags = 0;
 	n->block = InvalidBlockNumber;
 	n->file = InvalidRelFileNumber;
@@ -113,7 +113,7 @@ apply_outcome(MqWindow *window, uint32 node, MqOutcome outcome, TimestampTz due)
 			break;
 		case MQ_REREAD:
 			n->attempts--;
-			put_unread(window, node);
+			put_unread(window, node, 0);
 			break;
 		case MQ_FINISH:
 			mq_tree_remove(window, node);
@@ -321,6 +321,8 @@ mq_window_take_own(const MqWindowRef *ref, uint64 xid, int max, uint64 token, ui
 	{
 		uint32		c = MqPendingAt(p)->first;
 		BlockNumber block = MqChunkAt(c)->block;
+		uint16		attempts = MqChunkAt(c)->attempts;
+		uint16		failures = MqChunkAt(c)->failures;
 		int64		lo;
 		int64		hi;
 		uint32		node;
@@ -337,6 +339,8 @@ mq_window_take_own(const MqWindowRef *ref, uint64 xid, int max, uint64 token, ui
 		MqNodeAt(node)->lo = lo;
 		MqNodeAt(node)->hi = hi;
 		MqNodeAt(node)->block = block;
+		MqNodeAt(node)->attempts = attempts;
+		MqNodeAt(node)->failures = failures;
 		MqNodeAt(node)->flags = MQ_NODE_OWN_SENT;
 		MqNodeAt(node)->state = MQ_UNREAD;
 		mq_tree_insert(window, node);
@@ -428,6 +432,8 @@ claim_node(MqWindow *window, uint32 node, MqClaimAction action, uint64 xid, Time
 			n->due = due;
 			mq_tree_refresh(window, node);
 			break;
+		case MQ_CLAIM_CHECK:
+			break;
 	}
 }
 
@@ -467,7 +473,7 @@ mq_window_claim(const MqWindowRef *ref, MqClaim *claims, int count, MqClaimActio
 		claims[i].refused = !claim_holds(window, &claims[i], now);
 		refused |= claims[i].refused;
 	}
-	for (int i = 0; i < count && !(refused && all_or_nothing); i++)
+	for (int i = 0; i < count && action != MQ_CLAIM_CHECK && !(refused && all_or_nothing); i++)
 		if (!claims[i].refused)
 			changed += claim_apply(window, &claims[i], action, xid, due, cells);
 	mq_window_unlock(ref);
@@ -492,29 +498,34 @@ mq_window_discard(const MqWindowRef *ref, const int64 *ids, int count, uint64 xi
 		if (MqNodeAt(node)->state == MQ_UNREAD)
 			window->walk_seq++;
 		node = mq_tree_cut(window, node, ids[i], ids[i], cells);
-		MqNodeAt(node)->owner = xid;
-		MqNodeAt(node)->flags = MQ_NODE_DISCARDED;
-		mq_tree_set_state(window, node, MQ_SETTLING);
+		claim_node(window, node, MQ_CLAIM_SETTLE, xid, 0);
 		discarded[changed++] = ids[i];
 	}
 	mq_window_unlock(ref);
 	return changed;
 }
 
-/* An ack that did not happen: the lease goes on, if there is one. mine: by the caller's own transaction. */
+/*
+ * An ack that did not happen: the lease goes on. If the same transaction had taken the lease, that did not happen
+ * either: mine (a savepoint of the running transaction) it is still open and keeps it, else the message is ready again.
+ */
 static void
 unsettle(MqWindow *window, uint32 node, bool mine)
 {
 	MqNode	   *n = MqNodeAt(node);
+	bool		own_lease = (n->flags & MQ_NODE_OWN_LEASE) != 0;
 
-	if ((n->flags & MQ_NODE_DISCARDED) || n->token == 0)
+	if (n->token == 0)
 	{
-		put_unread(window, node);
+		/* discarded, or from before a restart: nobody had a lease; due is still what it was */
+		put_unread(window, node, n->due);
 		return;
 	}
-	n->owner = (mine && (n->flags & MQ_NODE_OWN_LEASE)) ? mq_session_transaction() : 0;
 	n->flags &= ~MQ_NODE_OWN_LEASE;
+	n->owner = mine && own_lease ? mq_session_transaction() : 0;
 	mq_tree_set_state(window, node, MQ_LEASED);
+	if (own_lease && !mine)
+		put_back(window, node, true, 0);
 }
 
 void

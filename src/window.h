@@ -85,7 +85,8 @@ typedef enum MqClaimAction
 	MQ_CLAIM_SETTLE,			/* acked by transaction xid */
 	MQ_CLAIM_FAIL,				/* nack: ready at due, a failure counted */
 	MQ_CLAIM_RELEASE,
-	MQ_CLAIM_EXTEND				/* lease ends at due */
+	MQ_CLAIM_EXTEND,			/* lease ends at due */
+	MQ_CLAIM_CHECK				/* nothing: only see whether it would be refused */
 } MqClaimAction;
 
 /* cells: two per claim. Returns the number of messages changed. */

@@ -34,6 +34,7 @@
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 #include "utils/timestamp.h"
 
 #define TURN_MS				1000
@@ -66,6 +67,28 @@ static HTAB *checkpoint_times = NULL;	/* group_no -> Finished.since, key with se
 
 typedef bool (*Job) (void *arg);
 
+/*
+ * Takes, without waiting, the locks on our own tables that any job may need: DROP EXTENSION locks them too, in an order
+ * of its own.
+ */
+static bool
+lock_own_tables(void)
+{
+	const MqExtension *ext = mq_extension(true);
+	Oid			relid;
+
+	if (ext == NULL)
+		return true;
+	if (!ConditionalLockRelationOid(ext->queue_rel, RowExclusiveLock) ||
+		!ConditionalLockRelationOid(ext->group_rel, RowExclusiveLock) ||
+		!ConditionalLockRelationOid(ext->segment_rel, RowExclusiveLock))
+		return false;
+	for (int table = 0; OidIsValid(relid = mq_offset_log_table(table)); table++)
+		if (!ConditionalLockRelationOid(relid, RowExclusiveLock))
+			return false;
+	return true;
+}
+
 /* Runs a job in a transaction; false: it failed (and was logged) or said so. */
 static bool
 run(Job job, void *arg, const char *what)
@@ -80,7 +103,7 @@ run(Job job, void *arg, const char *what)
 		StartTransactionCommand();
 		PushActiveSnapshot(GetTransactionSnapshot());
 		MemoryContextSwitchTo(turn_context);
-		done = job(arg);
+		done = lock_own_tables() && job(arg);
 		PopActiveSnapshot();
 		CommitTransactionCommand();
 	}
@@ -108,12 +131,19 @@ typedef struct SegmentJob
 	Oid			relid;
 } SegmentJob;
 
+/* Asked once it is locked: the queue may have been dropped since it was listed. */
+static bool
+table_exists(Oid relid)
+{
+	return SearchSysCacheExists1(RELOID, ObjectIdGetDatum(relid));
+}
+
 static bool
 make_segment(void *arg)
 {
 	SegmentJob *job = arg;
 
-	if (!ConditionalLockRelationOid(job->queue.table, ShareUpdateExclusiveLock))
+	if (!ConditionalLockRelationOid(job->queue.table, ShareUpdateExclusiveLock) || !table_exists(job->queue.table))
 		return false;
 	mq_segment_create(&job->queue, 0, job->segment);
 	return true;
@@ -126,7 +156,7 @@ seal_segment(void *arg)
 
 	/* what building an index takes, and what changing the options takes */
 	if (!ConditionalLockRelationOid(job->relid, ShareLock) ||
-		!ConditionalLockRelationOid(job->relid, ShareUpdateExclusiveLock))
+		!ConditionalLockRelationOid(job->relid, ShareUpdateExclusiveLock) || !table_exists(job->relid))
 		return false;
 	mq_segment_seal(&job->queue, 0, job->segment);
 	return true;
@@ -140,7 +170,7 @@ drop_segment(void *arg)
 
 	if (!mq_lock_table_conditionally(job->relid, AccessExclusiveLock))
 		return false;
-	if (ConditionalLockRelationOid(job->queue.table, AccessExclusiveLock))
+	if (ConditionalLockRelationOid(job->queue.table, AccessExclusiveLock) && table_exists(job->queue.table))
 	{
 		mq_segment_drop(&job->queue, 0, job->segment);
 		return true;
@@ -225,11 +255,16 @@ look_at_queue(void *arg)
 
 	if (!is_ours(work->queue))
 		return false;
+	work->segments = mq_segment_list(work->queue, &work->nsegments);
+	/* somebody is dropping one, or the queue: another time */
+	for (int i = 0; i < work->nsegments; i++)
+		if (OidIsValid(work->segments[i].relid) &&
+			!ConditionalLockRelationOid(work->segments[i].relid, AccessShareLock))
+			return false;
 	mq_attach_queue(work->queue);
 	if (!mq_log_tail(work->queue, 0, &work->tail))
 		return false;
 	work->wanted = work->queue->chain->wanted_segment;
-	work->segments = mq_segment_list(work->queue, &work->nsegments);
 	rel = mq_segment_open(work->queue, 0, mq_segment_of(work->tail.next_id, work->queue->segment_size), AccessShareLock);
 	if (rel != NULL)
 	{
@@ -601,6 +636,27 @@ care_for_queue(const QueueList *all, MqQueue *queue)
 		queue->chain->adopt_wanted = false;
 }
 
+/* Before the server stops: a checkpoint of what changed, so that failure counts survive and a start is quick. */
+static void
+last_checkpoints(void)
+{
+	QueueList	all = {0};
+
+	if (!run(list_all, &all, "looking for queues"))
+		return;
+	for (int i = 0; i < all.ngroups; i++)
+	{
+		QueueWork	work = {&all, &all.groups[i].queue};
+		MqWindowKey key = mq_window_key(&all.groups[i], 0);
+		MqWindow   *window = mq_window_slot(&key, false, NULL);
+
+		if (window == NULL || window->root == 0 || window->changes == window->checkpointed)
+			continue;
+		all.groups[i].window = window;
+		checkpoint_group(&all.groups[i], &work);
+	}
+}
+
 static void
 turn(void)
 {
@@ -689,11 +745,21 @@ make_memory(void)
 	checkpoint_times = hash_create("mq checkpoint times", 64, &ctl, HASH_ELEM | HASH_BLOBS);
 }
 
+/* The first request lets the turn end and the last checkpoints be written; a second one ends it at once. */
+static void
+handle_sigterm(SIGNAL_ARGS)
+{
+	if (ShutdownRequestPending)
+		die(postgres_signal_arg);
+	else
+		SignalHandlerForShutdownRequest(postgres_signal_arg);
+}
+
 void
 mq_worker_main(Datum arg)
 {
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
-	pqsignal(SIGTERM, die);
+	pqsignal(SIGTERM, handle_sigterm);
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(arg), InvalidOid, 0);
 	make_memory();
@@ -711,5 +777,10 @@ mq_worker_main(Datum arg)
 		pgstat_report_activity(STATE_IDLE, NULL);
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, TURN_MS, PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);
+		if (ShutdownRequestPending)
+		{
+			last_checkpoints();
+			proc_exit(0);
+		}
 	}
 }
