@@ -2,8 +2,8 @@
  * catalog.c: definitions of queues and consumer groups, as this backend sees them.
  *
  * Owns the reading of mq.queue and mq.consumer_group and two caches in this process, by queue name and by group
- * number. Any change of a definition sends a relcache invalidation for mq.queue; the caches are then thrown away at
- * the next look-up, never in the callback, which may run at any time.
+ * number. Any change of a definition sends a relcache invalidation for mq.queue, and dropping a queue's table one for
+ * that; the caches are then thrown away at the next look-up, never in the callback, which may run at any time.
  */
 #include "catalog.h"
 
@@ -44,6 +44,7 @@ static bool extension_valid = false;
 static MemoryContext cache_context = NULL;
 static HTAB *queue_cache = NULL;	/* by NameData, the entry is the MqQueue */
 static HTAB *group_cache = NULL;	/* by group_no */
+static HTAB *table_cache = NULL;	/* oids of the tables of cached queues */
 
 typedef struct GroupEntry
 {
@@ -54,7 +55,8 @@ typedef struct GroupEntry
 static void
 relcache_callback(Datum arg, Oid relid)
 {
-	if (relid == InvalidOid || relid == extension.queue_rel || relid == extension.group_rel)
+	if (relid == InvalidOid || relid == extension.queue_rel || relid == extension.group_rel ||
+		(table_cache != NULL && hash_search(table_cache, &relid, HASH_FIND, NULL) != NULL))
 		extension_valid = false;
 }
 
@@ -69,6 +71,7 @@ reset_caches(void)
 {
 	HASHCTL		ctl;
 
+	queue_cache = group_cache = table_cache = NULL;
 	if (cache_context == NULL)
 		cache_context = AllocSetContextCreate(CacheMemoryContext, "mq definitions", ALLOCSET_DEFAULT_SIZES);
 	MemoryContextReset(cache_context);
@@ -79,6 +82,8 @@ reset_caches(void)
 	ctl.keysize = sizeof(int32);
 	ctl.entrysize = sizeof(GroupEntry);
 	group_cache = hash_create("mq groups", 16, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	ctl.keysize = ctl.entrysize = sizeof(Oid);
+	table_cache = hash_create("mq queue tables", 16, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 }
 
 /* The extension's oid and owner; there is no syscache for pg_extension before 18. */
@@ -244,6 +249,7 @@ mq_queue_find(const char *name, MqQueue *queue)
 			return false;
 		cached = hash_search(queue_cache, &key, HASH_ENTER, &found);
 		*cached = *queue;
+		(void) hash_search(table_cache, &queue->table, HASH_ENTER, NULL);
 	}
 	*queue = *cached;
 	return true;

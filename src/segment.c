@@ -250,8 +250,8 @@ mq_segment_open(const MqQueue *queue, int level, int64 segment, LOCKMODE mode)
 	c->file = info.file;
 	c->checked = false;
 	c->parent = queue->table;
-	c->relid = RelationGetRelid(rel);
 	check_columns(rel);
+	c->relid = RelationGetRelid(rel);
 	return rel;
 }
 
