@@ -9,6 +9,7 @@
 #include "segment.h"
 
 #include "access/genam.h"
+#include "access/heapam.h"
 #include "access/htup_details.h"
 #include "access/relation.h"
 #include "access/table.h"
@@ -204,8 +205,8 @@ refuse(Relation rel, const char *what)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("segment \"%s\" has %s, which mq.send would bypass", RelationGetRelationName(rel), what),
-			 errhint("Drop it from the queue's table and its segments.")));
+			 errmsg("segment \"%s\" has %s, which mq does not maintain", RelationGetRelationName(rel), what),
+			 errhint("Undo that on the queue's table and its segments.")));
 }
 
 /*
@@ -325,6 +326,10 @@ check_appendable(const MqQueue *queue, Relation rel)
 		refuse(rel, "row level security");
 	if (rel->rd_rel->relhasrules)
 		refuse(rel, "a rule");
+	if (!RelationIsPermanent(rel))
+		refuse(rel, "no crash safety");
+	if (rel->rd_tableam != GetHeapamTableAmRoutine())
+		refuse(rel, "another access method");
 }
 
 /* Whether only this transaction can make segments: it made the queue, or locks out the worker. */

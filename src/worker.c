@@ -423,12 +423,17 @@ last_checkpoint(int32 group_no)
 	return &entry->since;
 }
 
-/* Small checkpoints are also written now and then, so that finished segments can go. */
+/*
+ * Small checkpoints are also written now and then, so that finished segments can go. The first one after a start of
+ * this worker also when nothing has changed: only a checkpoint tells it which segments are finished.
+ */
 static bool
-is_time_for_checkpoint(const MqWindowRef *ref, int32 group_no)
+is_time_for_checkpoint(const MqWindowRef *ref, int32 group_no, const QueueWork *work)
 {
 	int64		interval = Max(Min(mq_drop_delay, 60), 1) * USECS_PER_SEC;
 
+	if (*last_checkpoint(group_no) == 0 && work->known && work->nsegments > SEGMENTS_AHEAD + 1)
+		return true;
 	return ref->window->changes != ref->window->checkpointed && ref->window->nodes < SMALL_CHECKPOINT &&
 		GetCurrentTimestamp() - *last_checkpoint(group_no) >= interval;
 }
@@ -514,7 +519,7 @@ care_for_group(MqGroup *group, const QueueWork *work)
 	expire_leases(&ref);
 	(void) run(settle_decided, &ref, "settling decided transactions");
 	needed = (int64) pg_atomic_read_u64(&ref.window->oldest_needed);
-	if (mq_checkpoint_is_due(&ref) || is_time_for_checkpoint(&ref, group->group_no) ||
+	if (mq_checkpoint_is_due(&ref) || is_time_for_checkpoint(&ref, group->group_no, work) ||
 		(needed != 0 && needed <= mq_ring_blocked_by(database)))
 		checkpoint_group(group, work);
 }
