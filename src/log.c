@@ -194,6 +194,7 @@ mq_log_tail(const MqQueue *queue, int level, MqTail *tail)
 	tail->segment = chain->tail_segment;
 	tail->file = chain->tail_file;
 	tail->block = chain->tail_block;
+	tail->truncations = chain->truncations;
 	LWLockRelease(MqAppendLock(chain));
 	return valid;
 }
@@ -243,18 +244,25 @@ reservation_extend(const MqQueue *queue, int level)
 	LWLockRelease(MqAppendLock(chain));
 }
 
-/* Points the next insertion at the tail. Caller holds the append lock. */
+/*
+ * Points the next insertion at the tail. Caller holds the append lock. Our segments are made so that VACUUM keeps empty
+ * pages at the end, but VACUUM (TRUNCATE) does not ask: what readers remember of the file is then void, for the rows to
+ * come go to places they have left behind.
+ */
 static void
-aim_at_tail(const MqChain *chain, int64 segment, Relation rel)
+aim_at_tail(MqChain *chain, int64 segment, Relation rel)
 {
+	BlockNumber blocks = RelationGetNumberOfBlocks(rel);
+
+	if (chain->tail_segment == segment && chain->tail_block != InvalidBlockNumber && chain->tail_block >= blocks)
+	{
+		chain->truncations++;
+		chain->tail_file = InvalidRelFileNumber;
+	}
 	if (chain->tail_segment == segment && chain->tail_file == MqRelFileNumber(rel))
 		RelationSetTargetBlock(rel, chain->tail_block);
 	else
-	{
-		BlockNumber blocks = RelationGetNumberOfBlocks(rel);
-
 		RelationSetTargetBlock(rel, blocks > 0 ? blocks - 1 : InvalidBlockNumber);
-	}
 }
 
 static void

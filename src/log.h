@@ -32,6 +32,7 @@ typedef struct MqTail
 	int64		segment;		/* -1: not known */
 	RelFileNumber file;
 	BlockNumber block;
+	uint32		truncations;
 } MqTail;
 
 /* False if the chain is gone (the queue was dropped). */

@@ -437,6 +437,12 @@ mq_segment_lock_toast(Relation rel)
 	table_close(toast, NoLock);
 }
 
+static void
+set_for_now(const char *name, const char *value)
+{
+	(void) set_config_option(name, value, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+}
+
 void
 mq_sql_begin(MqSqlContext *context)
 {
@@ -444,10 +450,11 @@ mq_sql_begin(MqSqlContext *context)
 	SetUserIdAndSecContext(mq_extension(false)->owner,
 						   context->security | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
 	context->nest = NewGUCNestLevel();
-	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_SAVE, true, 0, false);
-	(void) set_config_option("client_min_messages", "warning", PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_SAVE, true, 0, false);
+	set_for_now("search_path", "pg_catalog, pg_temp");
+	set_for_now("client_min_messages", "warning");
+	/* the caller's choice would be made with the owner's rights */
+	set_for_now("default_tablespace", "");
+	set_for_now("default_table_access_method", "heap");
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 }

@@ -248,6 +248,7 @@ chain_init(MqChain *chain, const MqChainKey *key)
 	chain->tail_segment = -1;
 	chain->tail_file = InvalidRelFileNumber;
 	chain->tail_block = InvalidBlockNumber;
+	chain->truncations = 0;
 	chain->wanted_segment = -1;
 	chain->adopt_wanted = false;
 	chain->key = *key;

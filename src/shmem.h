@@ -71,6 +71,7 @@ typedef struct MqChain
 	int64		tail_segment;
 	RelFileNumber tail_file;	/* InvalidRelFileNumber: not known, look it up */
 	BlockNumber tail_block;
+	uint32		truncations;	/* how often pages at the end were found to be gone (VACUUM (TRUNCATE)) */
 	int64		wanted_segment;	/* a sender waits for this segment; -1: none */
 	bool		adopt_wanted;	/* a client used a queue that came from elsewhere */
 	ConditionVariable segment_made;
@@ -112,7 +113,7 @@ typedef struct MqNode
 	uint32		left;
 	uint32		right;
 	BlockNumber block;			/* where lo is, or was: a hint. UNREAD: no row of it is before this block */
-	RelFileNumber file;			/* UNREAD: the file the block belongs to */
+	uint32		file_tag;		/* UNREAD: what the block is valid for (walk.c) */
 	uint16		attempts;
 	uint16		failures;
 	uint8		state;
@@ -130,7 +131,7 @@ typedef struct MqChunk
 	uint64		bits[MQ_CHUNK_BITS / 64];
 	uint32		next;
 	BlockNumber block;			/* no row of it is before this block */
-	RelFileNumber file;			/* the file the block belongs to */
+	uint32		file_tag;		/* what the block is valid for (walk.c) */
 	uint16		attempts;		/* its sender received them itself and rolled back to a savepoint */
 	uint16		failures;
 	bool		is_bitmap;

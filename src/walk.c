@@ -38,7 +38,7 @@ typedef struct WalkJob
 	int64		lo;
 	int64		hi;
 	BlockNumber block;
-	RelFileNumber file;
+	uint32		file_tag;
 	uint16		attempts;		/* of an UNREAD range: its messages inherit them */
 	uint16		failures;
 	TimestampTz due;
@@ -52,7 +52,7 @@ typedef struct Findings
 	int			count;
 	int64		done;
 	BlockNumber block;			/* where to go on; InvalidBlockNumber: unknown */
-	RelFileNumber file;
+	uint32		file_tag;
 } Findings;
 
 /* ---- senders that were undecided ---- */
@@ -162,7 +162,7 @@ pick_job(const MqWindowRef *ref, WalkJob *job)
 		job->lo = job->chunk.lo;
 		job->hi = job->chunk.hi;
 		job->block = job->chunk.block;
-		job->file = job->chunk.file;
+		job->file_tag = job->chunk.file_tag;
 		job->attempts = job->chunk.attempts;
 		job->failures = job->chunk.failures;
 	}
@@ -173,7 +173,7 @@ pick_job(const MqWindowRef *ref, WalkJob *job)
 		job->lo = n->lo;
 		job->hi = n->hi;
 		job->block = n->block;
-		job->file = n->file;
+		job->file_tag = n->file_tag;
 		job->attempts = n->attempts;
 		job->failures = n->failures;
 		job->due = n->due;
@@ -254,6 +254,16 @@ read_unordered(Relation rel, BlockNumber blocks, int64 lo, int64 hi, Snapshot ju
 	}
 }
 
+/*
+ * A place in a file is remembered together with this. It changes when the file is another one (VACUUM FULL, CLUSTER)
+ * and when the end of the file was cut off, for then rows may come to places before it.
+ */
+static uint32
+file_tag(Relation rel, const MqTail *tail)
+{
+	return (uint32) MqRelFileNumber(rel) ^ (tail->truncations * UINT32_C(0x9E3779B1));
+}
+
 /* Reads a stretch of the job's first segment. */
 static void
 read_segment(const MqGroup *group, Relation rel, int64 segment, const MqTail *tail, const WalkJob *job, int want,
@@ -261,7 +271,8 @@ read_segment(const MqGroup *group, Relation rel, int64 segment, const MqTail *ta
 {
 	const MqQueue *queue = &group->queue;
 	bool		grows = segment == mq_segment_of(tail->next_id, queue->segment_size);
-	RelFileNumber file = MqRelFileNumber(rel);
+	uint32		tag = file_tag(rel, tail);
+	bool		tail_known = tail->segment == segment && tail->file == MqRelFileNumber(rel);
 	BlockNumber blocks = RelationGetNumberOfBlocks(rel);
 	BlockNumber last = blocks;
 	int64		hi = Min(job->hi, grows ? tail->next_id - 1 : (segment + 1) * queue->segment_size - 1);
@@ -269,14 +280,12 @@ read_segment(const MqGroup *group, Relation rel, int64 segment, const MqTail *ta
 
 	if (grows)
 	{
-		if (tail->segment == segment && tail->file == file)
-			last = tail->block;
-		else if (blocks > 0)
-			last = blocks - 1;
+		if (blocks > 0)
+			last = tail_known ? Min(tail->block, blocks - 1) : blocks - 1;
 		else
 			grows = false;
 	}
-	if (job->block != InvalidBlockNumber && job->file == file)
+	if (job->block != InvalidBlockNumber && job->file_tag == tag)
 		read_ordered(rel, job->block, last, grows, job->lo, hi, want, judge, found);
 	else if (mq_segment_is_ordered(queue, 0, segment, rel))
 		read_ordered(rel, mq_log_locate(rel, job->lo), last, grows, job->lo, hi, want, judge, found);
@@ -286,8 +295,9 @@ read_segment(const MqGroup *group, Relation rel, int64 segment, const MqTail *ta
 		/* from here on, what is appended is in order again */
 		found->block = found->done == hi + 1 && grows ? last : InvalidBlockNumber;
 	}
-	found->file = file;
-	if (mq_segment_of(found->done, queue->segment_size) != segment)
+	found->file_tag = tag;
+	/* a place to go on from is only one that the next append will not fall short of */
+	if (mq_segment_of(found->done, queue->segment_size) != segment || (found->done == tail->next_id && !tail_known))
 		found->block = InvalidBlockNumber;
 	UnregisterSnapshot(judge);
 }
@@ -370,11 +380,11 @@ chunk_to_bitmap(MqChunk *chunk)
 
 /* Tries to make the chunk hold [lo, hi] as well. */
 static bool
-chunk_add(MqChunk *chunk, const WalkJob *job, int64 lo, int64 hi, BlockNumber block, RelFileNumber file)
+chunk_add(MqChunk *chunk, const WalkJob *job, int64 lo, int64 hi, BlockNumber block, uint32 file_tag)
 {
 	if (chunk->attempts != job->attempts || chunk->failures != job->failures)
 		return false;
-	if (chunk->file != file || lo <= chunk->hi || block < chunk->block || block - chunk->block >= CHUNK_BLOCKS_MAX)
+	if (chunk->file_tag != file_tag || lo <= chunk->hi || block < chunk->block || block - chunk->block >= CHUNK_BLOCKS_MAX)
 		return false;
 	if (!chunk->is_bitmap && lo == chunk->hi + 1)
 	{
@@ -391,7 +401,7 @@ chunk_add(MqChunk *chunk, const WalkJob *job, int64 lo, int64 hi, BlockNumber bl
 }
 
 static void
-add_pending(MqWindow *window, const WalkJob *job, const MqRow *row, int64 n, RelFileNumber file, MqCellList *cells)
+add_pending(MqWindow *window, const WalkJob *job, const MqRow *row, int64 n, uint32 file_tag, MqCellList *cells)
 {
 	uint32		p = mq_pending_find(window, row->xid);
 	int64		hi = row->id + n - 1;
@@ -408,13 +418,13 @@ add_pending(MqWindow *window, const WalkJob *job, const MqRow *row, int64 n, Rel
 	MqPendingAt(p)->count += n;
 	window->pending_ids += n;
 	if (MqPendingAt(p)->last != 0 && MqPendingAt(p)->first != 0 &&
-		chunk_add(MqChunkAt(MqPendingAt(p)->last), job, row->id, hi, row->block, file))
+		chunk_add(MqChunkAt(MqPendingAt(p)->last), job, row->id, hi, row->block, file_tag))
 		return;
 	c = mq_cell_take(cells);
 	MqChunkAt(c)->lo = row->id;
 	MqChunkAt(c)->hi = hi;
 	MqChunkAt(c)->block = row->block;
-	MqChunkAt(c)->file = file;
+	MqChunkAt(c)->file_tag = file_tag;
 	MqChunkAt(c)->attempts = job->attempts;
 	MqChunkAt(c)->failures = job->failures;
 	if (MqPendingAt(p)->first == 0)
@@ -457,7 +467,7 @@ advance_unread(MqWindow *window, const WalkJob *job, const Findings *found)
 		window->ids[MQ_UNREAD] -= found->done - n->lo;
 	n->lo = found->done;
 	n->block = found->block;
-	n->file = found->file;
+	n->file_tag = found->file_tag;
 	mq_tree_refresh(window, node);
 }
 
@@ -476,7 +486,7 @@ advance_chunk(MqWindow *window, const Findings *found)
 	else
 		chunk->lo = Min(found->done, chunk->hi + 1);
 	chunk->block = found->block;
-	chunk->file = found->file;
+	chunk->file_tag = found->file_tag;
 	window->pending_ids -= before - mq_chunk_count(chunk);
 	if (mq_chunk_count(chunk) == 0)
 	{
@@ -516,7 +526,7 @@ apply(const MqWindowRef *ref, const WalkJob *job, const Findings *found)
 			if (found->rows[at].verdict == MQ_ROW_COMMITTED)
 				add_ready(window, job, &found->rows[at], n, &cells);
 			else
-				add_pending(window, job, &found->rows[at], n, found->file, &cells);
+				add_pending(window, job, &found->rows[at], n, found->file_tag, &cells);
 		}
 		window->walk_seq++;
 		window->changes++;

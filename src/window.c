@@ -89,7 +89,6 @@ put_unread(MqWindow *window, uint32 node, TimestampTz due)
 	n->due = due;
 	n->flags = 0;
 	n->block = InvalidBlockNumber;
-	n->file = InvalidRelFileNumber;
 	mq_tree_set_state(window, node, MQ_UNREAD);
 	window->walk_seq++;
 }

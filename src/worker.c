@@ -540,11 +540,15 @@ truncate_table(void *arg)
 }
 
 static void
-care_for_ring(void)
+care_for_ring(const QueueList *all)
 {
 	int			table;
 
 	(void) run(move_on, NULL, "moving on in the offset log");
+	/* the rows of a restored queue that nobody has used yet are known to no window */
+	for (int i = 0; i < all->count; i++)
+		if (!is_ours(&all->queues[i]))
+			return;
 	table = mq_ring_superfluous(database, table_since);
 	if (table >= 0 && run(truncate_table, &table, "truncating an offset log table"))
 		mq_ring_emptied(database, table);
@@ -676,7 +680,7 @@ turn(void)
 		care_for_queue(&all, &all.queues[i]);
 	for (int i = 0; i < nprepared; i++)
 		forget_prepared(prepared[i]);
-	care_for_ring();
+	care_for_ring(&all);
 	(void) run(clear_slots, NULL, "clearing up");
 }
 
