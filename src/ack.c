@@ -449,6 +449,21 @@ ids_arg(FunctionCallInfo fcinfo, int arg, int64 next_id, int *count)
 	return ids;
 }
 
+/* Until it is known which ids up to this one are messages; not what undecided senders sent. */
+static void
+look_ahead(const MqGroup *group, const MqWindowRef *ref, int64 id)
+{
+	MqWindowCounts counts;
+
+	while (mq_walk_settle(ref) || ref->window->rewalk != 0 ||
+		   (mq_window_counts(ref, &counts) && (counts.next_id <= id || counts.ids[MQ_UNREAD] > 0)))
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (!mq_walk(group, ref, PG_INT32_MAX))
+			break;
+	}
+}
+
 MQ_FUNCTION(mq_discard);
 Datum
 mq_discard(PG_FUNCTION_ARGS)
@@ -473,9 +488,7 @@ mq_discard(PG_FUNCTION_ARGS)
 	ids = ids_arg(fcinfo, 1, tail.next_id, &count);
 
 	ref = (MqWindowRef) {group.window, mq_window_key(&group, 0)};
-	/* what decided senders sent is still kept apart, where it cannot be discarded */
-	while (mq_walk_settle(&ref) || (ref.window->rewalk != 0 && mq_walk(&group, &ref, 1)))
-		CHECK_FOR_INTERRUPTS();
+	look_ahead(&group, &ref, count > 0 ? ids[count - 1] : 0);
 	xid = mq_transaction_xid();
 	for (int i = 0; i < count; i++)
 		mq_undo_settle(&ref, ids[i], ids[i]);

@@ -7,6 +7,7 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "access/xlog.h"
 #include "catalog/dependency.h"
 #include "catalog/pg_class.h"
@@ -169,6 +170,17 @@ mq_create_queue(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
+/* What this very transaction acked is finished if the drop commits; what others acked may come back. */
+static bool
+others_settle(const MqWindowRef *ref)
+{
+	FullTransactionId own = GetTopFullTransactionIdIfAny();
+	uint64		xids[2];
+	int			count = mq_window_settlers(ref, xids, 2);
+
+	return count > 1 || (count == 1 && xids[0] != U64FromFullTransactionId(own));
+}
+
 /* Whether any group of the queue has a message left, as far as this transaction can see; reads ahead to find out. */
 static bool
 has_unfinished(const char *name)
@@ -184,9 +196,8 @@ has_unfinished(const char *name)
 	{
 		if (!mq_window_counts(&ref, &counts))
 			return false;
-		if (counts.ids[MQ_READY] + counts.ids[MQ_LEASED] + counts.pending > 0)
+		if (counts.ids[MQ_READY] + counts.ids[MQ_LEASED] + counts.pending > 0 || others_settle(&ref))
 			return true;
-		/* settled by this very transaction: finished if the drop commits */
 	} while (mq_walk(&group, &ref, 1));
 	return false;
 }

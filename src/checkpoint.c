@@ -40,7 +40,7 @@ mq_checkpoint_is_due(const MqWindowRef *ref)
 	if (!mq_window_lock(ref, LW_SHARED))
 		return false;
 	due = window->changes != window->checkpointed &&
-		(window->failures_changed ||
+		((window->failures_changed && window->nodes < MQ_SMALL_CHECKPOINT) ||
 		 (int64) pg_atomic_read_u64(&window->log_bytes) > CHECKPOINT_WORTH * Max(window->checkpoint_bytes, 1024));
 	mq_window_unlock(ref);
 	return due;

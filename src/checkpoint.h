@@ -7,6 +7,9 @@
 #include "offset_log.h"
 #include "window.h"
 
+/* Entries of a window whose checkpoint costs next to nothing; larger ones have to be worth it. */
+#define MQ_SMALL_CHECKPOINT 32768
+
 typedef struct MqCheckpoint
 {
 	MqGroup		group;

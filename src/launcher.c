@@ -70,9 +70,9 @@ start_worker(Oid dboid)
 	return RegisterDynamicBackgroundWorker(&worker, &handle) ? handle : NULL;
 }
 
-/* The databases one can connect to. */
+/* The databases, all or those where a worker may have something to do. */
 static List *
-list_databases(MemoryContext context)
+list_databases(MemoryContext context, bool all)
 {
 	Relation	rel;
 	TableScanDesc scan;
@@ -88,7 +88,7 @@ list_databases(MemoryContext context)
 		Form_pg_database form = (Form_pg_database) GETSTRUCT(tuple);
 		MemoryContext old;
 
-		if (!form->datallowconn || form->datistemplate)
+		if (!all && (!form->datallowconn || form->datistemplate))
 			continue;
 		old = MemoryContextSwitchTo(context);
 		oids = lappend_oid(oids, form->oid);
@@ -106,7 +106,7 @@ probe_databases(void)
 {
 	ListCell   *cell;
 
-	foreach(cell, list_databases(TopMemoryContext))
+	foreach(cell, list_databases(TopMemoryContext, false))
 	{
 		BackgroundWorkerHandle *handle = start_worker(lfirst_oid(cell));
 		pid_t		pid;
@@ -162,7 +162,7 @@ miss_dead_workers(void)
 static void
 forget_dropped(MemoryContext context)
 {
-	List	   *oids = list_databases(context);
+	List	   *oids = list_databases(context, true);
 
 	for (int i = 0; i < MQ_MAX_DATABASES; i++)
 	{

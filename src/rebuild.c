@@ -493,6 +493,15 @@ chain_is_attached(const MqQueue *queue)
 	return queue->chain != NULL && memcmp(&queue->chain->key, &key, sizeof(key)) == 0 && queue->chain->ready;
 }
 
+bool
+mq_queue_is_attached(MqQueue *queue)
+{
+	MqChainKey	key = mq_chain_key(queue, 0);
+
+	queue->chain = mq_chain_slot(&key, false, NULL);
+	return queue->db->rebuilt && chain_is_attached(queue);
+}
+
 void
 mq_attach_queue(MqQueue *queue)
 {

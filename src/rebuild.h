@@ -13,6 +13,7 @@
  */
 extern void mq_attach_database(MqDatabase *db);
 extern void mq_attach_queue(MqQueue *queue);
+extern bool mq_queue_is_attached(MqQueue *queue);
 extern void mq_attach_group(MqGroup *group);
 
 /*

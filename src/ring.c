@@ -7,6 +7,10 @@
  */
 #include "ring.h"
 
+#include "access/xact.h"
+#include "catalog/dependency.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_extension.h"
 #include "checkpoint.h"
 #include "catalog/namespace.h"
 #include "miscadmin.h"
@@ -17,6 +21,8 @@
 #include "utils/lsyscache.h"
 #include "access/table.h"
 #include "utils/timestamp.h"
+
+#define CHECKPOINTS_PER_TABLE 4
 
 /* Every row with a smaller n is superfluous for all groups of the database. */
 static int64
@@ -41,11 +47,19 @@ static void
 make_table(int table)
 {
 	MqSqlContext context;
+	ObjectAddress made;
+	ObjectAddress extension;
 
 	mq_sql_begin(&context);
 	mq_sql("CREATE TABLE mq.consumer_offset_%d (LIKE mq.consumer_offset_0 INCLUDING ALL) "
 		   "WITH (autovacuum_enabled = false, vacuum_truncate = false)", table);
 	mq_sql_end(&context);
+
+	/* not a member, so that dumps have it whole, but DROP EXTENSION takes it along */
+	CommandCounterIncrement();
+	ObjectAddressSet(made, RelationRelationId, mq_offset_log_table(table));
+	ObjectAddressSet(extension, ExtensionRelationId, mq_extension(false)->oid);
+	recordDependencyOn(&made, &extension, DEPENDENCY_AUTO);
 }
 
 static int
@@ -65,7 +79,19 @@ find_empty(MqDatabase *db)
 	return found;
 }
 
-void
+/* A table is full at its set size, but large enough for several checkpoints of all groups in any case. */
+static uint64
+full_size(const MqDatabase *db)
+{
+	uint64		checkpoints = 0;
+
+	for (int i = 0; i < mq_max_groups; i++)
+		if (mq_windows[i].key.level >= 0 && memcmp(&mq_windows[i].key.db, &db->key, sizeof(db->key)) == 0)
+			checkpoints += mq_windows[i].checkpoint_bytes;
+	return Max((uint64) mq_offset_log_size * 1024, CHECKPOINTS_PER_TABLE * checkpoints);
+}
+
+bool
 mq_ring_move_on(MqDatabase *db)
 {
 	Relation	rel = table_open(mq_offset_log_table(db->ring_current), AccessShareLock);
@@ -73,8 +99,8 @@ mq_ring_move_on(MqDatabase *db)
 	int			next;
 
 	table_close(rel, AccessShareLock);
-	if (size < (uint64) mq_offset_log_size * 1024)
-		return;
+	if (size < full_size(db))
+		return false;
 	next = find_empty(db);
 	if (next < 0 && db->ring_count < MQ_MAX_OFFSET_TABLES)
 	{
@@ -83,16 +109,21 @@ mq_ring_move_on(MqDatabase *db)
 				 errdetail("No table could be emptied: a transaction that acked is open or prepared, or a dump is running."),
 				 errhint("Look for old transactions in pg_stat_activity and pg_prepared_xacts.")));
 		make_table(db->ring_count);
-		SpinLockAcquire(&db->mutex);
-		/* taken into use by the next turn, when it is committed */
-		db->ring_count++;
-		SpinLockRelease(&db->mutex);
-		return;
+		return true;
 	}
 	if (next < 0)
-		return;
+		return false;
 	SpinLockAcquire(&db->mutex);
 	db->ring_current = next;
+	SpinLockRelease(&db->mutex);
+	return false;
+}
+
+void
+mq_ring_grown(MqDatabase *db)
+{
+	SpinLockAcquire(&db->mutex);
+	db->ring_count++;
 	SpinLockRelease(&db->mutex);
 }
 

@@ -6,8 +6,12 @@
 
 #include "offset_log.h"
 
-/* When the current table is full, moves on to an empty one; makes one if there is none. Own transaction. */
-extern void mq_ring_move_on(MqDatabase *db);
+/*
+ * When the current table is full, moves on to an empty one. If there is none it makes one and returns true: to be taken
+ * into use by mq_ring_grown once that has committed.
+ */
+extern bool mq_ring_move_on(MqDatabase *db);
+extern void mq_ring_grown(MqDatabase *db);
 
 /* A table that could be emptied but for groups without a new enough checkpoint; returns the n they must pass, or 0. */
 extern int64 mq_ring_blocked_by(MqDatabase *db);

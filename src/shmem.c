@@ -39,7 +39,8 @@ typedef struct WindowEntry
 	int			slot;
 } WindowEntry;
 
-#define TOKEN_BITS 52
+#define TOKEN_BITS		52
+#define CELLS_PER_SLICE	16
 
 static uint32
 cell_count(void)
@@ -380,34 +381,49 @@ mq_database_forget(MqDatabase *db)
 	}
 }
 
+/* Adds up to count cells to the list; the spinlock is held for a bounded time. */
+static void
+take_slice(MqCellList *list, int count, uint32 keep)
+{
+	SpinLockAcquire(&mq_shared->arena_mutex);
+	if (mq_shared->free_cells >= (uint32) count + keep)
+	{
+		for (int i = 0; i < count; i++)
+		{
+			uint32		cell = mq_shared->free_list;
+
+			if (cell != 0)
+				mq_shared->free_list = mq_cells[cell].next_free;
+			else
+				cell = mq_shared->never_used++;
+			mq_cells[cell].next_free = list->head;
+			list->head = cell;
+		}
+		mq_shared->free_cells -= count;
+		list->count += count;
+	}
+	SpinLockRelease(&mq_shared->arena_mutex);
+}
+
 bool
 mq_cells_reserve(MqCellList *list, int count, bool may_use_reserve)
 {
 	uint32		keep = may_use_reserve ? 0 : mq_shared->total_cells / 8;
-	bool		enough;
 
 	list->head = 0;
 	list->count = 0;
-	SpinLockAcquire(&mq_shared->arena_mutex);
-	enough = mq_shared->free_cells >= (uint32) count + keep;
-	for (int i = 0; enough && i < count; i++)
+	while (list->count < count)
 	{
-		uint32		cell = mq_shared->free_list;
+		int			before = list->count;
 
-		if (cell != 0)
-			mq_shared->free_list = mq_cells[cell].next_free;
-		else
-			cell = mq_shared->never_used++;
-		mq_cells[cell].next_free = list->head;
-		list->head = cell;
+		take_slice(list, Min(count - before, CELLS_PER_SLICE), keep);
+		if (list->count == before)
+		{
+			mq_cells_return(list);
+			return false;
+		}
 	}
-	if (enough)
-	{
-		mq_shared->free_cells -= count;
-		list->count = count;
-	}
-	SpinLockRelease(&mq_shared->arena_mutex);
-	return enough;
+	return true;
 }
 
 uint32

@@ -40,7 +40,7 @@
 #define TURN_MS				1000
 #define SEGMENTS_AHEAD		2
 #define SETTLERS_AT_ONCE	64
-#define SMALL_CHECKPOINT	32768	/* entries; larger ones are written only when they are worth it */
+#define LARGE_CHECKPOINT_S	600
 
 static MqDatabase *database = NULL;
 static MemoryContext turn_context = NULL;
@@ -162,6 +162,16 @@ seal_segment(void *arg)
 	return true;
 }
 
+static bool
+is_empty(Oid relid)
+{
+	Relation	rel = relation_open(relid, NoLock);
+	bool		empty = RelationGetNumberOfBlocks(rel) == 0;
+
+	relation_close(rel, NoLock);
+	return empty;
+}
+
 /* Locks from the leaf up; a parent in use leaves an empty leaf to be dropped another time. */
 static bool
 drop_segment(void *arg)
@@ -175,7 +185,8 @@ drop_segment(void *arg)
 		mq_segment_drop(&job->queue, 0, job->segment);
 		return true;
 	}
-	mq_segment_truncate(&job->queue, 0, job->segment);
+	if (!is_empty(job->relid))
+		mq_segment_truncate(&job->queue, 0, job->segment);
 	return false;
 }
 
@@ -247,30 +258,47 @@ is_ours(const MqQueue *queue)
 	return !queue->foreign || mq_chain_slot(&key, false, NULL) != NULL;
 }
 
+/* Pages of a segment; 0 also when it cannot be locked now. */
+static uint64
+segment_blocks(const QueueWork *work, int64 segment)
+{
+	for (int i = 0; i < work->nsegments; i++)
+	{
+		Oid			relid = work->segments[i].relid;
+		Relation	rel;
+		uint64		blocks;
+
+		if (work->segments[i].segment != segment || !OidIsValid(relid) ||
+			!ConditionalLockRelationOid(relid, AccessShareLock) || (rel = try_relation_open(relid, NoLock)) == NULL)
+			continue;
+		blocks = RelationGetNumberOfBlocks(rel);
+		relation_close(rel, NoLock);
+		return blocks;
+	}
+	return 0;
+}
+
 static bool
 look_at_queue(void *arg)
 {
 	QueueWork  *work = arg;
-	Relation	rel;
 
 	if (!is_ours(work->queue))
 		return false;
 	work->segments = mq_segment_list(work->queue, &work->nsegments);
-	/* somebody is dropping one, or the queue: another time */
-	for (int i = 0; i < work->nsegments; i++)
-		if (OidIsValid(work->segments[i].relid) &&
-			!ConditionalLockRelationOid(work->segments[i].relid, AccessShareLock))
-			return false;
-	mq_attach_queue(work->queue);
+	if (!mq_queue_is_attached(work->queue))
+	{
+		/* that reads segments: somebody may be rewriting or dropping one */
+		for (int i = 0; i < work->nsegments; i++)
+			if (OidIsValid(work->segments[i].relid) &&
+				!ConditionalLockRelationOid(work->segments[i].relid, AccessShareLock))
+				return false;
+		mq_attach_queue(work->queue);
+	}
 	if (!mq_log_tail(work->queue, 0, &work->tail))
 		return false;
 	work->wanted = work->queue->chain->wanted_segment;
-	rel = mq_segment_open(work->queue, 0, mq_segment_of(work->tail.next_id, work->queue->segment_size), AccessShareLock);
-	if (rel != NULL)
-	{
-		work->tail_blocks = RelationGetNumberOfBlocks(rel);
-		relation_close(rel, AccessShareLock);
-	}
+	work->tail_blocks = segment_blocks(work, mq_segment_of(work->tail.next_id, work->queue->segment_size));
 	return true;
 }
 
@@ -424,18 +452,18 @@ last_checkpoint(int32 group_no)
 }
 
 /*
- * Small checkpoints are also written now and then, so that finished segments can go. The first one after a start of
+ * Checkpoints are also written now and then, so that finished segments can go. The first one after a start of
  * this worker also when nothing has changed: only a checkpoint tells it which segments are finished.
  */
 static bool
 is_time_for_checkpoint(const MqWindowRef *ref, int32 group_no, const QueueWork *work)
 {
-	int64		interval = Max(Min(mq_drop_delay, 60), 1) * USECS_PER_SEC;
+	int64		interval = ref->window->nodes < MQ_SMALL_CHECKPOINT ? Max(Min(mq_drop_delay, 60), 1) : LARGE_CHECKPOINT_S;
 
 	if (*last_checkpoint(group_no) == 0 && work->known && work->nsegments > SEGMENTS_AHEAD + 1)
 		return true;
-	return ref->window->changes != ref->window->checkpointed && ref->window->nodes < SMALL_CHECKPOINT &&
-		GetCurrentTimestamp() - *last_checkpoint(group_no) >= interval;
+	return ref->window->changes != ref->window->checkpointed &&
+		GetCurrentTimestamp() - *last_checkpoint(group_no) >= interval * USECS_PER_SEC;
 }
 
 static bool
@@ -529,7 +557,7 @@ care_for_group(MqGroup *group, const QueueWork *work)
 static bool
 move_on(void *arg)
 {
-	mq_ring_move_on(database);
+	*(bool *) arg = mq_ring_move_on(database);
 	return true;
 }
 
@@ -543,8 +571,10 @@ static void
 care_for_ring(const QueueList *all)
 {
 	int			table;
+	bool		made = false;
 
-	(void) run(move_on, NULL, "moving on in the offset log");
+	if (run(move_on, &made, "moving on in the offset log") && made)
+		mq_ring_grown(database);
 	/* the rows of a restored queue that nobody has used yet are known to no window */
 	for (int i = 0; i < all->count; i++)
 		if (!is_ours(&all->queues[i]))
