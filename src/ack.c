@@ -464,6 +464,44 @@ look_ahead(const MqGroup *group, const MqWindowRef *ref, int64 id)
 	}
 }
 
+/*
+ * What this transaction sent itself is kept apart until it is decided. Leases it, with a token of this call, so that it
+ * can be discarded; what is left over is given back by give_back_own.
+ */
+typedef struct OwnLease
+{
+	uint64		token;
+	int64		lo;
+	int64		hi;
+} OwnLease;
+
+static void
+lease_own(const MqWindowRef *ref, uint64 xid, OwnLease *own)
+{
+	MqRun		runs[64];
+	MqUndo	   *undo;
+	int			count;
+
+	*own = (OwnLease) {mq_new_token(), 0, -1};
+	undo = mq_undo_receive(ref, own->token);
+	while ((count = mq_window_take_own(ref, xid, PG_INT32_MAX, own->token, mq_session_transaction(),
+									   GetCurrentTimestamp() + USECS_PER_DAY, runs, lengthof(runs))) > 0)
+	{
+		for (int i = 0; i < count; i++)
+		{
+			mq_undo_widen(undo, runs[i].lo, runs[i].hi);
+			own->lo = own->hi < own->lo ? runs[i].lo : Min(own->lo, runs[i].lo);
+			own->hi = Max(own->hi, runs[i].hi);
+		}
+	}
+}
+
+static void
+give_back_own(const MqWindowRef *ref, const OwnLease *own)
+{
+	(void) mq_window_end_lease(ref, own->lo, own->hi, own->token, MQ_GIVE_BACK, 0, NULL);
+}
+
 MQ_FUNCTION(mq_discard);
 Datum
 mq_discard(PG_FUNCTION_ARGS)
@@ -472,6 +510,7 @@ mq_discard(PG_FUNCTION_ARGS)
 	MqWindowRef ref;
 	MqTail		tail;
 	MqCellList	cells;
+	OwnLease	own;
 	MqClaim    *claims;
 	int64	   *ids;
 	int			count;
@@ -492,10 +531,12 @@ mq_discard(PG_FUNCTION_ARGS)
 	xid = mq_transaction_xid();
 	for (int i = 0; i < count; i++)
 		mq_undo_settle(&ref, ids[i], ids[i]);
+	lease_own(&ref, xid, &own);
 	if (!mq_cells_reserve(&cells, 2 * count, true))
 		out_of_cells();
 	discarded = mq_window_discard(&ref, ids, count, xid, &cells, ids);
 	mq_cells_return(&cells);
+	give_back_own(&ref, &own);
 
 	claims = palloc((discarded + 1) * sizeof(MqClaim));
 	for (int64 i = 0; i < discarded; i++)

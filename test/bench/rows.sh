@@ -1,0 +1,238 @@
+# shellcheck shell=bash
+# shellcheck disable=SC2034,SC2154   # tools/bench sources this
+# The rows of the benchmark.  Each has
+#   <row>_about          what it is, its gate and target, the sides that can do it
+#   <row>_setup          once, before its first round (optional)
+#   <row>_before <side>  before each round, not measured (optional)
+#   <row>_rate  <side>   one round: prints messages per second (for wal: bytes per message)
+#   <row>_done           after its last round (optional)
+# Ratios are rate of mq / rate of limit, and of a peer / rate of limit, or of that peer's own limit where it has one
+# (skip_locked_limit).  In rows about sizes lower is better.
+
+all_rows=(send receive_ack send_batch fetch held backlog wal)
+bench=$work/src/test/bench
+
+# pgbench_rate <clients> <script> [database]: transactions per second
+pgbench_rate() {
+	pgbench_run "$@" | sed -n 's/^tps = \([0-9.]*\).*/\1/p'
+}
+
+# pgbench_run <clients> <script> [database] [options]: pgbench's report; an error of any client is an error
+pgbench_run() {
+	local clients=$1 script=$bench/$2 database=${3:-bench} threads=2; shift 2; shift || true
+	[ "$clients" -ge 2 ] || threads=1
+	pgbench -n -M prepared -c "$clients" -j "$threads" -T "$SECONDS_PER_ROUND" -f "$script" "$@" "$database" \
+		>"$work/tmp/pgbench" 2>"$work/tmp/pgbench.err" && ! grep -q aborted "$work/tmp/pgbench.err" ||
+		{ cat "$work/tmp/pgbench.err" >&2; return 1; }
+	cat "$work/tmp/pgbench"
+}
+
+processed() { sed -n 's/^number of transactions actually processed: \([0-9]*\).*/\1/p' "$work/tmp/pgbench"; }
+
+# make_database <name>: with the tables of every side that takes part
+make_database() {
+	local side
+	q -c "CREATE DATABASE $1" >/dev/null
+	for side in limit mq skip_locked pgq; do
+		if_side "$side" q -d "$1" -f "$bench/$side.sql" >/dev/null
+	done
+}
+drop_database() { q -c "DROP DATABASE $1 WITH (FORCE)" >/dev/null; }
+
+sql() { q -d bench -c "SET client_min_messages = warning" "$@" >/dev/null; }
+times() { awk -v a="$1" -v b="$2" 'BEGIN { printf "%.1f\n", a * b }'; }
+
+# ---- send ------------------------------------------------------------------------------------------------------------
+
+send_about() {
+	title='send, 1 per transaction, 16 clients' limit_title='plain INSERT, table with a PK'
+	gate=0.95 target=1.0 sides='limit mq skip_locked pgq'
+}
+send_setup() { if_side mq sql -c "SELECT mq.create_queue('send')"; }
+send_rate()  { pgbench_rate 16 "send.$1.sql"; }
+send_done()  { if_side mq sql -c "SELECT mq.drop_queue('send', true)"; if_side skip_locked sql -c 'TRUNCATE bench.skip_locked'; }
+
+# ---- receive + ack ---------------------------------------------------------------------------------------------------
+
+receive_ack_about() {
+	title='receive 1 + ack 1, two transactions, 16 clients, backlog 1M' limit_title='plain INSERT, table with a PK'
+	gate=0.60 target=0.70 sides='limit mq skip_locked'
+}
+receive_ack_setup() {
+	if_side mq sql -c "SELECT mq.create_queue('receive_ack')"
+	backlog_mq=0 backlog_skip_locked=0
+}
+# every round begins with a million waiting
+receive_ack_before() {
+	case $1 in
+		mq)          sql -c "CALL bench.fill_mq('receive_ack', $((1000000 - backlog_mq)))"; backlog_mq=1000000 ;;
+		skip_locked) sql -c "CALL bench.fill_skip_locked($((1000000 - backlog_skip_locked)))"; backlog_skip_locked=1000000
+		             sql -c 'VACUUM ANALYZE bench.skip_locked' ;;
+	esac
+}
+receive_ack_rate()  { pgbench_rate 16 "receive_ack.$1.sql"; }
+receive_ack_after() {
+	case $1 in
+		mq)          backlog_mq=$((backlog_mq - $(processed))) ;;
+		skip_locked) backlog_skip_locked=$((backlog_skip_locked - $(processed))) ;;
+	esac
+}
+receive_ack_done()  { if_side mq sql -c "SELECT mq.drop_queue('receive_ack', true)"; if_side skip_locked sql -c 'TRUNCATE bench.skip_locked'; }
+
+# ---- send_batch ------------------------------------------------------------------------------------------------------
+
+send_batch_about() {
+	title='send_batch of 1000, server side' limit_title='INSERT ... SELECT, bare heap'
+	gate=0.80 target=0.95 sides='limit mq skip_locked pgq'
+}
+send_batch_before() {
+	case $1 in
+		limit)       sql -c 'TRUNCATE bench.bare' ;;
+		mq)          sql -c "SELECT mq.drop_queue(queue, true) FROM mq.queues WHERE queue = 'send_batch'" -c "SELECT mq.create_queue('send_batch')" ;;
+		skip_locked) sql -c 'TRUNCATE bench.skip_locked' ;;
+	esac
+}
+send_batch_rate() { times "$(pgbench_rate 1 "send_batch.$1.sql")" 50000; }
+send_batch_done() {
+	sql -c 'TRUNCATE bench.bare'
+	if_side mq sql -c "SELECT mq.drop_queue('send_batch', true)"
+	if_side skip_locked sql -c 'TRUNCATE bench.skip_locked'
+}
+
+# ---- fetch -----------------------------------------------------------------------------------------------------------
+
+fetch_about() {
+	title='receive 1000 to the client + ack' limit_title='SELECT, same columns and rows'
+	gate=0.55 target=0.80 sides='limit mq skip_locked pgq'
+}
+fetch_setup() {
+	"${CC:-cc}" -O2 -I"$("$PG_CONFIG" --includedir)" "$bench/fetch.c" -o "$work/fetch" -L"$("$PG_CONFIG" --libdir)" -lpq
+	if_side pgq sql -c 'CALL bench.fill_pgq(200)'
+}
+fetch_before() {
+	case $1 in
+		mq)          sql -c "SELECT mq.drop_queue(queue, true) FROM mq.queues WHERE queue = 'fetch'" -c "SELECT mq.create_queue('fetch')"
+		             sql -c "CALL bench.fill_mq('fetch', $((300000 * SECONDS_PER_ROUND)))" ;;
+		skip_locked) sql -c 'TRUNCATE bench.skip_locked' -c "CALL bench.fill_skip_locked($((60000 * SECONDS_PER_ROUND)))"
+		             sql -c 'VACUUM ANALYZE bench.skip_locked' ;;
+		pgq)         sql -c "SELECT pgq.register_consumer_at('bench', 'reader', (SELECT min(tick_id) FROM pgq.tick))" ;;
+	esac
+}
+fetch_rate() {
+	case $1 in
+		limit) fetch 'SELECT * FROM bench.messages' ;;
+		mq)    fetch "SELECT * FROM mq.receive('fetch', 1000)" receipt 'SELECT mq.ack($1::uuid[])' ;;
+		skip_locked)
+			fetch "UPDATE bench.skip_locked SET visible_at = clock_timestamp() + interval '30 seconds', attempt = attempt + 1
+			        WHERE id = ANY (array(SELECT id FROM bench.skip_locked WHERE visible_at <= clock_timestamp()
+			                               ORDER BY id LIMIT 1000 FOR UPDATE SKIP LOCKED))
+			       RETURNING *" \
+				id 'DELETE FROM bench.skip_locked WHERE id = ANY ($1::bigint[])' ;;
+		pgq)
+			fetch "WITH batch AS MATERIALIZED (SELECT pgq.next_batch('bench', 'reader') AS batch_id)
+			       SELECT * FROM batch, pgq.get_batch_events(batch_id) WHERE batch_id IS NOT NULL" \
+				batch_id 'SELECT pgq.finish_batch(($1::bigint[])[1])' ;;
+	esac
+}
+fetch() { "$work/fetch" "host=$PGHOST dbname=bench" "$SECONDS_PER_ROUND" "$@"; }
+fetch_done() { if_side mq sql -c "SELECT mq.drop_queue('fetch', true)"; if_side skip_locked sql -c 'TRUNCATE bench.skip_locked'; }
+
+# ---- a snapshot held elsewhere ---------------------------------------------------------------------------------------
+
+held_about() {
+	title='send + receive + ack, a snapshot held for the whole run' limit_title='the same without it'
+	gate=0.95 target=1.0 sides='limit mq skip_locked_limit skip_locked'
+}
+# A snapshot holds back vacuum in its own database only.  The holder sits in the database bench_held.
+held_setup() {
+	local d
+	make_database bench_held
+	for d in bench bench_held; do
+		if_side mq q -d "$d" -c "SELECT mq.create_queue('held')" -c "CALL bench.fill_mq('held', 1000)" >/dev/null
+		if_side skip_locked q -d "$d" -c 'CALL bench.fill_skip_locked(1000)' -c 'VACUUM ANALYZE bench.skip_locked' >/dev/null
+	done
+	coproc HOLDER { psql -XAtq -d bench_held; }
+	printf '%s\n' 'BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM pg_class;' >&"${HOLDER[1]}"
+	read -r _ <&"${HOLDER[0]}"
+}
+held_rate() {
+	case $1 in
+		limit)             pgbench_rate 16 held.mq.sql bench ;;
+		mq)                pgbench_rate 16 held.mq.sql bench_held ;;
+		skip_locked_limit) pgbench_rate 16 held.skip_locked.sql bench ;;
+		skip_locked)       pgbench_rate 16 held.skip_locked.sql bench_held ;;
+	esac
+}
+held_done() {
+	local holder=$HOLDER_PID
+	printf '%s\n' 'COMMIT;' '\q' >&"${HOLDER[1]}"
+	wait "$holder" || true
+	drop_database bench_held
+	if_side mq sql -c "SELECT mq.drop_queue('held', true)"
+	if_side skip_locked sql -c 'TRUNCATE bench.skip_locked'
+}
+
+# ---- a backlog, and a message leased at its head ---------------------------------------------------------------------
+
+backlog_about() {
+	title='receive, backlog 3M, one leased at the head' limit_title='receive, backlog 1k'
+	gate=0.90 target=1.0 sides='limit mq skip_locked_limit skip_locked'
+}
+backlog_setup() {
+	if_side mq sql -c "SELECT mq.create_queue('backlog_1k')" -c "SELECT mq.create_queue('backlog_3m')"
+	if_side mq sql -c "CALL bench.fill_mq('backlog_1k', 1000)"
+	if_side mq sql -c "CALL bench.fill_mq('backlog_3m', 3000000)"
+	if_side mq sql -c "SELECT FROM mq.receive('backlog_3m', 1, '1 day')"
+	if_side skip_locked sql -c 'CREATE TABLE bench.skip_locked_1k (LIKE bench.skip_locked INCLUDING ALL)' \
+		-c 'INSERT INTO bench.skip_locked_1k (payload) SELECT bench.payload() FROM generate_series(1, 1000)'
+	if_side skip_locked sql -c 'CALL bench.fill_skip_locked(3000000)'
+	if_side skip_locked sql -c "UPDATE bench.skip_locked SET visible_at = now() + interval '1 day' WHERE id = (SELECT min(id) FROM bench.skip_locked)"
+	if_side skip_locked sql -c 'VACUUM ANALYZE bench.skip_locked, bench.skip_locked_1k'
+}
+# the second statement of the script is the receive: 16 clients / its latency
+backlog_rate() {
+	pgbench_run 16 "backlog.$1.sql" bench -r |
+		awk '/RETURNING|mq\.receive|UPDATE bench/ && $1 + 0 > 0 { printf "%.1f\n", 16000 / $1; exit }'
+}
+backlog_done() {
+	if_side mq sql -c "SELECT mq.drop_queue('backlog_1k', true), mq.drop_queue('backlog_3m', true)"
+	if_side skip_locked sql -c 'TRUNCATE bench.skip_locked' -c 'DROP TABLE bench.skip_locked_1k'
+}
+
+# ---- WAL -------------------------------------------------------------------------------------------------------------
+
+wal_about() {
+	title='WAL bytes per message, batches of 1000' limit_title='COPY of the same rows, bare heap'
+	gate=1.15 target=1.03 sides='limit mq skip_locked pgq narrow' unit=' B' lower_is_better=1
+}
+wal_setup() {
+	sql -c "COPY bench.rows TO '$work/tmp/rows'" -c "COPY (SELECT id, enqueued_at, payload FROM bench.rows) TO '$work/tmp/narrow'"
+}
+wal_before() {
+	case $1 in
+		limit)       sql -c 'DROP TABLE bench.bare' -c 'CREATE TABLE bench.bare (LIKE bench.rows)' ;;
+		narrow)      sql -c 'DROP TABLE IF EXISTS bench.narrow' -c 'CREATE TABLE bench.narrow AS SELECT id, enqueued_at, payload FROM bench.rows LIMIT 0' ;;
+		mq)          sql -c "SELECT mq.drop_queue(queue, true) FROM mq.queues WHERE queue = 'wal'" -c "SELECT mq.create_queue('wal')" ;;
+		skip_locked) sql -c 'TRUNCATE bench.skip_locked' ;;
+		pgq)         sql -c 'TRUNCATE pgq.event_template CASCADE' ;;
+	esac
+}
+# a hundred batches, each a transaction of its own
+wal_rate() {
+	local i
+	for ((i = 0; i < 100; i++)); do
+		case $1 in
+			limit)       printf '%s\n' "COPY bench.bare FROM '$work/tmp/rows';" ;;
+			narrow)      printf '%s\n' "COPY bench.narrow FROM '$work/tmp/narrow';" ;;
+			mq)          printf '%s\n' "SELECT cardinality(mq.send_batch('wal', array(SELECT payload FROM bench.rows)));" ;;
+			skip_locked) printf '%s\n' 'INSERT INTO bench.skip_locked (payload) SELECT payload FROM bench.rows;' ;;
+			pgq)         printf '%s\n' "SELECT count(pgq.insert_event('bench', 'order', payload::text)) FROM bench.rows;" ;;
+		esac
+	done >"$work/tmp/wal.sql"
+	local from to
+	from=$(q -d bench -c 'SELECT pg_current_wal_insert_lsn()')
+	q -d bench -f "$work/tmp/wal.sql" >/dev/null
+	to=$(q -d bench -c 'SELECT pg_current_wal_insert_lsn()')
+	q -d bench -c "SELECT round(pg_wal_lsn_diff('$to', '$from') / 100000, 1)"
+}
+wal_done() { if_side mq sql -c "SELECT mq.drop_queue('wal', true)"; sql -c 'DROP TABLE IF EXISTS bench.narrow'; }

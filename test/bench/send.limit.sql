@@ -1,0 +1,1 @@
+INSERT INTO bench.plain (payload) VALUES ('{"order": 4711, "customer": "c-0815", "total": 129.90, "n": 1}'::jsonb);
