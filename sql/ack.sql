@@ -149,3 +149,21 @@ SELECT mq.ack(array_agg(receipt)) FROM got WHERE n % 2 = 0;
 SELECT mq.release(array_agg(receipt)) FROM got WHERE n % 2 = 1;
 SELECT count(*), count(*) FILTER (WHERE payload::int % 2 = 1) AS odd, count(DISTINCT id) AS ids FROM mq.pop('a', 5000);
 SELECT mq.drop_queue('a');
+
+-- a second ack that is refused, and rolled back with its savepoint, leaves the first one alone
+SELECT mq.create_queue('outer');
+SELECT mq.send('outer', '1') > 0 AS sent;
+SELECT receipt AS r FROM mq.receive('outer', 1, '1 hour') \gset
+BEGIN;
+SELECT mq.ack(:'r'::uuid);
+SAVEPOINT s;
+SELECT mq.ack(:'r'::uuid);                                      -- MQ001
+ROLLBACK TO s;
+SELECT cardinality(mq.ack(array[:'r']::uuid[], strict => false)) AS refused;
+SAVEPOINT s;
+SELECT cardinality(mq.ack(array[:'r']::uuid[], strict => false)) AS refused;
+ROLLBACK TO s;
+SELECT state, count(*) FROM mq.in_flight WHERE queue = 'outer' GROUP BY state;
+COMMIT;
+SELECT count(*) AS in_flight FROM mq.in_flight WHERE queue = 'outer';
+SELECT mq.drop_queue('outer');

@@ -128,26 +128,54 @@ write_ack(const MqGroup *group, const MqWindowRef *ref, const MqClaim *claims, i
 	pfree(ranges);
 }
 
+/*
+ * How many leases have to be cut is only known under the lock, and cells are to be had only before it: if there are too
+ * few, ask for what it takes and try again.
+ */
+static int64
+claim_with_cells(const ClaimCall *call, const MqWindowRef *ref, MqClaim *claims, int count, uint64 xid)
+{
+	int			needed = 2;
+	int64		changed;
+
+	do
+	{
+		MqCellList	cells;
+
+		CHECK_FOR_INTERRUPTS();
+		if (!mq_cells_reserve(&cells, needed, true))
+			out_of_cells();
+		changed = mq_window_claim(ref, claims, count, call->action, call->strict, xid, call->due, &cells, &needed);
+		mq_cells_return(&cells);
+	} while (changed < 0);
+	return changed;
+}
+
 /* Claims of one window: all of them, or with strict an error. */
 static void
 claim_window(const ClaimCall *call, const MqGroup *group, MqClaim *claims, int count)
 {
 	MqWindowRef ref = {group->window, mq_window_key(group, 0)};
-	MqCellList	cells;
+	MqUndo	  **undo = NULL;
 	uint64		xid = 0;
+	int64		changed;
 
 	if (call->action == MQ_CLAIM_SETTLE)
 	{
 		xid = mq_transaction_xid();
+		undo = palloc(count * sizeof(MqUndo *));
 		for (int i = 0; i < count; i++)
-			mq_undo_settle(&ref, claims[i].lo, claims[i].hi);
+			undo[i] = mq_undo_settle(&ref);
 	}
-	if (!mq_cells_reserve(&cells, 2 * count, true))
-		out_of_cells();
-	(void) mq_window_claim(&ref, claims, count, call->action, call->strict, xid, call->due, &cells);
-	mq_cells_return(&cells);
-	if (call->action == MQ_CLAIM_SETTLE)
+	changed = claim_with_cells(call, &ref, claims, count, xid);
+	if (call->action != MQ_CLAIM_SETTLE)
+		return;
+	for (int i = 0; i < count && changed > 0; i++)
+		if (!claims[i].refused)
+			mq_undo_widen(undo[i], claims[i].lo, claims[i].hi);
+	if (changed > 0)
 		write_ack(group, &ref, claims, count);
+	pfree(undo);
 }
 
 static void
@@ -155,7 +183,7 @@ check_window(const MqGroup *group, MqClaim *claims, int count)
 {
 	MqWindowRef ref = {group->window, mq_window_key(group, 0)};
 
-	(void) mq_window_claim(&ref, claims, count, MQ_CLAIM_CHECK, true, 0, 0, NULL);
+	(void) mq_window_claim(&ref, claims, count, MQ_CLAIM_CHECK, true, 0, 0, NULL, NULL);
 }
 
 /* A claim covers several receipts: if it was refused as a whole, find out which of them were. */
@@ -511,6 +539,7 @@ mq_discard(PG_FUNCTION_ARGS)
 	MqTail		tail;
 	MqCellList	cells;
 	OwnLease	own;
+	MqUndo	  **undo;
 	MqClaim    *claims;
 	int64	   *ids;
 	int			count;
@@ -529,12 +558,15 @@ mq_discard(PG_FUNCTION_ARGS)
 	ref = (MqWindowRef) {group.window, mq_window_key(&group, 0)};
 	look_ahead(&group, &ref, count > 0 ? ids[count - 1] : 0);
 	xid = mq_transaction_xid();
+	undo = palloc((count + 1) * sizeof(MqUndo *));
 	for (int i = 0; i < count; i++)
-		mq_undo_settle(&ref, ids[i], ids[i]);
+		undo[i] = mq_undo_settle(&ref);
 	lease_own(&ref, xid, &own);
 	if (!mq_cells_reserve(&cells, 2 * count, true))
 		out_of_cells();
 	discarded = mq_window_discard(&ref, ids, count, xid, &cells, ids);
+	for (int64 i = 0; i < discarded; i++)
+		mq_undo_widen(undo[i], ids[i], ids[i]);
 	mq_cells_return(&cells);
 	give_back_own(&ref, &own);
 

@@ -266,11 +266,10 @@ mq_refuse_direct_write(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("mq.refuse_direct_write() must be called as a trigger")));
-	if (!mq_direct_write_allowed)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("cannot write to table \"%s\" directly",
-						RelationGetRelationName(((TriggerData *) fcinfo->context)->tg_relation)),
-				 errhint("Use mq.send to add messages, and mq.ack or mq.discard to finish them.")));
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("cannot write to table \"%s\" directly",
+					RelationGetRelationName(((TriggerData *) fcinfo->context)->tg_relation)),
+			 errhint("Use mq.send to add messages, and mq.ack or mq.discard to finish them.")));
 	return PointerGetDatum(NULL);
 }

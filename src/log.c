@@ -174,7 +174,7 @@ mq_log_attach(MqQueue *queue, int level, int64 floor)
 	{
 		chain->segment_size = queue->segment_size;
 		/* nothing is reserved: the first append asks the sequence, which must answer with at least this */
-		chain->next_id = chain->reserved_end = next;
+		chain->next_id = chain->reserved_end = chain->first_id = next;
 		chain->adopt_wanted = queue->foreign;
 		chain->ready = true;
 	}

@@ -13,6 +13,7 @@
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "access/transam.h"
+#include "access/xlog.h"
 #include "catalog/pg_type.h"
 #include "log.h"
 #include "utils/inval.h"
@@ -26,6 +27,7 @@
 #include "utils/snapmgr.h"
 
 #define VALUES_PER_ROW 200		/* of int8: 1.6 kB */
+#define HAND_OUT (-1)			/* in replay_from */
 
 enum
 {
@@ -68,7 +70,7 @@ insert_row(Relation rel, const MqOffsetRow *row)
 	v[O_HI - 1] = Int64GetDatum(row->hi);
 	isnull[O_RANGES - 1] = row->nvalues == 0;
 	v[O_RANGES - 1] = row->nvalues == 0 ? (Datum) 0 : PointerGetDatum(int8_array(row->values, row->nvalues));
-	isnull[O_REPLAY - 1] = !row->is_checkpoint;
+	isnull[O_REPLAY - 1] = !row->is_checkpoint && !row->is_hand_out;
 	v[O_REPLAY - 1] = Int64GetDatum(row->replay_from);
 	tuple = heap_form_tuple(RelationGetDescr(rel), v, isnull);
 	size = tuple->t_len;
@@ -152,6 +154,34 @@ mq_offset_log_checkpoint(const MqGroup *group, int level, int32 epoch, int64 low
 	return written;
 }
 
+void
+mq_offset_log_hand_out(const MqGroup *group, int level, int32 epoch, const MqRange *ranges, int count)
+{
+	MqOffsetRow row = {.group_no = group->group_no, .level = level, .epoch = epoch, .lo = ranges[0].lo,
+	.hi = ranges[count - 1].hi, .is_hand_out = true, .replay_from = HAND_OUT};
+	Relation	rel;
+	int			table;
+
+	row.n = mq_transaction_next_n(group->queue.db, &table);
+	rel = open_table(table, RowExclusiveLock);
+	(void) insert_rows(rel, &row, (int64 *) ranges, count == 1 ? 0 : count * 2);
+	table_close(rel, NoLock);
+	XLogFlush(GetXLogInsertRecPtr());
+}
+
+void
+mq_offset_log_mark(MqDatabase *db, bool stop)
+{
+	MqOffsetRow row = {.is_checkpoint = true, .hi = stop ? 0 : 1};
+	Relation	rel;
+	int			table;
+
+	row.n = mq_transaction_next_n(db, &table);
+	rel = open_table(table, RowExclusiveLock);
+	(void) insert_row(rel, &row);
+	table_close(rel, NoLock);
+}
+
 int
 mq_offset_log_lock(void)
 {
@@ -198,8 +228,9 @@ row_from_tuple(HeapTuple tuple, TupleDesc desc, MqOffsetRow *row)
 	row->epoch = DatumGetInt32(v[O_EPOCH - 1]);
 	row->lo = DatumGetInt64(v[O_LO - 1]);
 	row->hi = DatumGetInt64(v[O_HI - 1]);
-	row->is_checkpoint = !isnull[O_REPLAY - 1];
-	row->replay_from = row->is_checkpoint ? DatumGetInt64(v[O_REPLAY - 1]) : 0;
+	row->replay_from = isnull[O_REPLAY - 1] ? 0 : DatumGetInt64(v[O_REPLAY - 1]);
+	row->is_hand_out = row->replay_from == HAND_OUT;
+	row->is_checkpoint = !isnull[O_REPLAY - 1] && !row->is_hand_out;
 	row->nvalues = 0;
 	row->values = NULL;
 	if (!isnull[O_RANGES - 1])
@@ -222,11 +253,13 @@ scan_table(int table, MqOffsetRowHandler handler, void *arg)
 	{
 		MqOffsetRow row = {.table = table};
 
+		bool		counts;
+
 		CHECK_FOR_INTERRUPTS();
-		if (!row_counts(tuple->t_data, &row.xid))
-			continue;
+		counts = row_counts(tuple->t_data, &row.xid);
 		row_from_tuple(tuple, RelationGetDescr(rel), &row);
-		handler(&row, arg);
+		if (counts || row.is_hand_out)
+			handler(&row, arg);
 	}
 	table_endscan(scan);
 	table_close(rel, NoLock);

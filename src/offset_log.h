@@ -8,7 +8,11 @@
  *   lo, hi       ack: the ids lie in [lo, hi]; checkpoint: low watermark and next id
  *   ranges       ack: pairs (lo, hi), null: all of [lo, hi]
  *                checkpoint: quadruples (lo, hi, failures, due) of what is unfinished below next id
- *   replay_from  null in an ack. Checkpoint: acks with a smaller n are contained in it
+ *   replay_from  null in an ack. Checkpoint: acks with a smaller n are contained in it. -1: a hand-out
+ *
+ * A hand-out says that messages which a crash had left unfinished were about to be handed out again. It counts even if
+ * its transaction aborted: it is there to be found after the next crash. Rows of group 0 say that the server's mq was
+ * started (hi 1) or stopped in order (hi 0): if the last row of all is not a stop, it was a crash.
  *
  * A large checkpoint is several rows with the same n. Everything below next id that is in no range is finished.
  */
@@ -46,6 +50,12 @@ extern MqWritten mq_offset_log_checkpoint(const MqGroup *group, int level, int32
 /* Books an ack of the window, for checkpoints and truncation to know. */
 extern void mq_offset_log_wrote(MqWindow *window, MqWritten written);
 
+/* Notes a hand-out, on disk when this returns. ranges as for an ack. */
+extern void mq_offset_log_hand_out(const MqGroup *group, int level, int32 epoch, const MqRange *ranges, int count);
+
+/* Notes a start or an orderly stop. */
+extern void mq_offset_log_mark(MqDatabase *db, bool stop);
+
 /* A row as read back. */
 typedef struct MqOffsetRow
 {
@@ -56,6 +66,7 @@ typedef struct MqOffsetRow
 	int64		lo;
 	int64		hi;
 	bool		is_checkpoint;
+	bool		is_hand_out;
 	int64		replay_from;
 	int			nvalues;
 	int64	   *values;			/* of ranges */
@@ -68,7 +79,7 @@ typedef void (*MqOffsetRowHandler) (const MqOffsetRow *row, void *arg);
 /* Locks every ring table against truncation, to the end of the transaction; returns how many there are. */
 extern int	mq_offset_log_lock(void);
 
-/* Hands every row that is not aborted to the handler. */
+/* Hands every row that is not aborted, and every hand-out, to the handler. */
 extern void mq_offset_log_scan(int tables, MqOffsetRowHandler handler, void *arg);
 
 extern Oid	mq_offset_log_table(int table);

@@ -42,6 +42,10 @@ typedef struct GroupLog
 	Ack		   *acks;
 	int64		nacks;
 	int64		room_acks;
+	MqRange    *hand_outs;		/* since the checkpoint */
+	int64	   *hand_out_n;
+	int64		nhand_outs;
+	int64		room_hand_outs;
 	int64		oldest_n;		/* smallest n of any row; 0: none */
 } GroupLog;
 
@@ -51,6 +55,7 @@ typedef struct Replay
 	int			count;
 	GroupLog   *last;			/* rows of one group often follow each other */
 	int64		max_n;
+	bool		stopped;		/* the row with max_n says so */
 	int64		table_max[MQ_MAX_OFFSET_TABLES];
 	uint64	   *undecided;		/* xids of rows that are neither committed nor aborted, with their n */
 	int64	   *undecided_n;
@@ -106,6 +111,21 @@ take_ack(GroupLog *log, int64 n, int64 lo, int64 hi, uint64 xid)
 }
 
 static void
+take_hand_out(GroupLog *log, int64 n, int64 lo, int64 hi)
+{
+	if (log->nhand_outs == log->room_hand_outs)
+	{
+		log->room_hand_outs = Max(log->room_hand_outs * 2, 64);
+		log->hand_outs = log->hand_outs == NULL ? palloc(log->room_hand_outs * sizeof(MqRange))
+			: repalloc_huge(log->hand_outs, log->room_hand_outs * sizeof(MqRange));
+		log->hand_out_n = log->hand_out_n == NULL ? palloc(log->room_hand_outs * sizeof(int64))
+			: repalloc_huge(log->hand_out_n, log->room_hand_outs * sizeof(int64));
+	}
+	log->hand_out_n[log->nhand_outs] = n;
+	log->hand_outs[log->nhand_outs++] = (MqRange) {lo, hi};
+}
+
+static void
 note_undecided(Replay *replay, const MqOffsetRow *row)
 {
 	for (int i = 0; i < replay->nundecided; i++)
@@ -129,14 +149,27 @@ note_undecided(Replay *replay, const MqOffsetRow *row)
 }
 
 static void
+take_range(GroupLog *log, const MqOffsetRow *row, int64 lo, int64 hi)
+{
+	if (row->is_hand_out)
+		take_hand_out(log, row->n, lo, hi);
+	else
+		take_ack(log, row->n, lo, hi, row->xid);
+}
+
+static void
 replay_row(const MqOffsetRow *row, void *arg)
 {
 	Replay	   *replay = arg;
 	GroupLog   *log = log_of(replay, row);
 
-	replay->max_n = Max(replay->max_n, row->n);
+	if (row->n >= replay->max_n)
+	{
+		replay->max_n = row->n;
+		replay->stopped = row->group_no == 0 && row->hi == 0;
+	}
 	replay->table_max[row->table] = Max(replay->table_max[row->table], row->n);
-	if (row->xid != 0 && !row->is_checkpoint)
+	if (row->xid != 0 && !row->is_checkpoint && !row->is_hand_out)
 		note_undecided(replay, row);
 	if (log == NULL || log->group->epoch != row->epoch)
 		return;
@@ -145,10 +178,10 @@ replay_row(const MqOffsetRow *row, void *arg)
 	if (row->is_checkpoint)
 		take_checkpoint(log, row);
 	else if (row->nvalues == 0)
-		take_ack(log, row->n, row->lo, row->hi, row->xid);
+		take_range(log, row, row->lo, row->hi);
 	else
 		for (int i = 0; i < row->nvalues; i += 2)
-			take_ack(log, row->n, row->values[i], row->values[i + 1], row->xid);
+			take_range(log, row, row->values[i], row->values[i + 1]);
 }
 
 /* ---- what is unfinished ---- */
@@ -158,6 +191,15 @@ compare_acks(const void *a, const void *b)
 {
 	int64		x = ((const Ack *) a)->lo;
 	int64		y = ((const Ack *) b)->lo;
+
+	return (x > y) - (x < y);
+}
+
+static int
+compare_unfinished(const void *a, const void *b)
+{
+	int64		x = ((const MqUnfinished *) a)->lo;
+	int64		y = ((const MqUnfinished *) b)->lo;
 
 	return (x > y) - (x < y);
 }
@@ -213,6 +255,9 @@ subtract_acks(GroupLog *log, int64 ncommitted, int64 *count)
 	MqUnfinished rest = {log->checkpoint_n > 0 ? log->next_id : log->group->start_id, PG_INT64_MAX, 0, 0};
 
 	*count = 0;
+	/* the rows of a checkpoint need not have come in the order they were written */
+	if (log->nunfinished > 1)
+		qsort(log->unfinished, log->nunfinished, sizeof(MqUnfinished), compare_unfinished);
 	for (int64 i = 0; i <= log->nunfinished; i++)
 	{
 		const MqUnfinished *range = i < log->nunfinished ? &log->unfinished[i] : &rest;
@@ -258,6 +303,60 @@ insert_unread(MqWindow *window, const MqUnfinished *range, MqCellList *cells)
 	mq_tree_insert(window, node);
 }
 
+/*
+ * The number of neighbouring parts, from `at` on, that fit into one bit map. A long-open sender leaves as many
+ * stretches as there were others' messages between its own: as bit maps they take no more memory than before.
+ */
+static int64
+parts_in_chunk(const MqUnfinished *parts, int64 count, int64 at)
+{
+	int64		n = 0;
+
+	while (at + n < count && parts[at + n].hi - parts[at].lo < MQ_CHUNK_BITS && parts[at + n].hi != PG_INT64_MAX &&
+		   parts[at + n].failures == 0 && parts[at + n].due == 0)
+		n++;
+	return n;
+}
+
+static void
+insert_chunk(MqWindow *window, const MqUnfinished *parts, int64 count, MqCellList *cells)
+{
+	uint32		c = mq_cell_take(cells);
+	MqChunk    *chunk = MqChunkAt(c);
+
+	chunk->lo = parts[0].lo;
+	chunk->hi = parts[count - 1].hi;
+	chunk->block = InvalidBlockNumber;
+	chunk->is_bitmap = true;
+	for (int64 i = 0; i < count; i++)
+		for (int64 id = parts[i].lo; id <= parts[i].hi; id++)
+			chunk->bits[(id - chunk->lo) / 64] |= UINT64CONST(1) << ((id - chunk->lo) % 64);
+	chunk->next = window->rewalk;
+	window->rewalk = c;
+	window->nodes++;
+	window->pending_ids += mq_chunk_count(chunk);
+}
+
+/* Inserts (or with a null window only counts) the entries for what is unfinished. */
+static int64
+insert_parts(MqWindow *window, const MqUnfinished *parts, int64 count, bool may_pack, MqCellList *cells)
+{
+	int64		entries = 0;
+	int64		n;
+
+	for (int64 at = 0; at < count; at += n)
+	{
+		n = may_pack ? parts_in_chunk(parts, count, at) : 0;
+		entries++;
+		if (n > 1 && window != NULL)
+			insert_chunk(window, &parts[at], n, cells);
+		else if (n <= 1 && window != NULL)
+			insert_unread(window, &parts[at], cells);
+		n = Max(n, 1);
+	}
+	return entries;
+}
+
 static void
 mark_settling(MqWindow *window, const Ack *ack, MqCellList *cells)
 {
@@ -276,19 +375,42 @@ mark_settling(MqWindow *window, const Ack *ack, MqCellList *cells)
 	}
 }
 
+/* A hand-out after a crash that was followed by another crash: the message is under suspicion. */
+static void
+count_hand_out(MqWindow *window, const MqRange *range, MqCellList *cells)
+{
+	int64		id = range->lo;
+
+	while (id <= range->hi)
+	{
+		uint32		node = mq_tree_seek(window, id);
+
+		if (node == 0 || MqNodeAt(node)->lo > range->hi)
+			break;
+		node = mq_tree_cut(window, node, range->lo, range->hi, cells);
+		id = MqNodeAt(node)->hi + 1;
+		if (MqNodeAt(node)->failures < PG_UINT16_MAX)
+			MqNodeAt(node)->failures++;
+		MqNodeAt(node)->attempts = Max(MqNodeAt(node)->attempts, MqNodeAt(node)->failures);
+		window->failures_changed = true;
+	}
+}
+
 /* Fills the window, unless another process was first. */
 static void
-install(MqGroup *group, GroupLog *log)
+install(MqGroup *group, GroupLog *log, bool after_crash)
 {
 	MqWindowKey key = mq_window_key(group, 0);
 	MqWindowRef ref = {mq_window_slot(&key, true, NULL), key};
 	int64		ncommitted = sort_acks(log);
 	int64		count;
 	MqUnfinished *parts = subtract_acks(log, ncommitted, &count);
+	int64		marks = log->nacks - ncommitted + log->nhand_outs;
+	bool		may_pack = marks == 0;	/* marks are made on the tree */
 	MqCellList	cells;
 
 	group->window = ref.window;
-	need_cells(&cells, count + 3 * (log->nacks - ncommitted));
+	need_cells(&cells, insert_parts(NULL, parts, count, may_pack, NULL) + 3 * marks);
 	if (mq_window_lock(&ref, LW_EXCLUSIVE))
 	{
 		MqWindow   *window = ref.window;
@@ -297,10 +419,13 @@ install(MqGroup *group, GroupLog *log)
 		{
 			window->queue_no = group->queue.queue_no;
 			window->epoch = group->epoch;
-			for (int64 i = 0; i < count; i++)
-				insert_unread(window, &parts[i], &cells);
+			(void) insert_parts(window, parts, count, may_pack, &cells);
 			for (int64 i = ncommitted; i < log->nacks; i++)
 				mark_settling(window, &log->acks[i], &cells);
+			for (int64 i = 0; i < log->nhand_outs && after_crash; i++)
+				if (log->hand_out_n[i] > log->checkpoint_n)
+					count_hand_out(window, &log->hand_outs[i], &cells);
+			window->after_crash = after_crash;
 			pg_atomic_write_u64(&window->oldest_needed,
 								log->checkpoint_n > 0 ? Min(log->replay_from, log->checkpoint_n) : log->oldest_n);
 			window->walk_seq++;
@@ -368,7 +493,9 @@ replay_groups(MqDatabase *db, MqGroup *groups, int count, bool first)
 	if (first)
 		remember_prepared(db, &replay);
 	for (int i = 0; i < count; i++)
-		install(&groups[i], &replay.groups[i]);
+		install(&groups[i], &replay.groups[i], first && replay.max_n > 0 && !replay.stopped);
+	if (first)
+		db->after_crash = replay.max_n > 0 && !replay.stopped;
 }
 
 static bool
@@ -455,7 +582,7 @@ attach_window(MqGroup *group)
 	{
 		GroupLog	empty = {group};
 
-		install(group, &empty);
+		install(group, &empty, false);
 	}
 	end_rebuild(old);
 }

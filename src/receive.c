@@ -29,6 +29,8 @@
 #include "walk.h"
 
 #define RUNS_PER_TAKE		64
+/* a transaction with an old snapshot looks no further than this many newer messages for one that it may see */
+#define PASS_OVER_MAX		1000
 #define PAGES_PER_RUN		80	/* more than a chunk of pending messages spans */
 
 /* attributes of mq.message */
@@ -53,6 +55,7 @@ typedef struct ReceiveCall
 	MqUndo	   *undo;
 	int64		after;			/* ids up to here were given back: not for this statement */
 	bool		gave_back;		/* in this round */
+	int64		passed_over;	/* newer than the snapshot, since the last one delivered */
 	MqRange    *popped;			/* pop: what to ack, ascending stretches */
 	int			npopped;
 	int			room_popped;
@@ -185,6 +188,7 @@ return_part(ReceiveCall *call, int64 lo, int64 hi, MqOutcome outcome)
 	{
 		call->after = Max(call->after, hi);
 		call->gave_back = true;
+		call->passed_over += hi - lo + 1;
 	}
 }
 
@@ -209,6 +213,7 @@ deliver_page(ReceiveCall *call, const MqRun *run, int count, int64 *next)
 			if (call->pop)
 				remember_popped(call, row->id);
 			call->got++;
+			call->passed_over = 0;
 		}
 	}
 }
@@ -240,6 +245,20 @@ deliver_run(ReceiveCall *call, const MqRun *run)
 	return_part(call, next, run->hi, MQ_REREAD);
 }
 
+/* What a crash left unfinished may have caused it: that it is handed out again is on disk before anybody sees it. */
+static void
+note_hand_out(const ReceiveCall *call, const MqRun *runs, int count)
+{
+	MqRange		ranges[RUNS_PER_TAKE];
+	int			n = 0;
+
+	for (int i = 0; i < count; i++)
+		if (runs[i].lo < call->group.queue.chain->first_id)
+			ranges[n++] = (MqRange) {runs[i].lo, runs[i].hi};
+	if (n > 0)
+		mq_offset_log_hand_out(&call->group, 0, call->group.epoch, ranges, n);
+}
+
 /* One round: take and deliver. False: there was nothing to take. */
 static bool
 take_and_deliver(ReceiveCall *call, bool own, MqWalkFirst *walk_first)
@@ -255,6 +274,8 @@ take_and_deliver(ReceiveCall *call, bool own, MqWalkFirst *walk_first)
 							   call->deadline, runs, RUNS_PER_TAKE, walk_first);
 	for (int i = 0; i < count; i++)
 		mq_undo_widen(call->undo, runs[i].lo, runs[i].hi);
+	if (call->ref.window->after_crash)
+		note_hand_out(call, runs, count);
 	if (count > 0)
 		MQ_STOP_POINT("receive_marked");
 	for (int i = 0; i < count; i++)
@@ -276,6 +297,8 @@ receive_loop(ReceiveCall *call)
 		MqWalkFirst walk_first = MQ_WALK_NOT;
 
 		CHECK_FOR_INTERRUPTS();
+		if (call->passed_over > PASS_OVER_MAX && IsolationUsesXactSnapshot())
+			break;
 		if (take_and_deliver(call, false, walk_stuck ? NULL : &walk_first))
 			continue;
 		if (walk_first == MQ_WALK_SETTLE)

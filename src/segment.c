@@ -15,6 +15,7 @@
 #include "access/table.h"
 #include "access/toast_internals.h"
 #include "access/xact.h"
+#include "catalog/heap.h"
 #include "catalog/index.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_type.h"
@@ -48,8 +49,6 @@ typedef struct CachedSegment
 } CachedSegment;
 
 static CachedSegment cache[CACHED_SEGMENTS];
-
-bool		mq_direct_write_allowed = false;
 
 static void
 relcache_callback(Datum arg, Oid relid)
@@ -563,22 +562,13 @@ mq_segment_drop(const MqQueue *queue, int level, int64 segment)
 void
 mq_segment_truncate(const MqQueue *queue, int level, int64 segment)
 {
-	MqSqlContext context;
-	char		name[NAMEDATALEN];
+	Relation	rel = mq_segment_open(queue, level, segment, AccessExclusiveLock);
 
-	segment_name(name, queue, level, segment);
-	mq_sql_begin(&context);
-	mq_direct_write_allowed = true;
-	PG_TRY();
-	{
-		mq_sql("TRUNCATE mq.%s", name);
-	}
-	PG_FINALLY();
-	{
-		mq_direct_write_allowed = false;
-	}
-	PG_END_TRY();
-	mq_sql_end(&context);
+	if (rel == NULL)
+		return;
+	/* not by SQL: that would run triggers of the queue's owner as somebody else */
+	heap_truncate_one_rel(rel);
+	relation_close(rel, NoLock);
 }
 
 bool

@@ -83,14 +83,11 @@ extern MqSegmentInfo *mq_segment_list(const MqQueue *queue, int *count);
 /* Forgets the record of a segment and drops its table; the caller has locked leaf, toast and parent. */
 extern void mq_segment_drop(const MqQueue *queue, int level, int64 segment);
 
-/* Empties a segment whose table cannot be dropped now; the caller has locked leaf and toast. */
+/* Empties a segment whose table cannot be dropped now, for good even on rollback; the caller has locked leaf and toast. */
 extern void mq_segment_truncate(const MqQueue *queue, int level, int64 segment);
 
 /* Takes a lock on a table and its TOAST table only if nobody is in the way; a part of it may stay locked. */
 extern bool mq_lock_table_conditionally(Oid relid, LOCKMODE mode);
-
-/* Whether direct writes to queue tables are ours just now (the guard trigger lets them pass). */
-extern bool mq_direct_write_allowed;
 
 /*
  * Runs SQL as the extension's owner, with a safe search_path and as a restricted operation. Returns SPI_processed.

@@ -186,6 +186,7 @@ static void
 database_init(MqDatabase *db, const MqDatabaseKey *key)
 {
 	db->rebuilt = false;
+	db->after_crash = false;
 	db->counter = 0;
 	db->ring_count = 0;
 	db->ring_current = 0;

@@ -40,6 +40,7 @@ typedef struct MqDatabase
 	MqDatabaseKey key;			/* registry lock; InvalidOid: free slot */
 	slock_t		mutex;
 	bool		rebuilt;		/* mutex; windows of all native groups are in memory */
+	bool		after_crash;	/* mutex; the last stop was not an orderly one */
 	int64		counter;		/* mutex; last n given to a row of the offset log */
 	int			ring_count;		/* mutex; number of offset log tables */
 	int			ring_current;	/* mutex; where new rows go */
@@ -66,6 +67,7 @@ typedef struct MqChain
 	int64		next_id;		/* the next message gets this id */
 	int64		reserved_end;	/* ids below this are reserved from the sequence */
 	int64		segment_size;
+	int64		first_id;		/* ids below are from before the start of the server */
 	TimestampTz last_time;		/* enqueued_at never goes back */
 	/* where the last message went; only meaningful while the segment's file is this one */
 	int64		tail_segment;
@@ -183,6 +185,7 @@ typedef struct MqWindow
 	int64		nodes;			/* cells in use */
 	int64		held_back;		/* how often something was given up for lack of memory */
 	TimestampTz pending_checked;	/* when the senders were last looked at */
+	bool		after_crash;	/* hand-outs of messages from before the start are noted on disk first */
 	uint64		changes;		/* goes up with every change that a checkpoint would record */
 	uint64		checkpointed;	/* value of changes in the last committed checkpoint */
 	bool		failures_changed;	/* only a checkpoint remembers failures */

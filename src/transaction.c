@@ -51,8 +51,9 @@ push(UndoKind kind, const MqWindowRef *ref)
 	undo->kind = kind;
 	undo->level = GetCurrentTransactionNestLevel();
 	undo->ref = *ref;
-	undo->lo = PG_INT64_MAX;
-	undo->hi = PG_INT64_MIN;
+	/* nothing yet */
+	undo->lo = 0;
+	undo->hi = -1;
 	undo->token = 0;
 	undo->older = undo_list;
 	undo_list = undo;
@@ -64,9 +65,6 @@ mq_undo_receive(const MqWindowRef *ref, uint64 token)
 {
 	MqUndo	   *undo = push(UNDO_RECEIVE, ref);
 
-	/* until it is told the range, it covers all: nothing throws in between, but be safe */
-	undo->lo = 0;
-	undo->hi = -1;
 	undo->token = token;
 	return undo;
 }
@@ -83,13 +81,10 @@ mq_undo_widen(MqUndo *undo, int64 lo, int64 hi)
 	undo->hi = Max(undo->hi, hi);
 }
 
-void
-mq_undo_settle(const MqWindowRef *ref, int64 lo, int64 hi)
+MqUndo *
+mq_undo_settle(const MqWindowRef *ref)
 {
-	MqUndo	   *undo = push(UNDO_SETTLE, ref);
-
-	undo->lo = lo;
-	undo->hi = hi;
+	return push(UNDO_SETTLE, ref);
 }
 
 uint64

@@ -9,14 +9,15 @@
 extern void mq_transaction_init(void);	/* once per process, from _PG_init */
 
 /*
- * Remember, before the shared mark is made, that the current subtransaction is about to receive with this token, or
- * to settle a range. May raise out-of-memory, nothing else. The range of a hand-out is widened afterwards.
+ * Remember, before the shared mark is made, that the current subtransaction is about to receive with this token, or to
+ * settle a range. May raise out-of-memory, nothing else. It covers nothing until mq_undo_widen says, right after the
+ * mark, what was marked: a refused ack must not undo one that an outer level made.
  */
 typedef struct MqUndo MqUndo;
 
 extern MqUndo *mq_undo_receive(const MqWindowRef *ref, uint64 token);
+extern MqUndo *mq_undo_settle(const MqWindowRef *ref);
 extern void mq_undo_widen(MqUndo *undo, int64 lo, int64 hi);
-extern void mq_undo_settle(const MqWindowRef *ref, int64 lo, int64 hi);
 
 /* Names the running transaction for settling; assigns an xid. */
 extern uint64 mq_transaction_xid(void);

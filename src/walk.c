@@ -159,7 +159,7 @@ pick_job(const MqWindowRef *ref, WalkJob *job)
 	{
 		job->is_chunk = true;
 		job->chunk = *MqChunkAt(window->rewalk);
-		job->lo = job->chunk.lo;
+		job->lo = mq_chunk_first(&job->chunk);
 		job->hi = job->chunk.hi;
 		job->block = job->chunk.block;
 		job->file_tag = job->chunk.file_tag;

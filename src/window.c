@@ -173,10 +173,10 @@ walk_comes_first(const MqWindow *window, int64 after, TimestampTz now)
 	uint32		ready = mq_tree_first_ready(window, after, now);
 	uint32		unread;
 
-	if (window->rewalk != 0)
-		return MQ_WALK_READ;
 	if (ready == 0)
 		return MQ_WALK_NOT;
+	if (window->rewalk != 0 && mq_chunk_first(MqChunkAt(window->rewalk)) < MqNodeAt(ready)->lo)
+		return MQ_WALK_READ;
 	if (window->pending != 0 && now - window->pending_checked > PENDING_RECHECK_US)
 		return MQ_WALK_SETTLE;
 	unread = mq_tree_first_in_state(window, MQ_UNREAD, PG_INT64_MIN);
@@ -247,6 +247,15 @@ mq_chunk_has(const MqChunk *chunk, int64 id)
 }
 
 int64
+mq_chunk_first(const MqChunk *chunk)
+{
+	for (int i = 0; chunk->is_bitmap && i < MQ_CHUNK_BITS / 64; i++)
+		if (chunk->bits[i] != 0)
+			return chunk->lo + i * 64 + pg_rightmost_one_pos64(chunk->bits[i]);
+	return chunk->lo;
+}
+
+int64
 mq_chunk_count(const MqChunk *chunk)
 {
 	int64		count = 0;
@@ -262,19 +271,14 @@ mq_chunk_count(const MqChunk *chunk)
 static void
 chunk_take(MqChunk *chunk, int64 max, int64 *lo, int64 *hi)
 {
-	int			i = 0;
-
-	if (!chunk->is_bitmap)
+	*lo = *hi = mq_chunk_first(chunk);
+	if (chunk->is_bitmap)
+		chunk->bits[(*lo - chunk->lo) / 64] &= ~(UINT64CONST(1) << ((*lo - chunk->lo) % 64));
+	else
 	{
-		*lo = chunk->lo;
-		*hi = Min(chunk->hi, chunk->lo + max - 1);
+		*hi = Min(chunk->hi, *lo + max - 1);
 		chunk->lo = *hi + 1;
-		return;
 	}
-	while (chunk->bits[i] == 0)
-		i++;
-	*lo = *hi = chunk->lo + i * 64 + pg_rightmost_one_pos64(chunk->bits[i]);
-	chunk->bits[i] &= chunk->bits[i] - 1;
 }
 
 uint32
@@ -390,11 +394,12 @@ mq_window_end_lease(const MqWindowRef *ref, int64 lo, int64 hi, uint64 token, Mq
 	return changed;
 }
 
-/* Whether every id of the claim is leased with its token, and the leases hold. */
+/* Whether every id of the claim is leased with its token, and the leases hold; *cuts grows by the cells it takes. */
 static bool
-claim_holds(const MqWindow *window, const MqClaim *claim, TimestampTz now)
+claim_holds(const MqWindow *window, const MqClaim *claim, TimestampTz now, int *cuts)
 {
 	int64		id = claim->lo;
+	int			own_cuts = 0;
 
 	while (id <= claim->hi)
 	{
@@ -403,8 +408,10 @@ claim_holds(const MqWindow *window, const MqClaim *claim, TimestampTz now)
 
 		if (node == 0 || n->lo > id || n->state != MQ_LEASED || n->token != claim->token || !lease_holds(n, now))
 			return false;
+		own_cuts += (n->lo < id) + (n->hi > claim->hi);
 		id = n->hi + 1;
 	}
+	*cuts += own_cuts;
 	return true;
 }
 
@@ -454,11 +461,12 @@ claim_apply(MqWindow *window, const MqClaim *claim, MqClaimAction action, uint64
 
 int64
 mq_window_claim(const MqWindowRef *ref, MqClaim *claims, int count, MqClaimAction action, bool all_or_nothing,
-				uint64 xid, TimestampTz due, MqCellList *cells)
+				uint64 xid, TimestampTz due, MqCellList *cells, int *needed)
 {
 	MqWindow   *window = ref->window;
 	TimestampTz now = GetCurrentTimestamp();
 	int64		changed = 0;
+	int			cuts = 0;
 	bool		refused = false;
 
 	if (!mq_window_lock(ref, LW_EXCLUSIVE))
@@ -469,8 +477,14 @@ mq_window_claim(const MqWindowRef *ref, MqClaim *claims, int count, MqClaimActio
 	}
 	for (int i = 0; i < count; i++)
 	{
-		claims[i].refused = !claim_holds(window, &claims[i], now);
+		claims[i].refused = !claim_holds(window, &claims[i], now, &cuts);
 		refused |= claims[i].refused;
+	}
+	if (cells != NULL && cuts > cells->count && !(refused && all_or_nothing))
+	{
+		*needed = cuts;
+		mq_window_unlock(ref);
+		return -1;
 	}
 	for (int i = 0; i < count && action != MQ_CLAIM_CHECK && !(refused && all_or_nothing); i++)
 		if (!claims[i].refused)

@@ -89,9 +89,9 @@ typedef enum MqClaimAction
 	MQ_CLAIM_CHECK				/* nothing: only see whether it would be refused */
 } MqClaimAction;
 
-/* cells: two per claim. Returns the number of messages changed. */
+/* Returns the number of messages changed; -1: nothing was done, it takes *needed cells. */
 extern int64 mq_window_claim(const MqWindowRef *ref, MqClaim *claims, int count, MqClaimAction action,
-							 bool all_or_nothing, uint64 xid, TimestampTz due, MqCellList *cells);
+							 bool all_or_nothing, uint64 xid, TimestampTz due, MqCellList *cells, int *needed);
 
 /* Finishes ids in any state, as an ack by transaction xid; ids and counts are of messages below next_id. */
 extern int64 mq_window_discard(const MqWindowRef *ref, const int64 *ids, int count, uint64 xid, MqCellList *cells,
@@ -134,6 +134,7 @@ extern void mq_window_clear(const MqWindowRef *ref);
 /* Chunks (pending messages). Caller holds the window lock. */
 extern void mq_chunks_free(uint32 chunk);
 extern int64 mq_chunk_count(const MqChunk *chunk);
+extern int64 mq_chunk_first(const MqChunk *chunk);
 extern bool mq_chunk_has(const MqChunk *chunk, int64 id);
 extern uint32 mq_pending_find(const MqWindow *window, uint64 xid);
 extern void mq_pending_unlink(MqWindow *window, uint32 pending);

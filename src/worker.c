@@ -369,7 +369,10 @@ clear_segments(QueueWork *work)
 static void
 expire_leases(const MqWindowRef *ref)
 {
-	while (mq_window_expire(ref, GetCurrentTimestamp()))
+	/* one moment for all: what is put off, because its transaction is open, must not come up again */
+	TimestampTz now = GetCurrentTimestamp();
+
+	while (mq_window_expire(ref, now))
 		CHECK_FOR_INTERRUPTS();
 }
 
@@ -645,6 +648,20 @@ adopt_queue(void *arg)
 /* ---- turns ---- */
 
 static bool
+mark_log(void *arg)
+{
+	mq_offset_log_mark(database, *(bool *) arg);
+	return true;
+}
+
+/* Says in the offset log that mq runs, so that a crash is known for one; or that it stops in order. */
+static void
+mark_offset_log(bool stop)
+{
+	(void) run(mark_log, &stop, stop ? "noting the stop" : "noting the start");
+}
+
+static bool
 list_all(void *arg)
 {
 	QueueList  *all = arg;
@@ -694,17 +711,22 @@ last_checkpoints(void)
 		all.groups[i].window = window;
 		checkpoint_group(&all.groups[i], &work);
 	}
+	mark_offset_log(true);
 }
 
 static void
 turn(void)
 {
+	static bool marked = false;
 	QueueList	all = {0};
 	uint64		prepared[SETTLERS_AT_ONCE];
 	int			nprepared;
 
 	if (!run(list_all, &all, "looking for queues"))
 		return;
+	if (!marked)
+		mark_offset_log(false);
+	marked = true;
 	nprepared = decided_prepared(prepared, SETTLERS_AT_ONCE);
 	for (int i = 0; i < all.count; i++)
 		care_for_queue(&all, &all.queues[i]);

@@ -225,7 +225,7 @@ SKIP:
 		my $what = "stop point $point in the worker";
 		my @r = prepare_queue($q);
 		# a lease would keep its segment: these come back after the crash only, so use a second queue for the traffic
-		one($node, "SELECT mq.create_queue('${q}2', segment_size => 1024)");
+		one($node, "SELECT mq.create_queue('${q}2', segment_size => 1024); SELECT t.put('${q}2', 'first', 1)");
 		one($node, "ALTER SYSTEM SET mq.stop_point = '$point:kill'");
 		$node->reload;
 		my $round = 0;

@@ -677,9 +677,9 @@ sub judge
 		my ($a) = @{ $acked{$k} || [] };
 		# when did the one who acked it get it?
 		my $held;
-		if ($a)
+		# (a statement that pops, ...e, holds nothing from before)
+		if ($a && $a->{tx} !~ /e$/)
 		{
-			(my $base = $a->{tx}) =~ s/[re]$//;
 			for my $r (@{ $recv{$k} })
 			{
 				my ($rt, $n) = $r->[2] =~ /^(\w+)\.(\d+)/;
