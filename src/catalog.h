@@ -71,6 +71,9 @@ extern MqQueue *mq_queues_all(int *count);
 extern bool mq_catalog_may_exist(Oid relid, int32 number);
 extern bool mq_extension_may_exist(Oid extension);
 
+/* The greatest group number that was ever given, or a greater one. */
+extern int64 mq_catalog_last_group(void);
+
 /* Tells every backend that definitions changed, when this transaction commits. */
 extern void mq_catalog_changed(void);
 

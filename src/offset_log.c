@@ -166,7 +166,7 @@ mq_offset_log_hand_out(const MqGroup *group, int level, int32 epoch, const MqRan
 	rel = open_table(table, RowExclusiveLock);
 	(void) insert_rows(rel, &row, (int64 *) ranges, count == 1 ? 0 : count * 2);
 	table_close(rel, NoLock);
-	XLogFlush(GetXLogInsertRecPtr());
+	XLogFlush(XactLastRecEnd);
 }
 
 void

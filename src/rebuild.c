@@ -2,7 +2,7 @@
  * rebuild.c: making a queue's shared state when it is first used: delivery windows from the offset log.
  *
  * One pass over the ring builds the windows of all groups of the database that were last used in it, once after each
- * start of the server. Groups made since have no rows there and begin empty. A queue that came from elsewhere
+ * start of the server. Groups made since (with greater numbers) have no rows there and begin empty. A queue that came from elsewhere
  * (restore, template copy) is built by a pass of its own at its first use.
  *
  * Replay: the newest committed checkpoint of a group says what was unfinished; of the acks, those with an n from its
@@ -539,6 +539,7 @@ mq_attach_database(MqDatabase *db)
 	if (!is_rebuilt(db))
 	{
 		int			count;
+		int64		known = mq_catalog_last_group();
 		MqGroup    *groups = mq_groups_all(&count);
 		int			native = 0;
 
@@ -547,6 +548,7 @@ mq_attach_database(MqDatabase *db)
 				groups[native++] = groups[i];
 		replay_groups(db, groups, native, true);
 		SpinLockAcquire(&db->mutex);
+		db->known_groups = known;
 		db->rebuilt = true;
 		SpinLockRelease(&db->mutex);
 	}
@@ -576,7 +578,8 @@ attach_window(MqGroup *group)
 	if (window_is_filled(&ref))
 		return;
 	old = begin_rebuild();
-	if (group->queue.foreign)
+	/* one that the rebuild could not see may have rows too: its transaction was prepared, or somebody was dropping it */
+	if (group->queue.foreign || group->group_no <= group->queue.db->known_groups)
 		replay_groups(group->queue.db, group, 1, false);
 	else
 	{

@@ -187,6 +187,7 @@ database_init(MqDatabase *db, const MqDatabaseKey *key)
 {
 	db->rebuilt = false;
 	db->after_crash = false;
+	db->known_groups = 0;
 	db->counter = 0;
 	db->ring_count = 0;
 	db->ring_current = 0;

@@ -41,6 +41,7 @@ typedef struct MqDatabase
 	slock_t		mutex;
 	bool		rebuilt;		/* mutex; windows of all native groups are in memory */
 	bool		after_crash;	/* mutex; the last stop was not an orderly one */
+	int64		known_groups;	/* mutex; groups with greater numbers were made since the rebuild: no rows before it */
 	int64		counter;		/* mutex; last n given to a row of the offset log */
 	int			ring_count;		/* mutex; number of offset log tables */
 	int			ring_current;	/* mutex; where new rows go */

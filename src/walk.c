@@ -189,10 +189,14 @@ static void
 read_ordered(Relation rel, BlockNumber start, BlockNumber last, bool last_grows, int64 lo, int64 hi, int want,
 			 Snapshot judge, Findings *found)
 {
-	BlockNumber end = Min(start + PAGES_PER_WALK, last_grows ? last + 1 : last);
+	BlockNumber end;
 	int			ready = 0;
 	static MqRow room[PAGES_PER_WALK * MQ_PAGE_ROWS];	/* too large to allocate every time */
 
+	/* the page the tail is on may get more rows: it is never left behind */
+	if (last_grows)
+		start = Min(start, last);
+	end = Min(start + PAGES_PER_WALK, last_grows ? last + 1 : last);
 	found->rows = room;
 	found->done = lo;
 	found->block = start;

@@ -13,6 +13,7 @@
 
 #include "access/relation.h"
 #include "access/transam.h"
+#include "access/twophase.h"
 #include "access/xact.h"
 #include "checkpoint.h"
 #include "log.h"
@@ -31,6 +32,7 @@
 #include "storage/lmgr.h"
 #include "storage/procarray.h"
 #include "tcop/tcopprot.h"
+#include "utils/guc.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
@@ -391,14 +393,15 @@ static bool
 settle_decided(void *arg)
 {
 	const MqWindowRef *ref = arg;
-	uint64		xids[SETTLERS_AT_ONCE];
-	int			count = mq_window_settlers(ref, xids, SETTLERS_AT_ONCE);
+	int			room = MaxBackends + max_prepared_xacts + SETTLERS_AT_ONCE;
+	uint64	   *xids = palloc(room * sizeof(uint64));
+	int			count = mq_window_settlers(ref, xids, room);
 
 	for (int i = 0; i < count; i++)
 		if (!xid_is_open(xids[i]))
 			mq_window_settled(ref, PG_INT64_MIN, PG_INT64_MAX, xids[i],
 							  TransactionIdDidCommit(XidFromFullTransactionId(FullTransactionIdFromU64(xids[i]))), false);
-	return true;
+	return count < room;
 }
 
 /* Prepared transactions that are decided, and whose marks the sweep before has settled, hold nothing back. */
@@ -537,22 +540,25 @@ checkpoint_group(const MqGroup *group, const QueueWork *work)
 		note_finished_segments(&checkpoint, work);
 }
 
-static void
+/* False: transactions may be decided that have marks in the group still. */
+static bool
 care_for_group(MqGroup *group, const QueueWork *work)
 {
 	MqWindowKey key = mq_window_key(group, 0);
 	MqWindowRef ref = {mq_window_slot(&key, false, NULL), key};
 	int64		needed;
+	bool		settled;
 
 	if (ref.window == NULL || ref.window->root == 0)
-		return;
+		return true;
 	group->window = ref.window;
 	expire_leases(&ref);
-	(void) run(settle_decided, &ref, "settling decided transactions");
+	settled = run(settle_decided, &ref, "settling decided transactions");
 	needed = (int64) pg_atomic_read_u64(&ref.window->oldest_needed);
 	if (mq_checkpoint_is_due(&ref) || is_time_for_checkpoint(&ref, group->group_no, work) ||
 		(needed != 0 && needed <= mq_ring_blocked_by(database)))
 		checkpoint_group(group, work);
+	return settled;
 }
 
 /* ---- ring ---- */
@@ -675,21 +681,24 @@ list_all(void *arg)
 	return true;
 }
 
-static void
+/* False: as care_for_group. */
+static bool
 care_for_queue(const QueueList *all, MqQueue *queue)
 {
 	QueueWork	work = {all, queue};
+	bool		settled = true;
 
 	work.known = run(look_at_queue, &work, "looking at a queue");
 	if (work.known && make_segments(&work))
 		cut_large_segment(queue, &work.tail, work.tail_blocks);
 	for (int i = 0; i < all->ngroups; i++)
 		if (all->groups[i].queue.queue_no == queue->queue_no)
-			care_for_group(&all->groups[i], &work);
+			settled &= care_for_group(&all->groups[i], &work);
 	if (work.known)
 		clear_segments(&work);
 	if (work.known && queue->foreign && queue->chain->adopt_wanted && run(adopt_queue, queue, "adopting a queue"))
 		queue->chain->adopt_wanted = false;
+	return settled;
 }
 
 /* Before the server stops: a checkpoint of what changed, so that failure counts survive and a start is quick. */
@@ -721,6 +730,7 @@ turn(void)
 	QueueList	all = {0};
 	uint64		prepared[SETTLERS_AT_ONCE];
 	int			nprepared;
+	bool		settled = true;
 
 	if (!run(list_all, &all, "looking for queues"))
 		return;
@@ -729,8 +739,8 @@ turn(void)
 	marked = true;
 	nprepared = decided_prepared(prepared, SETTLERS_AT_ONCE);
 	for (int i = 0; i < all.count; i++)
-		care_for_queue(&all, &all.queues[i]);
-	for (int i = 0; i < nprepared; i++)
+		settled &= care_for_queue(&all, &all.queues[i]);
+	for (int i = 0; i < nprepared && settled; i++)
 		forget_prepared(prepared[i]);
 	care_for_ring(&all);
 	(void) run(clear_slots, NULL, "clearing up");
@@ -823,6 +833,8 @@ mq_worker_main(Datum arg)
 	pqsignal(SIGTERM, handle_sigterm);
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(arg), InvalidOid, 0);
+	/* what cannot be locked conditionally (a default partition, TOAST tables in DDL) must not hold up everything else */
+	SetConfigOption("lock_timeout", "1s", PGC_SUSET, PGC_S_OVERRIDE);
 	make_memory();
 	attach();
 	for (;;)

@@ -73,6 +73,20 @@ sub after_crash
 	after_crash('headless', @r);
 }
 
+# --- tokens do not start again where they started before: the first receipt of one life is not the first of the next --------
+{
+	one($node, "SELECT mq.create_queue('token'); SELECT t.put('token', 'm', 1)");
+	$node->restart;
+	my $first = one($node, "SELECT receipt FROM mq.receive('token', 1, '1 hour')");
+	$node->kill9;
+	mq_start_again($node);
+	my $second = one($node, "SELECT receipt FROM mq.receive('token', 1, '1 hour')");
+	isnt($first, $second, 'the same hand-out after a restart has another receipt');
+	is(sqlstate($node, "SELECT mq.ack('$first')"), 'MQ001', 'and the one from before is refused, though the message is leased again');
+	is(sqlstate($node, "SELECT mq.release('$second')"), '', 'the new one is good');
+	ledger_ok($node, 'token', 'token: ledger');
+}
+
 # --- kill -9 of a backend, with and without the server surviving it (restart_after_crash) ---------------------------------
 {
 	my @r = prepare_queue('backend');
