@@ -65,3 +65,14 @@ SELECT mq.discard('d', (:'ids'::bigint[])[1:1]);
 COMMIT;
 SELECT payload FROM mq.pop('d', 10);
 SELECT mq.drop_queue('d');
+
+-- its own, rolled back to a savepoint: nobody holds it, no failure is counted
+SELECT mq.create_queue('d2');
+BEGIN;
+SELECT mq.send('d2', '1') AS id \gset
+SAVEPOINT s;
+SELECT mq.discard('d2', array[:id]);
+ROLLBACK TO s;
+COMMIT;
+SELECT payload, attempt, failures FROM mq.pop('d2', 10);
+SELECT mq.drop_queue('d2');

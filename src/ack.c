@@ -511,7 +511,7 @@ lease_own(const MqWindowRef *ref, uint64 xid, OwnLease *own)
 	int			count;
 
 	*own = (OwnLease) {mq_new_token(), 0, -1};
-	undo = mq_undo_receive(ref, own->token);
+	undo = mq_undo_borrow(ref, own->token);
 	while ((count = mq_window_take_own(ref, xid, PG_INT32_MAX, own->token, mq_session_transaction(),
 									   GetCurrentTimestamp() + USECS_PER_DAY, runs, lengthof(runs))) > 0)
 	{
@@ -558,10 +558,11 @@ mq_discard(PG_FUNCTION_ARGS)
 	ref = (MqWindowRef) {group.window, mq_window_key(&group, 0)};
 	look_ahead(&group, &ref, count > 0 ? ids[count - 1] : 0);
 	xid = mq_transaction_xid();
+	/* undone in the other order: first the marks, then the leases they lie on */
+	lease_own(&ref, xid, &own);
 	undo = palloc((count + 1) * sizeof(MqUndo *));
 	for (int i = 0; i < count; i++)
 		undo[i] = mq_undo_settle(&ref);
-	lease_own(&ref, xid, &own);
 	if (!mq_cells_reserve(&cells, 2 * count, true))
 		out_of_cells();
 	discarded = mq_window_discard(&ref, ids, count, xid, &cells, ids);

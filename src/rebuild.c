@@ -318,8 +318,9 @@ parts_in_chunk(const MqUnfinished *parts, int64 count, int64 at)
 	return n;
 }
 
-static void
-insert_chunk(MqWindow *window, const MqUnfinished *parts, int64 count, MqCellList *cells)
+/* Linked behind the chunk `last` (0: the first one); returns the new one. */
+static uint32
+insert_chunk(MqWindow *window, uint32 last, const MqUnfinished *parts, int64 count, MqCellList *cells)
 {
 	uint32		c = mq_cell_take(cells);
 	MqChunk    *chunk = MqChunkAt(c);
@@ -331,10 +332,13 @@ insert_chunk(MqWindow *window, const MqUnfinished *parts, int64 count, MqCellLis
 	for (int64 i = 0; i < count; i++)
 		for (int64 id = parts[i].lo; id <= parts[i].hi; id++)
 			chunk->bits[(id - chunk->lo) / 64] |= UINT64CONST(1) << ((id - chunk->lo) % 64);
-	chunk->next = window->rewalk;
-	window->rewalk = c;
+	if (last == 0)
+		window->rewalk = c;
+	else
+		MqChunkAt(last)->next = c;
 	window->nodes++;
 	window->pending_ids += mq_chunk_count(chunk);
+	return c;
 }
 
 /* Inserts (or with a null window only counts) the entries for what is unfinished. */
@@ -342,6 +346,7 @@ static int64
 insert_parts(MqWindow *window, const MqUnfinished *parts, int64 count, bool may_pack, MqCellList *cells)
 {
 	int64		entries = 0;
+	uint32		last = 0;
 	int64		n;
 
 	for (int64 at = 0; at < count; at += n)
@@ -349,7 +354,7 @@ insert_parts(MqWindow *window, const MqUnfinished *parts, int64 count, bool may_
 		n = may_pack ? parts_in_chunk(parts, count, at) : 0;
 		entries++;
 		if (n > 1 && window != NULL)
-			insert_chunk(window, &parts[at], n, cells);
+			last = insert_chunk(window, last, &parts[at], n, cells);
 		else if (n <= 1 && window != NULL)
 			insert_unread(window, &parts[at], cells);
 		n = Max(n, 1);

@@ -21,6 +21,7 @@
 typedef enum UndoKind
 {
 	UNDO_RECEIVE,
+	UNDO_BORROW,
 	UNDO_SETTLE
 } UndoKind;
 
@@ -32,7 +33,7 @@ struct MqUndo
 	MqWindowRef ref;
 	int64		lo;
 	int64		hi;
-	uint64		token;			/* UNDO_RECEIVE */
+	uint64		token;			/* UNDO_RECEIVE, UNDO_BORROW */
 };
 
 /* Newest first, in TopTransactionContext; levels never increase along the list. */
@@ -64,6 +65,15 @@ MqUndo *
 mq_undo_receive(const MqWindowRef *ref, uint64 token)
 {
 	MqUndo	   *undo = push(UNDO_RECEIVE, ref);
+
+	undo->token = token;
+	return undo;
+}
+
+MqUndo *
+mq_undo_borrow(const MqWindowRef *ref, uint64 token)
+{
+	MqUndo	   *undo = push(UNDO_BORROW, ref);
 
 	undo->token = token;
 	return undo;
@@ -155,8 +165,11 @@ undo_one(const MqUndo *undo)
 			mq_window_settled(&undo->ref, undo->lo, undo->hi, U64FromFullTransactionId(xid), false, true);
 	}
 	else
-		(void) mq_window_end_lease(&undo->ref, undo->lo, undo->hi, undo->token,
-								   is_innocent() ? MQ_RELEASE : MQ_FAIL, 0, NULL);
+	{
+		MqOutcome	outcome = undo->kind == UNDO_BORROW ? MQ_GIVE_BACK : is_innocent() ? MQ_RELEASE : MQ_FAIL;
+
+		(void) mq_window_end_lease(&undo->ref, undo->lo, undo->hi, undo->token, outcome, 0, NULL);
+	}
 }
 
 static void

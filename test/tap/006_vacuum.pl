@@ -67,7 +67,7 @@ for my $what (sort keys %op)
 {
 	one($node, "SELECT mq.create_queue('slots')");
 	srand(7);
-	for my $round (1 .. scaled(12))
+	for my $round (1 .. 12)
 	{
 		my $s = session($node);
 		for my $i (1 .. 8)
@@ -91,7 +91,7 @@ for my $what (sort keys %op)
 {
 	one($node, "SELECT mq.create_queue('step')");
 	my ($a, $b) = map { session($node) } 1 .. 2;
-	for my $round (1 .. scaled(6))
+	for my $round (1 .. 6)
 	{
 		$a->q('BEGIN');
 		$b->q('BEGIN');
