@@ -1,0 +1,68 @@
+/*
+ * jobs.h: what the worker's files share. A job runs in a transaction of its own (mq_job_run) and never waits for a lock.
+ */
+#ifndef MQ_JOBS_H
+#define MQ_JOBS_H
+
+#include "catalog.h"
+#include "checkpoint.h"
+#include "log.h"
+#include "segment.h"
+
+extern MqDatabase *mq_worker_database;	/* the slot of the database this worker is for */
+
+typedef bool (*MqJob) (void *arg);
+
+/* Runs a job in a transaction; false: it failed (and was logged), a table of ours was locked, or it said so. */
+extern bool mq_job_run(MqJob job, void *arg, const char *what);
+
+/* Everything there is to care for in one turn. */
+typedef struct MqQueueList
+{
+	MqQueue    *queues;
+	int			count;
+	MqGroup    *groups;
+	int			ngroups;
+} MqQueueList;
+
+typedef struct MqQueueWork
+{
+	const MqQueueList *all;
+	MqQueue    *queue;
+	MqSegmentInfo *segments;
+	int			nsegments;
+	MqTail		tail;
+	int64		wanted;
+	uint64		tail_blocks;
+	bool		known;
+} MqQueueWork;
+
+/* ---- worker_segments.c ---- */
+
+/* A queue that came from elsewhere is left alone until a client has used it. */
+extern bool mq_job_is_ours(const MqQueue *queue);
+
+/* Job: fills a MqQueueWork (queue and all are given). */
+extern bool mq_job_look_at_queue(void *work);
+
+/* Segments ahead of the tail, and the one a sender waits for; false: some could not be made now. */
+extern bool mq_job_make_segments(MqQueueWork *work);
+extern void mq_job_cut_large_segment(const MqQueue *queue, const MqTail *tail, uint64 blocks);
+
+/* Drops old segments that all groups have finished, seals the others. */
+extern void mq_job_clear_segments(MqQueueWork *work);
+
+/* ---- worker_groups.c ---- */
+
+extern void mq_job_groups_init(void);
+
+/* Leases that ended, transactions that were decided, checkpoints. False: marks of decided transactions may be left. */
+extern bool mq_job_care_for_group(MqGroup *group, const MqQueueWork *work);
+extern void mq_job_checkpoint(const MqGroup *group, const MqQueueWork *work);
+
+/* Since when a committed checkpoint says that the group has finished the segment; 0: it has not. */
+extern TimestampTz mq_job_finished_since(int32 group_no, int32 level, int64 segment);
+
+extern bool mq_job_xid_is_open(uint64 full);
+
+#endif

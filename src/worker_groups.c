@@ -1,0 +1,215 @@
+/*
+ * worker_groups.c: the worker's jobs on delivery windows: leases that end, transactions that are decided, checkpoints.
+ *
+ * Owns what this worker knows of finished segments: since when a committed checkpoint says so. That is lost with the
+ * process; the first checkpoint of the next one finds it out again.
+ */
+#include "postgres.h"
+
+#include "jobs.h"
+
+#include "access/transam.h"
+#include "access/twophase.h"
+#include "miscadmin.h"
+#include "ring.h"
+#include "settings.h"
+#include "stop_point.h"
+#include "storage/procarray.h"
+#include "utils/hsearch.h"
+#include "utils/timestamp.h"
+
+#define SEGMENTS_AT_REST	3	/* a queue that has no more has nothing to drop */
+#define LARGE_CHECKPOINT_S	600
+
+/* Since when a committed checkpoint says that a group has finished a segment. */
+typedef struct FinishedKey
+{
+	int32		group_no;
+	int32		level;
+	int64		segment;
+} FinishedKey;
+
+typedef struct Finished
+{
+	FinishedKey key;
+	TimestampTz since;
+} Finished;
+
+static HTAB *finished = NULL;
+static HTAB *checkpoint_times = NULL;	/* group_no -> Finished.since, key with segment -1 */
+
+/* ---- windows ---- */
+
+static void
+expire_leases(const MqWindowRef *ref)
+{
+	/* one moment for all: what is put off, because its transaction is open, must not come up again */
+	TimestampTz now = GetCurrentTimestamp();
+
+	while (mq_window_expire(ref, now))
+		CHECK_FOR_INTERRUPTS();
+}
+
+bool
+mq_job_xid_is_open(uint64 full)
+{
+	TransactionId xid = XidFromFullTransactionId(FullTransactionIdFromU64(full));
+
+	if (U64FromFullTransactionId(ReadNextFullTransactionId()) - full > PG_INT32_MAX / 2)
+		return false;
+	return TransactionIdIsInProgress(xid);
+}
+
+/* Settles what transactions without callbacks (prepared, or from before a restart) left behind. */
+static bool
+settle_decided(void *arg)
+{
+	const MqWindowRef *ref = arg;
+	int			room = MaxBackends + max_prepared_xacts + 1;
+	uint64	   *xids = palloc(room * sizeof(uint64));
+	int			count = mq_window_settlers(ref, xids, room);
+
+	for (int i = 0; i < count; i++)
+		if (!mq_job_xid_is_open(xids[i]))
+			mq_window_settled(ref, PG_INT64_MIN, PG_INT64_MAX, xids[i],
+							  TransactionIdDidCommit(XidFromFullTransactionId(FullTransactionIdFromU64(xids[i]))), false);
+	return count < room;
+}
+
+/* ---- checkpoints ---- */
+
+static TimestampTz *
+last_checkpoint(int32 group_no)
+{
+	FinishedKey key = {group_no, 0, -1};
+	bool		found;
+	Finished   *entry = hash_search(checkpoint_times, &key, HASH_ENTER, &found);
+
+	if (!found)
+		entry->since = 0;
+	return &entry->since;
+}
+
+/*
+ * Checkpoints are also written now and then, so that finished segments can go. The first one after a start of
+ * this worker also when nothing has changed: only a checkpoint tells it which segments are finished.
+ */
+static bool
+is_time_for_checkpoint(const MqWindowRef *ref, int32 group_no, const MqQueueWork *work)
+{
+	int64		interval = ref->window->nodes < MQ_SMALL_CHECKPOINT ? Max(Min(mq_drop_delay, 60), 1) : LARGE_CHECKPOINT_S;
+
+	if (*last_checkpoint(group_no) == 0 && work->known && work->nsegments > SEGMENTS_AT_REST)
+		return true;
+	return ref->window->changes != ref->window->checkpointed &&
+		GetCurrentTimestamp() - *last_checkpoint(group_no) >= interval * USECS_PER_SEC;
+}
+
+static bool
+write_checkpoint(void *arg)
+{
+	MqCheckpoint *checkpoint = arg;
+	MqGroup		group = checkpoint->group;
+	bool		written = mq_checkpoint_write(&group, checkpoint);
+
+	if (written)
+		MQ_STOP_POINT("checkpoint_written");
+	return written;
+}
+
+static bool
+intersects(const MqCheckpoint *checkpoint, int64 lo, int64 hi)
+{
+	int			a = 0;
+	int			b = checkpoint->count;
+
+	while (a < b)
+	{
+		int			mid = a + (b - a) / 2;
+
+		if (checkpoint->unfinished[mid].hi < lo)
+			a = mid + 1;
+		else
+			b = mid;
+	}
+	return a < checkpoint->count && checkpoint->unfinished[a].lo <= hi;
+}
+
+static void
+note_finished_segments(const MqCheckpoint *checkpoint, const MqQueueWork *work)
+{
+	int64		size = work->queue->segment_size;
+
+	for (int i = 0; i < work->nsegments; i++)
+	{
+		int64		segment = work->segments[i].segment;
+		FinishedKey key = {checkpoint->group.group_no, work->segments[i].level, segment};
+		bool		found;
+		Finished   *entry;
+
+		if ((segment + 1) * size > checkpoint->next_id ||
+			intersects(checkpoint, segment * size, (segment + 1) * size - 1))
+		{
+			(void) hash_search(finished, &key, HASH_REMOVE, NULL);
+			continue;
+		}
+		entry = hash_search(finished, &key, HASH_ENTER, &found);
+		if (!found)
+			entry->since = GetCurrentTimestamp();
+	}
+}
+
+void
+mq_job_checkpoint(const MqGroup *group, const MqQueueWork *work)
+{
+	MqCheckpoint checkpoint = {*group};
+
+	if (!mq_job_run(write_checkpoint, &checkpoint, "writing a checkpoint"))
+		return;
+	MQ_STOP_POINT("checkpoint_committed");
+	mq_checkpoint_committed(&checkpoint);
+	*last_checkpoint(group->group_no) = GetCurrentTimestamp();
+	if (work->known)
+		note_finished_segments(&checkpoint, work);
+}
+
+/* False: transactions may be decided that have marks in the group still. */
+bool
+mq_job_care_for_group(MqGroup *group, const MqQueueWork *work)
+{
+	MqWindowKey key = mq_window_key(group, 0);
+	MqWindowRef ref = {mq_window_slot(&key, false, NULL), key};
+	int64		needed;
+	bool		settled;
+
+	if (ref.window == NULL || ref.window->root == 0)
+		return true;
+	group->window = ref.window;
+	expire_leases(&ref);
+	settled = mq_job_run(settle_decided, &ref, "settling decided transactions");
+	needed = (int64) pg_atomic_read_u64(&ref.window->oldest_needed);
+	if (mq_checkpoint_is_due(&ref) || is_time_for_checkpoint(&ref, group->group_no, work) ||
+		(needed != 0 && needed <= mq_ring_blocked_by(mq_worker_database)))
+		mq_job_checkpoint(group, work);
+	return settled;
+}
+
+TimestampTz
+mq_job_finished_since(int32 group_no, int32 level, int64 segment)
+{
+	FinishedKey key = {group_no, level, segment};
+	Finished   *entry = hash_search(finished, &key, HASH_FIND, NULL);
+
+	return entry == NULL ? 0 : entry->since;
+}
+
+void
+mq_job_groups_init(void)
+{
+	HASHCTL		ctl;
+
+	ctl.keysize = sizeof(FinishedKey);
+	ctl.entrysize = sizeof(Finished);
+	finished = hash_create("mq finished segments", 64, &ctl, HASH_ELEM | HASH_BLOBS);
+	checkpoint_times = hash_create("mq checkpoint times", 64, &ctl, HASH_ELEM | HASH_BLOBS);
+}
