@@ -63,11 +63,11 @@ compare_positions(const void *a, const void *b)
 }
 
 static void
-lease_lost(const Receipt *receipt)
+lease_lost(int64 id)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_MQ_LEASE_LOST),
-			 errmsg("the lease of message " INT64_FORMAT " is lost", receipt->r.id),
+			 errmsg("the lease of message " INT64_FORMAT " is lost", id),
 			 errdetail("It ended, was given up, or the message is finished; another consumer may have the message."),
 			 errhint("Roll back what was done for the message.")));
 }
@@ -122,7 +122,7 @@ write_ack(const MqGroup *group, const MqWindowRef *ref, const MqClaim *claims, i
 	if (n > 0)
 	{
 		MQ_STOP_POINT("ack_marked");
-		mq_offset_log_wrote(ref->window, mq_offset_log_ack(group, 0, group->epoch, ranges, n));
+		mq_offset_log_wrote(ref->window, &ref->key, mq_offset_log_ack(group, 0, group->epoch, ranges, n));
 		MQ_STOP_POINT("ack_written");
 	}
 	pfree(ranges);
@@ -253,7 +253,7 @@ claim_groups(const ClaimCall *call, bool only_check)
 	}
 	for (int i = 0; call->strict && i < call->count; i++)
 		if (call->receipts[i].refused)
-			lease_lost(&call->receipts[i]);
+			lease_lost(call->receipts[i].r.id);
 }
 
 static void
@@ -440,9 +440,10 @@ mq_ack_popped(const MqGroup *group, const MqWindowRef *ref, uint64 token, const 
 	for (int i = 0; i < count; i++)
 		claims[i] = (MqClaim) {ranges[i].lo, ranges[i].hi, token, false};
 	claim_window(&call, group, claims, count);
+	/* the owner may have discarded one in between */
 	for (int i = 0; i < count; i++)
 		if (claims[i].refused)
-			elog(ERROR, "popped message " INT64_FORMAT " is not ours", claims[i].lo);
+			lease_lost(claims[i].lo);
 	pfree(claims);
 }
 

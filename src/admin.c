@@ -242,13 +242,20 @@ mq_drop_queue(PG_FUNCTION_ARGS)
 {
 	char	   *name = mq_text_arg(fcinfo, 0, "name");
 	MqQueue		queue;
+	int32		queue_no;
 
 	mq_check_not_null(fcinfo, 1, "force");
 	mq_check_writable("mq.drop_queue()");
 	mq_queue_by_name(name, &queue);
 	mq_check_owner(&queue);
+	queue_no = queue.queue_no;
 	lock_out_senders(&queue);
 	mq_queue_by_name(name, &queue);
+	if (queue.queue_no != queue_no)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("queue \"%s\" was dropped", name),
+				 errhint("There is another one of that name now.")));
 	if (!PG_GETARG_BOOL(1) && has_unfinished(name))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

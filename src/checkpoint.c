@@ -132,6 +132,23 @@ compare_unfinished(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
+static void
+sort_and_join(MqCheckpoint *c)
+{
+	MqUnfinished *u = c->unfinished;
+	int			n = 0;
+
+	qsort(u, c->count, sizeof(MqUnfinished), compare_unfinished);
+	for (int i = 1; i < c->count; i++)
+	{
+		if (u[n].hi + 1 == u[i].lo && u[n].failures == u[i].failures && u[n].due == u[i].due)
+			u[n].hi = u[i].hi;
+		else
+			u[++n] = u[i];
+	}
+	c->count = n + 1;
+}
+
 /* Reads the window; the array is made before the lock and made larger until it suffices. */
 static bool
 read_window(const MqWindowRef *ref, MqCheckpoint *c)
@@ -155,10 +172,11 @@ read_window(const MqWindowRef *ref, MqCheckpoint *c)
 	c->count = collect(ref->window, c->unfinished);
 	c->next_id = mq_window_next_id(ref->window);
 	c->changes = ref->window->changes;
+	c->failures_changed = ref->window->failures_changed;
 	ref->window->failures_changed = false;
 	mq_window_unlock(ref);
 	if (c->count > 1)
-		qsort(c->unfinished, c->count, sizeof(MqUnfinished), compare_unfinished);
+		sort_and_join(c);
 	c->low = c->count > 0 ? c->unfinished[0].lo : c->next_id;
 	return true;
 }
@@ -176,6 +194,17 @@ mq_checkpoint_write(const MqGroup *group, MqCheckpoint *c)
 	c->written = mq_offset_log_checkpoint(group, 0, group->epoch, c->low, c->next_id, c->replay_from,
 										  c->unfinished, c->count);
 	return true;
+}
+
+void
+mq_checkpoint_failed(const MqCheckpoint *c)
+{
+	MqWindowRef ref = {c->group.window, mq_window_key(&c->group, 0)};
+
+	if (!c->failures_changed || !mq_window_lock(&ref, LW_EXCLUSIVE))
+		return;
+	ref.window->failures_changed = true;
+	mq_window_unlock(&ref);
 }
 
 void

@@ -18,6 +18,7 @@ typedef struct MqCheckpoint
 	int64		replay_from;
 	MqWritten	written;
 	uint64		changes;
+	bool		failures_changed;
 	MqUnfinished *unfinished;	/* palloc'd */
 	int			count;
 } MqCheckpoint;
@@ -28,8 +29,9 @@ extern bool mq_checkpoint_is_due(const MqWindowRef *ref);
 /* Writes a checkpoint in the current transaction; false: the window is gone. Errors as heap_insert. */
 extern bool mq_checkpoint_write(const MqGroup *group, MqCheckpoint *checkpoint);
 
-/* To be called after that transaction has committed. */
+/* To be called after that transaction has committed, or failed. */
 extern void mq_checkpoint_committed(const MqCheckpoint *checkpoint);
+extern void mq_checkpoint_failed(const MqCheckpoint *checkpoint);
 
 /* No row with a smaller n can still be undecided. */
 extern int64 mq_oldest_undecided_n(MqDatabase *db);

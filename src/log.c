@@ -58,6 +58,12 @@ mq_full_xid(TransactionId xid)
 	return U64FromFullTransactionId(FullTransactionIdFromEpochAndXid(epoch, xid));
 }
 
+bool
+mq_xid_is_ancient(uint64 full_xid)
+{
+	return U64FromFullTransactionId(ReadNextFullTransactionId()) - full_xid > (uint64) PG_INT32_MAX - 1000000;
+}
+
 /* ---- pages ---- */
 
 static OffsetNumber

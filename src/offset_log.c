@@ -128,13 +128,17 @@ mq_offset_log_ack(const MqGroup *group, int level, int32 epoch, const MqRange *r
 }
 
 void
-mq_offset_log_wrote(MqWindow *window, MqWritten written)
+mq_offset_log_wrote(MqWindow *window, const MqWindowKey *key, MqWritten written)
 {
-	uint64		none = 0;
+	uint64		oldest = pg_atomic_read_u64(&window->oldest_needed);
 
+	/* the queue may have been dropped; a slot that is reused in just this moment is the worse for one checkpoint */
+	if (memcmp(&window->key, key, sizeof(*key)) != 0)
+		return;
 	(void) pg_atomic_fetch_add_u64(&window->log_bytes, written.bytes);
-	if (pg_atomic_read_u64(&window->oldest_needed) == 0)
-		(void) pg_atomic_compare_exchange_u64(&window->oldest_needed, &none, written.n);
+	while ((oldest == 0 || (uint64) written.n < oldest) &&
+		   !pg_atomic_compare_exchange_u64(&window->oldest_needed, &oldest, written.n))
+		;
 }
 
 MqWritten

@@ -48,7 +48,7 @@ extern MqWritten mq_offset_log_checkpoint(const MqGroup *group, int level, int32
 										  int64 replay_from, const MqUnfinished *ranges, int count);
 
 /* Books an ack of the window, for checkpoints and truncation to know. */
-extern void mq_offset_log_wrote(MqWindow *window, MqWritten written);
+extern void mq_offset_log_wrote(MqWindow *window, const MqWindowKey *key, MqWritten written);
 
 /* Notes a hand-out, on disk when this returns. ranges as for an ack. */
 extern void mq_offset_log_hand_out(const MqGroup *group, int level, int32 epoch, const MqRange *ranges, int count);

@@ -670,12 +670,10 @@ mq_forget_database(Oid database, Oid extension)
 {
 	for (int i = 0; i < mq_max_groups; i++)
 	{
-		MqWindowRef ref = {&mq_windows[i], mq_windows[i].key};
+		MqWindowKey key = mq_windows[i].key;
 
-		if (ref.key.level < 0 || !is_of(&ref.key.db, database, extension))
-			continue;
-		mq_window_clear(&ref);
-		mq_window_forget(&ref.key);
+		if (key.level >= 0 && is_of(&key.db, database, extension))
+			mq_window_forget(&key);
 	}
 	for (int i = 0; i < mq_max_queues; i++)
 	{

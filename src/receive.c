@@ -22,6 +22,7 @@
 #include "storage/bufmgr.h"
 #include "transaction.h"
 #include "utils/builtins.h"
+#include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
@@ -60,6 +61,7 @@ typedef struct ReceiveCall
 	int			npopped;
 	int			room_popped;
 	ReturnSetInfo *result;
+	MemoryContext row_context;	/* what a row takes until it is in the result */
 	Datum		queue_name;
 	Datum		group_name;
 } ReceiveCall;
@@ -126,6 +128,7 @@ emit(ReceiveCall *call, const MqRun *run, HeapTuple tuple, int64 id)
 	bool		n[MQ_COLUMNS];
 	Datum		out[M_COLUMNS] = {0};
 	bool		isnull[M_COLUMNS];
+	MemoryContext old = MemoryContextSwitchTo(call->row_context);
 
 	heap_deform_tuple(tuple, mq_row_descriptor(), v, n);
 	memset(isnull, true, sizeof(isnull));
@@ -147,6 +150,8 @@ emit(ReceiveCall *call, const MqRun *run, HeapTuple tuple, int64 id)
 	SET(M_GROUP, call->group_name);
 #undef SET
 	tuplestore_putvalues(call->result->setResult, call->result->setDesc, out, isnull);
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(call->row_context);
 }
 
 static void
@@ -347,6 +352,7 @@ receive(FunctionCallInfo fcinfo, ReceiveCall *call, const char *what, char *queu
 
 	InitMaterializedSRF(fcinfo, 0);
 	call->result = (ReturnSetInfo *) fcinfo->resultinfo;
+	call->row_context = AllocSetContextCreate(CurrentMemoryContext, "mq message", ALLOCSET_SMALL_SIZES);
 	call->queue_name = CStringGetTextDatum(queue);
 	call->group_name = CStringGetTextDatum(group);
 	call->ref.window = call->group.window;

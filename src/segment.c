@@ -351,12 +351,14 @@ must_create_here(const MqQueue *queue)
 }
 
 static void
-ask_worker(const MqQueue *queue, int64 segment)
+ask_worker(const MqQueue *queue, int level, int64 segment)
 {
+	MqChainKey	key = mq_chain_key(queue, level);
 	MqChain    *chain = queue->chain;
 
 	LWLockAcquire(MqAppendLock(chain), LW_EXCLUSIVE);
-	chain->wanted_segment = Max(chain->wanted_segment, segment);
+	if (memcmp(&chain->key, &key, sizeof(key)) == 0)
+		chain->wanted_segment = Max(chain->wanted_segment, segment);
 	LWLockRelease(MqAppendLock(chain));
 	mq_worker_wake(queue->db);
 }
@@ -387,7 +389,7 @@ wait_for_segment(const MqQueue *queue, int level, int64 segment)
 		check_not_dropped(queue);
 		if (GetCurrentTimestamp() >= deadline)
 			break;
-		ask_worker(queue, segment);
+		ask_worker(queue, level, segment);
 		(void) ConditionVariableTimedSleep(&queue->chain->segment_made, 200, PG_WAIT_EXTENSION);
 	}
 	ConditionVariableCancelSleep();
@@ -523,7 +525,9 @@ mq_segment_create(const MqQueue *queue, int level, int64 segment)
 	mq_sql("ALTER TABLE mq.%s ATTACH PARTITION mq.%s FOR VALUES FROM (" INT64_FORMAT ") TO (" INT64_FORMAT ")",
 		   parent, name, segment * queue->segment_size, (segment + 1) * queue->segment_size);
 	mq_sql("INSERT INTO mq.segment (queue_no, level, segment, file) VALUES (%d, %d, " INT64_FORMAT ", "
-		   "pg_catalog.pg_relation_filenode('mq.%s'))", queue->queue_no, level, segment, name);
+		   "pg_catalog.pg_relation_filenode('mq.%s')) "
+		   "ON CONFLICT (queue_no, level, segment) DO UPDATE SET file = excluded.file, sealed = false",
+		   queue->queue_no, level, segment, name);
 	mq_sql_end(&context);
 	MQ_STOP_POINT("segment_attached");
 }

@@ -345,7 +345,7 @@ mq_chain_forget(const MqChainKey *key)
 }
 
 void
-mq_window_forget(const MqWindowKey *key)
+mq_window_slot_free(const MqWindowKey *key, void (*clear) (MqWindow *window))
 {
 	WindowEntry *entry;
 
@@ -356,7 +356,7 @@ mq_window_forget(const MqWindowKey *key)
 		MqWindow   *window = &mq_windows[entry->slot];
 
 		LWLockAcquire(MqWindowLock(window), LW_EXCLUSIVE);
-		Assert(window->root == 0 && window->pending == 0 && window->rewalk == 0);
+		clear(window);
 		window->key.level = -1;
 		LWLockRelease(MqWindowLock(window));
 		hash_search(window_hash, key, HASH_REMOVE, NULL);
@@ -410,7 +410,7 @@ take_slice(MqCellList *list, int count, uint32 keep)
 bool
 mq_cells_reserve(MqCellList *list, int count, bool may_use_reserve)
 {
-	uint32		keep = may_use_reserve ? 0 : mq_shared->total_cells / 8;
+	uint32		keep = may_use_reserve ? 0 : mq_shared->total_cells / MQ_RESERVE_PART;
 
 	list->head = 0;
 	list->count = 0;

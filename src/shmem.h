@@ -240,10 +240,16 @@ extern MqDatabase *mq_database_slot(Oid extension);
 extern MqChain *mq_chain_slot(const MqChainKey *key, bool create, bool *created);
 extern MqWindow *mq_window_slot(const MqWindowKey *key, bool create, bool *created);
 
-/* Forget a slot. The window's cells must have been freed. Caller holds no lock. */
+/*
+ * Forget a slot. Caller holds no lock. clear frees what is in the window; it is called in the same hold of the registry
+ * lock and the window lock in which the key goes, so that nobody finds the one without the other.
+ */
 extern void mq_chain_forget(const MqChainKey *key);
-extern void mq_window_forget(const MqWindowKey *key);
+extern void mq_window_slot_free(const MqWindowKey *key, void (*clear) (MqWindow *window));
 extern void mq_database_forget(MqDatabase *db);
+
+/* One part in so many of the arena is kept for what frees memory. */
+#define MQ_RESERVE_PART 8
 
 /*
  * Cells. Two ways of asking: hand-outs and look-ahead leave a reserve, so that what frees memory (ack, nack) goes on.

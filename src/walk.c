@@ -62,8 +62,7 @@ is_decided(uint64 full_xid, Snapshot judge)
 {
 	TransactionId xid = XidFromFullTransactionId(FullTransactionIdFromU64(full_xid));
 
-	/* so old that its 32-bit form means somebody else by now */
-	if (U64FromFullTransactionId(ReadNextFullTransactionId()) - full_xid > PG_INT32_MAX / 2)
+	if (mq_xid_is_ancient(full_xid))
 		return true;
 	return !TransactionIdIsCurrentTransactionId(xid) && !XidInMVCCSnapshot(xid, judge);
 }
@@ -127,7 +126,7 @@ mq_walk_settle(const MqWindowRef *ref)
 		if (!is_decided(xids[i], judge))
 			continue;
 		xids[decided] = xids[i];
-		aborted[decided++] = !TransactionIdDidCommit(XidFromFullTransactionId(FullTransactionIdFromU64(xids[i])));
+		aborted[decided++] = !mq_xid_is_ancient(xids[i]) && !TransactionIdDidCommit(XidFromFullTransactionId(FullTransactionIdFromU64(xids[i])));
 	}
 	UnregisterSnapshot(judge);
 	if (mq_window_lock(ref, LW_EXCLUSIVE))

@@ -35,7 +35,11 @@ mq_window_unlock(const MqWindowRef *ref)
 bool
 mq_window_may_grow(const MqWindow *window)
 {
-	return window->nodes < mq_shared->total_cells / 2;
+	/* half of what is there for the first, half of the rest for the next, ...: read without a lock, a guess is enough */
+	uint32		free = mq_shared->free_cells;
+	uint32		reserve = mq_shared->total_cells / MQ_RESERVE_PART;
+
+	return free > reserve && window->nodes < free - reserve;
 }
 
 int64
@@ -648,13 +652,10 @@ mq_chunks_free(uint32 chunk)
 	}
 }
 
-void
-mq_window_clear(const MqWindowRef *ref)
+/* Frees everything in it. Called under the registry lock and the window lock, as the slot is given up. */
+static void
+clear_window(MqWindow *window)
 {
-	MqWindow   *window = ref->window;
-
-	if (!mq_window_lock(ref, LW_EXCLUSIVE))
-		return;
 	mq_tree_clear(window);
 	mq_chunks_free(window->rewalk);
 	window->rewalk = 0;
@@ -665,5 +666,11 @@ mq_window_clear(const MqWindowRef *ref)
 	}
 	window->pending_ids = 0;
 	window->nodes = 0;
-	mq_window_unlock(ref);
+	window->walk_seq++;
+}
+
+void
+mq_window_forget(const MqWindowKey *key)
+{
+	mq_window_slot_free(key, clear_window);
 }

@@ -128,8 +128,8 @@ extern int64 mq_window_next_id(const MqWindow *window);
 /* Whether this window may still take memory for look-ahead; the others must find some too. */
 extern bool mq_window_may_grow(const MqWindow *window);
 
-/* Frees everything in it. Caller holds no lock. */
-extern void mq_window_clear(const MqWindowRef *ref);
+/* Frees the window and all in it. Caller holds no lock. */
+extern void mq_window_forget(const MqWindowKey *key);
 
 /* Chunks (pending messages). Caller holds the window lock. */
 extern void mq_chunks_free(uint32 chunk);

@@ -188,13 +188,11 @@ clear_slots(void *arg)
 	forget_dead_extensions();
 	for (int i = 0; i < mq_max_groups; i++)
 	{
-		MqWindowRef ref = {&mq_windows[i], mq_windows[i].key};
+		MqWindowKey key = mq_windows[i].key;
 
-		if (ref.key.level < 0 || memcmp(&ref.key.db, &mq_worker_database->key, sizeof(MqDatabaseKey)) != 0 ||
-			mq_catalog_may_exist(ext->group_rel, ref.key.group_no))
-			continue;
-		mq_window_clear(&ref);
-		mq_window_forget(&ref.key);
+		if (key.level >= 0 && memcmp(&key.db, &mq_worker_database->key, sizeof(MqDatabaseKey)) == 0 &&
+			!mq_catalog_may_exist(ext->group_rel, key.group_no))
+			mq_window_forget(&key);
 	}
 	for (int i = 0; i < mq_max_queues; i++)
 	{
@@ -304,12 +302,13 @@ turn(void)
 	int			nprepared;
 	bool		settled = true;
 
+	/* asked first: what is decided by now is settled in every window below */
+	nprepared = decided_prepared(prepared, SETTLERS_AT_ONCE);
 	if (!mq_job_run(list_all, &all, "looking for queues"))
 		return;
 	if (!marked)
 		mark_offset_log(false);
 	marked = true;
-	nprepared = decided_prepared(prepared, SETTLERS_AT_ONCE);
 	for (int i = 0; i < all.count; i++)
 		settled &= care_for_queue(&all, &all.queues[i]);
 	for (int i = 0; i < nprepared && settled; i++)

@@ -17,6 +17,7 @@
 #include "storage/procarray.h"
 #include "utils/hsearch.h"
 #include "utils/timestamp.h"
+#include "walk.h"
 
 #define SEGMENTS_AT_REST	3	/* a queue that has no more has nothing to drop */
 #define LARGE_CHECKPOINT_S	600
@@ -55,7 +56,7 @@ mq_job_xid_is_open(uint64 full)
 {
 	TransactionId xid = XidFromFullTransactionId(FullTransactionIdFromU64(full));
 
-	if (U64FromFullTransactionId(ReadNextFullTransactionId()) - full > PG_INT32_MAX / 2)
+	if (mq_xid_is_ancient(full))
 		return false;
 	return TransactionIdIsInProgress(xid);
 }
@@ -73,6 +74,8 @@ settle_decided(void *arg)
 		if (!mq_job_xid_is_open(xids[i]))
 			mq_window_settled(ref, PG_INT64_MIN, PG_INT64_MAX, xids[i],
 							  TransactionIdDidCommit(XidFromFullTransactionId(FullTransactionIdFromU64(xids[i]))), false);
+	/* senders too: a receive looks at them as well, but there may be none for long */
+	(void) mq_walk_settle(ref);
 	return count < room;
 }
 
@@ -165,7 +168,10 @@ mq_job_checkpoint(const MqGroup *group, const MqQueueWork *work)
 	MqCheckpoint checkpoint = {*group};
 
 	if (!mq_job_run(write_checkpoint, &checkpoint, "writing a checkpoint"))
+	{
+		mq_checkpoint_failed(&checkpoint);
 		return;
+	}
 	MQ_STOP_POINT("checkpoint_committed");
 	mq_checkpoint_committed(&checkpoint);
 	*last_checkpoint(group->group_no) = GetCurrentTimestamp();

@@ -203,9 +203,12 @@ mq_job_make_segments(MqQueueWork *work)
 	return all;
 }
 
+/* By all groups, long enough ago. A queue without groups drops nothing. */
 static bool
 is_finished(const MqQueueWork *work, int level, int64 segment, TimestampTz now)
 {
+	int			groups = 0;
+
 	for (int i = 0; i < work->all->ngroups; i++)
 	{
 		TimestampTz since;
@@ -215,8 +218,9 @@ is_finished(const MqQueueWork *work, int level, int64 segment, TimestampTz now)
 		since = mq_job_finished_since(work->all->groups[i].group_no, level, segment);
 		if (since == 0 || now - since < (int64) mq_drop_delay * USECS_PER_SEC)
 			return false;
+		groups++;
 	}
-	return true;
+	return groups > 0;
 }
 
 /* Old segments: dropped if finished by all, else sealed. */
