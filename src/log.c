@@ -30,6 +30,7 @@
 
 #define PAGES_PER_HOLD		64
 #define TUPLES_PER_CALL		1000
+#define SPINS_BEFORE_SLEEP	20
 
 int64
 mq_row_id(HeapTupleHeader header)
@@ -253,13 +254,21 @@ reservation_extend(const MqQueue *queue, int level)
 /*
  * Points the next insertion at the tail. Caller holds the append lock. Our segments are made so that VACUUM keeps empty
  * pages at the end, but VACUUM (TRUNCATE) does not ask: what readers remember of the file is then void, for the rows to
- * come go to places they have left behind.
+ * come go to places they have left behind. The size of the file is asked for only when it may have shrunk since this
+ * process appended last: cutting it off makes every process forget its target block, before the lock is released.
  */
 static void
 aim_at_tail(MqChain *chain, int64 segment, Relation rel)
 {
-	BlockNumber blocks = RelationGetNumberOfBlocks(rel);
+	BlockNumber blocks;
 
+	if (RelationGetTargetBlock(rel) != InvalidBlockNumber &&
+		chain->tail_segment == segment && chain->tail_file == MqRelFileNumber(rel))
+	{
+		RelationSetTargetBlock(rel, chain->tail_block);
+		return;
+	}
+	blocks = RelationGetNumberOfBlocks(rel);
 	if (chain->tail_segment == segment && chain->tail_block != InvalidBlockNumber && chain->tail_block >= blocks)
 	{
 		chain->truncations++;
@@ -281,6 +290,22 @@ insert_tuples(Relation rel, HeapTuple *tuples, TupleTableSlot **slots, int count
 }
 
 /*
+ * A hold is a few microseconds for a single message, less than it takes to go to sleep and be woken: try a while.
+ */
+static void
+acquire_append_lock(const MqChain *chain)
+{
+	for (int i = 0; i < SPINS_BEFORE_SLEEP; i++)
+	{
+		if (LWLockConditionalAcquire(MqAppendLock(chain), LW_EXCLUSIVE))
+			return;
+		for (int j = 0; j < 10; j++)
+			SPIN_DELAY();
+	}
+	LWLockAcquire(MqAppendLock(chain), LW_EXCLUSIVE);
+}
+
+/*
  * Appends as many of the tuples as belong into this segment and into one hold of the lock; 0: the caller must look
  * for the segment again, or reserve ids first (*reserve).
  */
@@ -291,10 +316,11 @@ append_some(const MqQueue *queue, int level, int64 segment, Relation rel, HeapTu
 	MqChainKey	key = mq_chain_key(queue, level);
 	MqChain    *chain = queue->chain;
 	CommandId	cid = GetCurrentCommandId(true);
+	TimestampTz now = GetCurrentTimestamp();
 	ItemPointer last;
 	int64		room;
 
-	LWLockAcquire(MqAppendLock(chain), LW_EXCLUSIVE);
+	acquire_append_lock(chain);
 	if (!chain_is(chain, &key) || !chain->ready)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
@@ -310,7 +336,7 @@ append_some(const MqQueue *queue, int level, int64 segment, Relation rel, HeapTu
 	count = Min(count, room);
 
 	/* ids are used up before the insertion: one that fails leaves a gap, never a second use */
-	chain->last_time = Max(chain->last_time, GetCurrentTimestamp());
+	chain->last_time = Max(chain->last_time, now);
 	for (int i = 0; i < count; i++)
 	{
 		ids[i] = chain->next_id + i;
