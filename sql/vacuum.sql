@@ -125,3 +125,25 @@ SELECT mq.send('e', '"alone"') > 0 AS sent;
 SELECT payload FROM mq.pop('e', 10);
 SELECT mq.drop_queue('e');
 SELECT mq.drop_queue('v');
+
+-- the whole order out of step on one page: its first rows rolled back and vacuumed, the page full, their places taken by the greatest ids
+SELECT mq.create_queue('p');
+SELECT count(mq.send('p', '0')) FROM generate_series(1, 500);
+SELECT segment_table AS segment FROM mq.segments WHERE queue = 'p' AND segment = 0 \gset
+SELECT count(*) AS fit FROM :segment WHERE (ctid::text::point)[0] = 0 \gset
+SELECT mq.drop_queue('p', force => true);
+SELECT mq.create_queue('p');
+SELECT segment_table AS segment FROM mq.segments WHERE queue = 'p' AND segment = 0 \gset
+BEGIN;
+SELECT count(mq.send('p', '0')) FROM generate_series(1, 20);
+ROLLBACK;
+SELECT count(mq.send('p', '0')) = :fit - 20 AS page_filled FROM generate_series(1, :fit - 20);
+VACUUM :segment;
+SELECT count(mq.send('p', '0')) FROM generate_series(1, 20);
+SELECT count(mq.send('p', '0')) FROM generate_series(1, 300);
+SELECT max(id) FILTER (WHERE (ctid::text::point)[1] <= 20) > max(id) FILTER (WHERE (ctid::text::point)[1] > 20) AS out_of_step
+FROM :segment WHERE (ctid::text::point)[0] = 0;
+SELECT count(*) = :fit + 300 AS all_of_them, count(DISTINCT id) = :fit + 300 AS once, array_agg(id) = array_agg(id ORDER BY id) AS in_order FROM mq.receive('p', 1000);
+SELECT count(*) AS ready_again FROM mq.receive('p', 1000);
+SELECT ready, leased = :fit + 300 AS leased, pending, unread FROM mq.groups WHERE queue = 'p';
+SELECT mq.drop_queue('p', force => true);
