@@ -143,7 +143,12 @@ SELECT count(mq.send('p', '0')) FROM generate_series(1, 20);
 SELECT count(mq.send('p', '0')) FROM generate_series(1, 300);
 SELECT max(id) FILTER (WHERE (ctid::text::point)[1] <= 20) > max(id) FILTER (WHERE (ctid::text::point)[1] > 20) AS out_of_step
 FROM :segment WHERE (ctid::text::point)[0] = 0;
-SELECT count(*) = :fit + 300 AS all_of_them, count(DISTINCT id) = :fit + 300 AS once, array_agg(id) = array_agg(id ORDER BY id) AS in_order FROM mq.receive('p', 1000);
+-- look-ahead stops behind that page, and goes on
+CREATE TEMP TABLE got AS SELECT id FROM mq.receive('p', 10);
+INSERT INTO got SELECT id FROM mq.receive('p', 10);
+SELECT count(*) FROM (SELECT mq.send('p', '0') FROM generate_series(1, 10)) AS more;
+INSERT INTO got SELECT id FROM mq.receive('p', 1000);
+SELECT count(*) = :fit + 310 AS all_of_them, count(DISTINCT id) = :fit + 310 AS once FROM got;
 SELECT count(*) AS ready_again FROM mq.receive('p', 1000);
-SELECT ready, leased = :fit + 300 AS leased, pending, unread FROM mq.groups WHERE queue = 'p';
+SELECT ready, leased = :fit + 310 AS leased, pending, unread FROM mq.groups WHERE queue = 'p';
 SELECT mq.drop_queue('p', force => true);

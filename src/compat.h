@@ -34,11 +34,16 @@ typedef Oid RelFileNumber;
 #define MqDatabaseOwnerCheck(oid, role) object_ownercheck(DatabaseRelationId, oid, role)
 #endif
 
-/* 17: a process is named by its ProcNumber, and the local xid moved. */
+/*
+ * 17: a process is named by its ProcNumber, and the local xid moved. Before, local xids were counted per backend id,
+ * which is not the process number: 14 bits of it tell apart two that used the same process slot.
+ */
 #if PG_VERSION_NUM < 170000
 #define MqMyProcNumber() (MyProc->pgprocno)
 #define MqProcLxid(proc) ((proc)->lxid)
+#define MqProcBackendBits(proc) ((uint64) (proc)->backendId & 0x3FFF)
 #else
+#define MqProcBackendBits(proc) (UINT64CONST(0))
 #define MqMyProcNumber() (MyProcNumber)
 #define MqProcLxid(proc) ((proc)->vxid.lxid)
 #endif

@@ -40,6 +40,7 @@ typedef struct WindowEntry
 } WindowEntry;
 
 #define TOKEN_BITS		52
+#define PROCESS_MASK	0x3FFFF		/* 18 bits: as many processes as there can be */
 #define CELLS_PER_SLICE	16
 
 static uint32
@@ -473,7 +474,7 @@ mq_new_token(void)
 uint64
 mq_session_transaction(void)
 {
-	return ((uint64) MqMyProcNumber() << 32) | MqProcLxid(MyProc);
+	return (MqProcBackendBits(MyProc) << 50) | ((uint64) MqMyProcNumber() << 32) | MqProcLxid(MyProc);
 }
 
 /*
@@ -483,9 +484,9 @@ mq_session_transaction(void)
 bool
 mq_session_transaction_open(uint64 owner)
 {
-	if (owner == 0)
-		return false;
-	return MqProcLxid(&ProcGlobal->allProcs[owner >> 32]) == (LocalTransactionId) owner;
+	PGPROC	   *proc = &ProcGlobal->allProcs[(owner >> 32) & PROCESS_MASK];
+
+	return owner != 0 && MqProcLxid(proc) == (LocalTransactionId) owner && MqProcBackendBits(proc) == owner >> 50;
 }
 
 void
