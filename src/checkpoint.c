@@ -123,22 +123,13 @@ collect(const MqWindow *window, MqUnfinished *out)
 	return n;
 }
 
-static int
-compare_unfinished(const void *a, const void *b)
-{
-	int64		x = ((const MqUnfinished *) a)->lo;
-	int64		y = ((const MqUnfinished *) b)->lo;
-
-	return (x > y) - (x < y);
-}
-
 static void
 sort_and_join(MqCheckpoint *c)
 {
 	MqUnfinished *u = c->unfinished;
 	int			n = 0;
 
-	qsort(u, c->count, sizeof(MqUnfinished), compare_unfinished);
+	qsort(u, c->count, sizeof(MqUnfinished), mq_unfinished_compare);
 	for (int i = 1; i < c->count; i++)
 	{
 		if (u[n].hi + 1 == u[i].lo && u[n].failures == u[i].failures && u[n].due == u[i].due)

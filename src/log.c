@@ -32,8 +32,9 @@
 #define TUPLES_PER_CALL		1000
 #define SPINS_BEFORE_SLEEP	20
 
-int64
-mq_row_id(HeapTupleHeader header)
+/* The id of a message row, read in place: see stamp. */
+static int64
+row_id(HeapTupleHeader header)
 {
 	return *(int64 *) ((char *) header + header->t_hoff);
 }
@@ -103,7 +104,7 @@ page_max_id(Relation rel, BlockNumber block)
 		HeapTupleData tuple;
 
 		if (get_tuple(rel, page, block, off, &tuple))
-			max = Max(max, mq_row_id(tuple.t_data));
+			max = Max(max, row_id(tuple.t_data));
 	}
 	UnlockReleaseBuffer(buffer);
 	return max;
@@ -496,7 +497,7 @@ mq_log_read_page(Relation rel, BlockNumber block, int64 lo, int64 hi, Snapshot j
 
 		if (!get_tuple(rel, page, block, off, &tuple))
 			continue;
-		id = mq_row_id(tuple.t_data);
+		id = row_id(tuple.t_data);
 		*page_max = Max(*page_max, id);
 		if (id < lo || id > hi)
 			continue;
@@ -560,7 +561,7 @@ mq_log_fetch_page(Relation rel, BlockNumber block, int64 lo, int64 hi, Snapshot 
 
 		if (!get_tuple(rel, page, block, off, tuple))
 			continue;
-		id = mq_row_id(tuple->t_data);
+		id = row_id(tuple->t_data);
 		*page_max = Max(*page_max, id);
 		if (id < lo || id > hi)
 			continue;

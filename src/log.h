@@ -88,7 +88,4 @@ extern uint64 mq_full_xid(TransactionId xid);
 /* So old that its 32-bit form means another transaction by now: decided, but its fate is on its rows only. */
 extern bool mq_xid_is_ancient(uint64 full_xid);
 
-/* The id of a message row, read in place. */
-extern int64 mq_row_id(HeapTupleHeader header);
-
 #endif

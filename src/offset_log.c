@@ -34,6 +34,15 @@ enum
 	O_N = 1, O_GROUP, O_LEVEL, O_EPOCH, O_LO, O_HI, O_RANGES, O_REPLAY, O_COLUMNS = O_REPLAY
 };
 
+int
+mq_unfinished_compare(const void *a, const void *b)
+{
+	int64		x = ((const MqUnfinished *) a)->lo;
+	int64		y = ((const MqUnfinished *) b)->lo;
+
+	return (x > y) - (x < y);
+}
+
 Oid
 mq_offset_log_table(int table)
 {

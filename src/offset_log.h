@@ -35,6 +35,9 @@ typedef struct MqUnfinished
 	int64		due;			/* microseconds, as in TimestampTz */
 } MqUnfinished;
 
+/* For qsort: by lo. */
+extern int	mq_unfinished_compare(const void *a, const void *b);
+
 typedef struct MqWritten
 {
 	int64		n;

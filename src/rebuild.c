@@ -195,15 +195,6 @@ compare_acks(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-static int
-compare_unfinished(const void *a, const void *b)
-{
-	int64		x = ((const MqUnfinished *) a)->lo;
-	int64		y = ((const MqUnfinished *) b)->lo;
-
-	return (x > y) - (x < y);
-}
-
 /* The committed acks that count, ascending; and behind them, from *ncommitted on, the undecided ones. */
 static int64
 sort_acks(GroupLog *log)
@@ -257,7 +248,7 @@ subtract_acks(GroupLog *log, int64 ncommitted, int64 *count)
 	*count = 0;
 	/* the rows of a checkpoint need not have come in the order they were written */
 	if (log->nunfinished > 1)
-		qsort(log->unfinished, log->nunfinished, sizeof(MqUnfinished), compare_unfinished);
+		qsort(log->unfinished, log->nunfinished, sizeof(MqUnfinished), mq_unfinished_compare);
 	for (int64 i = 0; i <= log->nunfinished; i++)
 	{
 		const MqUnfinished *range = i < log->nunfinished ? &log->unfinished[i] : &rest;
@@ -499,8 +490,6 @@ replay_groups(MqDatabase *db, MqGroup *groups, int count, bool first)
 		remember_prepared(db, &replay);
 	for (int i = 0; i < count; i++)
 		install(&groups[i], &replay.groups[i], first && replay.max_n > 0 && !replay.stopped);
-	if (first)
-		db->after_crash = replay.max_n > 0 && !replay.stopped;
 }
 
 static bool

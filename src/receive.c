@@ -3,7 +3,7 @@
  *
  * Take from the window, then look at the rows with the calling statement's snapshot: only what that sees is handed
  * out, the rest goes back as if untouched. Between the two a message is leased by this transaction, so an error on the
- * way gives it back. No page is pinned and no segment open while the window is locked.
+ * way gives it back. A page may be pinned, but is not locked, while the window is.
  */
 #include "receive.h"
 
@@ -70,8 +70,8 @@ typedef struct ReceiveCall
 static MqFetched page_rows[MQ_PAGE_ROWS];
 
 /* 24 bits group, 4 bits level, 48 bits id, 52 bits token. */
-void
-mq_receipt_encode(const MqReceipt *r, unsigned char *bytes)
+static void
+receipt_encode(const MqReceipt *r, unsigned char *bytes)
 {
 	uint64		high = ((uint64) r->group_no << 40) | ((uint64) r->level << 36) | ((uint64) r->id >> 12);
 	uint64		low = ((uint64) r->id << 52) | r->token;
@@ -106,7 +106,7 @@ receipt_datum(const ReceiveCall *call, int64 id)
 	MqReceipt	receipt = {call->group.group_no, 0, id, call->token};
 	pg_uuid_t  *uuid = palloc(sizeof(pg_uuid_t));
 
-	mq_receipt_encode(&receipt, uuid->data);
+	receipt_encode(&receipt, uuid->data);
 	return UUIDPGetDatum(uuid);
 }
 

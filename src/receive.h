@@ -15,7 +15,6 @@ typedef struct MqReceipt
 	uint64		token;
 } MqReceipt;
 
-extern void mq_receipt_encode(const MqReceipt *receipt, unsigned char *bytes);
 extern void mq_receipt_decode(const unsigned char *bytes, MqReceipt *receipt);
 
 #endif

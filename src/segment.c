@@ -3,8 +3,8 @@
  *
  * Owns mq.segment (one row per partition: the file it was made with, whether it is sealed) and the cache of open
  * segments in this process. Locks: senders lock a leaf ROW EXCLUSIVE to the end of their transaction, readers ACCESS
- * SHARE while they read; nobody locks the parent but whoever makes or drops a segment. Everything on disk is made
- * by ordinary DDL, so a crash leaves it whole or not at all.
+ * SHARE while they read; nobody locks the parent but whoever makes or drops a segment, and for a moment, conditionally,
+ * a reader that finds one missing. Everything on disk is made by ordinary DDL, so a crash leaves it whole or not at all.
  */
 #include "segment.h"
 

@@ -187,7 +187,6 @@ static void
 database_init(MqDatabase *db, const MqDatabaseKey *key)
 {
 	db->rebuilt = false;
-	db->after_crash = false;
 	db->known_groups = 0;
 	db->counter = 0;
 	db->ring_count = 0;

@@ -40,7 +40,6 @@ typedef struct MqDatabase
 	MqDatabaseKey key;			/* registry lock; InvalidOid: free slot */
 	slock_t		mutex;
 	bool		rebuilt;		/* mutex; windows of all native groups are in memory */
-	bool		after_crash;	/* mutex; the last stop was not an orderly one */
 	int64		known_groups;	/* mutex; groups with greater numbers were made since the rebuild: no rows before it */
 	int64		counter;		/* mutex; last n given to a row of the offset log */
 	int			ring_count;		/* mutex; number of offset log tables */
@@ -207,7 +206,7 @@ typedef struct MqShared
 	uint32		never_used;		/* cells from here on were never used */
 	uint32		total_cells;
 	uint32		nprocs;
-	int			launcher_procno;	/* registry lock; -1: none */
+	int			launcher_procno;	/* one word, no lock: a stale one wakes the wrong latch, no more; -1: none */
 } MqShared;
 
 extern MqShared *mq_shared;
