@@ -138,16 +138,17 @@ for my $how (qw(none kill9))
 		my $q = 'log' . ++$n;
 		one($node, "SELECT mq.create_queue('$q', segment_size => 4096); SELECT mq.create_queue('${q}b', segment_size => 4096); SELECT t.put('$q', 'm', 50)");
 		one($node, "BEGIN; SELECT t.take('$q', 20); SELECT t.put('$q', 'p', 20); PREPARE TRANSACTION '$q'");
-		# small acks until the ring has moved on to a table that was empty, then two seconds more, so that the worker has
-		# had its chance to empty the one with the prepared rows
-		my $empty = one($node, "SELECT coalesce(string_agg(oid::text, ','), '0') FROM pg_class WHERE relnamespace = 'mq'::regnamespace AND relname ~ '^consumer_offset' AND relkind = 'r' AND pg_relation_size(oid) = 0");
+		# small acks until the ring has moved on to another file (an empty table, one emptied meanwhile, or a new one), then
+		# two seconds more, so that the worker has had its chance to empty the one with the prepared rows
+		my $used = "relname ~ '^consumer_offset' AND relnamespace = 'mq'::regnamespace AND relkind = 'r' AND pg_relation_size(oid) > 0";
+		my $files = one($node, "SELECT string_agg(relfilenode::text, ',') FROM pg_class WHERE $used");
 		my ($round, $more) = (0, 0);
 		my $moved = poll_until('the ring to move on', sub {
 			$round++;
 			one($node, "SELECT t.put_batch('${q}b', 'r$round', 400)");
 			one($node, join ';', ("SELECT t.take('${q}b', 2)") x 200);
 			one($node, "SELECT t.put('$q', 'r$round', 5); SELECT t.take('$q', 3)");
-			$more ||= time() if one($node, "SELECT count(*) > 0 FROM pg_class WHERE oid IN ($empty) AND pg_relation_size(oid) > 0") eq 't';
+			$more ||= time() if one($node, "SELECT count(*) > 0 FROM pg_class WHERE relfilenode NOT IN ($files) AND $used") eq 't';
 			return $more && time() > $more + 2;
 		});
 		ok($moved, "$q: the ring moved on, though something is prepared");
