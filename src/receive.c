@@ -261,7 +261,7 @@ note_hand_out(const ReceiveCall *call, const MqRun *runs, int count)
 		if (runs[i].lo < call->group.queue.chain->first_id)
 			ranges[n++] = (MqRange) {runs[i].lo, runs[i].hi};
 	if (n > 0)
-		mq_offset_log_hand_out(&call->group, 0, call->group.epoch, ranges, n);
+		mq_offset_log_hand_out(&call->group, 0, call->ref.window->epoch, ranges, n);
 }
 
 /* One round: take and deliver. False: there was nothing to take. */
@@ -346,8 +346,9 @@ static void
 receive(FunctionCallInfo fcinfo, ReceiveCall *call, const char *what, char *queue, char *group, int64 lease_us)
 {
 	mq_check_writable(what);
+	mq_catalog_catch_up();
 	mq_group_by_name(queue, group, &call->group);
-	mq_check_right(&call->group.queue, ACL_UPDATE);
+	mq_check_consume(&call->group);
 	mq_attach_group(&call->group);
 
 	InitMaterializedSRF(fcinfo, 0);
@@ -363,7 +364,8 @@ receive(FunctionCallInfo fcinfo, ReceiveCall *call, const char *what, char *queu
 	call->snapshot = GetActiveSnapshot();
 	call->undo = mq_undo_receive(&call->ref, call->token);
 	call->after = -1;
-	receive_loop(call);
+	if (!call->group.paused && !call->group.queue.paused)
+		receive_loop(call);
 	if (call->got == 0)
 		check_not_dropped(&call->group.queue);
 	if (call->npopped > 0)

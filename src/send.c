@@ -101,7 +101,7 @@ open_queue(FunctionCallInfo fcinfo, const char *function, MqQueue *queue)
 {
 	mq_check_writable(function);
 	mq_queue_by_name(mq_text_arg(fcinfo, 0, "queue"), queue);
-	mq_check_right(queue, ACL_INSERT);
+	mq_check_right(queue, MQ_RIGHT_SEND);
 	mq_attach_queue(queue);
 }
 

@@ -36,8 +36,20 @@ struct MqUndo
 	uint64		token;			/* UNDO_RECEIVE, UNDO_BORROW */
 };
 
-/* Newest first, in TopTransactionContext; levels never increase along the list. */
+/* A seek that takes effect at commit. */
+typedef struct Replacement
+{
+	struct Replacement *older;
+	int			level;			/* as in MqUndo */
+	MqWindowRef ref;
+	MqWindow   *content;
+	int32		epoch;
+	int64		oldest_needed;
+} Replacement;
+
+/* Newest first, in TopTransactionContext; levels never increase along the lists. */
 static MqUndo *undo_list = NULL;
+static Replacement *replacements = NULL;
 static MqDatabase *numbered_in = NULL;	/* where this transaction holds an n */
 static MqDatabase *wants_worker = NULL;
 static uint32 prepared_cell = 0;	/* taken before PREPARE, linked after it */
@@ -95,6 +107,21 @@ MqUndo *
 mq_undo_settle(const MqWindowRef *ref)
 {
 	return push(UNDO_SETTLE, ref);
+}
+
+MqWindow *
+mq_transaction_replace(const MqWindowRef *ref, int32 epoch, int64 oldest_needed)
+{
+	Replacement *r = MemoryContextAlloc(TopTransactionContext, sizeof(Replacement));
+
+	r->content = MemoryContextAllocZero(TopTransactionContext, sizeof(MqWindow));
+	r->older = replacements;
+	r->level = GetCurrentTransactionNestLevel();
+	r->ref = *ref;
+	r->epoch = epoch;
+	r->oldest_needed = oldest_needed;
+	replacements = r;
+	return r->content;
 }
 
 uint64
@@ -183,6 +210,22 @@ forget_n(void)
 	numbered_in = NULL;
 }
 
+/* Of two seeks of one window the later one wins: it comes first, and the other one's epoch is too small then. */
+static void
+apply_replacements(void)
+{
+	for (Replacement *r = replacements; r != NULL; r = r->older)
+		mq_window_replace(&r->ref, r->content, r->epoch, r->oldest_needed);
+	replacements = NULL;
+}
+
+static void
+drop_replacements(int level)
+{
+	for (; replacements != NULL && replacements->level >= level; replacements = replacements->older)
+		mq_window_clear(replacements->content);
+}
+
 static void
 reset(void)
 {
@@ -201,6 +244,7 @@ at_commit(void)
 	for (MqUndo *undo = undo_list; undo != NULL; undo = undo->older)
 		if (undo->kind == UNDO_SETTLE)
 			mq_window_settled(&undo->ref, undo->lo, undo->hi, U64FromFullTransactionId(xid), true, true);
+	apply_replacements();
 	if (wants_worker != NULL)
 		mq_worker_wake(wants_worker);
 	/* only now: as long as a settling mark may be seen, its n must be (checkpoint.c) */
@@ -213,6 +257,7 @@ at_abort(void)
 {
 	for (MqUndo *undo = undo_list; undo != NULL; undo = undo->older)
 		undo_one(undo);
+	drop_replacements(0);
 	forget_n();
 	if (prepared_cell != 0)
 		mq_cell_free(prepared_cell);
@@ -226,6 +271,12 @@ before_prepare(void)
 {
 	MqCellList	cells;
 
+	/* COMMIT PREPARED runs no callback that could do it */
+	if (replacements != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("cannot PREPARE a transaction that has called mq.seek or mq.purge"),
+				 errhint("Commit it in one phase.")));
 	if (numbered_in == NULL || prepared_cell != 0)
 		return;
 	if (!mq_cells_reserve(&cells, 1, true))
@@ -291,6 +342,8 @@ subxact_callback(SubXactEvent event, SubTransactionId sub, SubTransactionId pare
 	{
 		for (MqUndo *undo = undo_list; undo != NULL && undo->level >= level; undo = undo->older)
 			undo->level = level - 1;
+		for (Replacement *r = replacements; r != NULL && r->level >= level; r = r->older)
+			r->level = level - 1;
 	}
 	else if (event == SUBXACT_EVENT_ABORT_SUB)
 	{
@@ -299,6 +352,7 @@ subxact_callback(SubXactEvent event, SubTransactionId sub, SubTransactionId pare
 			undo_one(undo_list);
 			undo_list = undo_list->older;
 		}
+		drop_replacements(level);
 		last_error = 0;
 	}
 }

@@ -465,7 +465,7 @@ claim_apply(MqWindow *window, const MqClaim *claim, MqClaimAction action, uint64
 
 int64
 mq_window_claim(const MqWindowRef *ref, MqClaim *claims, int count, MqClaimAction action, bool all_or_nothing,
-				uint64 xid, TimestampTz due, MqCellList *cells, int *needed)
+				uint64 xid, TimestampTz due, MqCellList *cells, int *needed, int32 *epoch)
 {
 	MqWindow   *window = ref->window;
 	TimestampTz now = GetCurrentTimestamp();
@@ -479,6 +479,7 @@ mq_window_claim(const MqWindowRef *ref, MqClaim *claims, int count, MqClaimActio
 			claims[i].refused = true;
 		return 0;
 	}
+	*epoch = window->epoch;
 	for (int i = 0; i < count; i++)
 	{
 		claims[i].refused = !claim_holds(window, &claims[i], now, &cuts);
@@ -499,13 +500,14 @@ mq_window_claim(const MqWindowRef *ref, MqClaim *claims, int count, MqClaimActio
 
 int64
 mq_window_discard(const MqWindowRef *ref, const int64 *ids, int count, uint64 xid, MqCellList *cells,
-				  int64 *discarded)
+				  int64 *discarded, int32 *epoch)
 {
 	MqWindow   *window = ref->window;
 	int64		changed = 0;
 
 	if (!mq_window_lock(ref, LW_EXCLUSIVE))
 		return 0;
+	*epoch = window->epoch;
 	for (int i = 0; i < count; i++)
 	{
 		uint32		node = mq_tree_seek(window, ids[i]);
@@ -652,9 +654,8 @@ mq_chunks_free(uint32 chunk)
 	}
 }
 
-/* Frees everything in it. Called under the registry lock and the window lock, as the slot is given up. */
-static void
-clear_window(MqWindow *window)
+void
+mq_window_clear(MqWindow *window)
 {
 	mq_tree_clear(window);
 	mq_chunks_free(window->rewalk);
@@ -672,5 +673,42 @@ clear_window(MqWindow *window)
 void
 mq_window_forget(const MqWindowKey *key)
 {
-	mq_window_slot_free(key, clear_window);
+	mq_window_slot_free(key, mq_window_clear);
+}
+
+#define SWAP(type, a, b) do { type swap_ = (a); (a) = (b); (b) = swap_; } while (0)
+
+static void
+swap_entries(MqWindow *a, MqWindow *b)
+{
+	SWAP(uint32, a->root, b->root);
+	SWAP(uint32, a->pending, b->pending);
+	SWAP(uint32, a->rewalk, b->rewalk);
+	SWAP(int64, a->pending_ids, b->pending_ids);
+	SWAP(int64, a->nodes, b->nodes);
+	for (int i = 0; i < MQ_STATES; i++)
+		SWAP(int64, a->ids[i], b->ids[i]);
+}
+
+void
+mq_window_replace(const MqWindowRef *ref, MqWindow *content, int32 epoch, int64 oldest_needed)
+{
+	MqWindow   *window = ref->window;
+
+	if (mq_window_lock(ref, LW_EXCLUSIVE))
+	{
+		if (window->epoch < epoch)
+		{
+			swap_entries(window, content);
+			window->epoch = epoch;
+			window->walk_seq++;
+			window->changes++;
+			window->failures_changed = false;
+			pg_atomic_write_u64(&window->log_bytes, 0);
+			pg_atomic_write_u64(&window->oldest_needed, oldest_needed);
+		}
+		mq_window_unlock(ref);
+	}
+	/* nobody else knows what is in it, so the lock is not needed however much it is */
+	mq_window_clear(content);
 }

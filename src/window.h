@@ -89,13 +89,17 @@ typedef enum MqClaimAction
 	MQ_CLAIM_CHECK				/* nothing: only see whether it would be refused */
 } MqClaimAction;
 
-/* Returns the number of messages changed; -1: nothing was done, it takes *needed cells. */
+/*
+ * Returns the number of messages changed; -1: nothing was done, it takes *needed cells. *epoch: that of the window, in
+ * which an ack is to be written down; a seek may have raised it since the caller read the definition.
+ */
 extern int64 mq_window_claim(const MqWindowRef *ref, MqClaim *claims, int count, MqClaimAction action,
-							 bool all_or_nothing, uint64 xid, TimestampTz due, MqCellList *cells, int *needed);
+							 bool all_or_nothing, uint64 xid, TimestampTz due, MqCellList *cells, int *needed,
+							 int32 *epoch);
 
 /* Finishes ids in any state, as an ack by transaction xid; ids and counts are of messages below next_id. */
 extern int64 mq_window_discard(const MqWindowRef *ref, const int64 *ids, int count, uint64 xid, MqCellList *cells,
-							   int64 *discarded);
+							   int64 *discarded, int32 *epoch);
 
 /*
  * The transaction xid that settled [lo, hi] is decided (or, mine: the caller's own one rolled back to a savepoint).
@@ -130,6 +134,16 @@ extern bool mq_window_may_grow(const MqWindow *window);
 
 /* Frees the window and all in it. Caller holds no lock. */
 extern void mq_window_forget(const MqWindowKey *key);
+
+/*
+ * A seek: from now on the window holds what content holds, in a later epoch; rows of the offset log below oldest_needed
+ * are superfluous for it. What it held before is freed (and content itself, if the window is gone or in that
+ * epoch already). Caller holds no lock. Never throws, never allocates.
+ */
+extern void mq_window_replace(const MqWindowRef *ref, MqWindow *content, int32 epoch, int64 oldest_needed);
+
+/* Frees all entries. The caller holds the lock, or is the only one that knows the window. */
+extern void mq_window_clear(MqWindow *window);
 
 /* Chunks (pending messages). Caller holds the window lock. */
 extern void mq_chunks_free(uint32 chunk);

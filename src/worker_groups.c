@@ -34,6 +34,7 @@ typedef struct Finished
 {
 	FinishedKey key;
 	TimestampTz since;
+	int32		epoch;			/* of the group, in that checkpoint: a seek makes it void */
 } Finished;
 
 static HTAB *finished = NULL;
@@ -157,8 +158,9 @@ note_finished_segments(const MqCheckpoint *checkpoint, const MqQueueWork *work)
 			continue;
 		}
 		entry = hash_search(finished, &key, HASH_ENTER, &found);
-		if (!found)
+		if (!found || entry->epoch != checkpoint->epoch)
 			entry->since = GetCurrentTimestamp();
+		entry->epoch = checkpoint->epoch;
 	}
 }
 
@@ -201,12 +203,19 @@ mq_job_care_for_group(MqGroup *group, const MqQueueWork *work)
 }
 
 TimestampTz
-mq_job_finished_since(int32 group_no, int32 level, int64 segment)
+mq_job_finished_since(const MqGroup *group, int32 level, int64 segment)
 {
-	FinishedKey key = {group_no, level, segment};
+	FinishedKey key = {group->group_no, level, segment};
 	Finished   *entry = hash_search(finished, &key, HASH_FIND, NULL);
+	MqWindowKey window_key = mq_window_key(group, level);
+	MqWindowRef ref = {mq_window_slot(&window_key, false, NULL), window_key};
+	int32		epoch;
 
-	return entry == NULL ? 0 : entry->since;
+	if (entry == NULL || ref.window == NULL || !mq_window_lock(&ref, LW_SHARED))
+		return 0;
+	epoch = ref.window->epoch;
+	mq_window_unlock(&ref);
+	return entry->epoch == epoch ? entry->since : 0;
 }
 
 void
