@@ -219,15 +219,23 @@ COMMENT ON FUNCTION mq.send_batch(text, text[], jsonb[], bytea[]) IS
 -- Receiving
 
 CREATE FUNCTION mq.receive(queue text, max_messages integer DEFAULT 1, visibility_timeout interval DEFAULT NULL,
-                           consumer_group text DEFAULT 'default')
+    wait interval DEFAULT NULL, consumer_group text DEFAULT 'default', consumer text DEFAULT NULL,
+    max_bytes integer DEFAULT NULL)
 RETURNS SETOF mq.message LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 10 AS 'MODULE_PATHNAME', 'mq_receive';
-COMMENT ON FUNCTION mq.receive(text, integer, interval, text) IS
-    'Hands out up to max_messages, leased until the visibility timeout. Rollback gives them back.';
+COMMENT ON FUNCTION mq.receive(text, integer, interval, interval, text, text, integer) IS
+    'Hands out up to max_messages, leased until the visibility timeout; waits for the first one if told to. Rollback gives them back.';
 
-CREATE FUNCTION mq.pop(queue text, max_messages integer DEFAULT 1, consumer_group text DEFAULT 'default')
+CREATE FUNCTION mq.pop(queue text, max_messages integer DEFAULT 1, consumer_group text DEFAULT 'default',
+    wait interval DEFAULT NULL, max_bytes integer DEFAULT NULL, consumer text DEFAULT NULL)
 RETURNS SETOF mq.message LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 10 AS 'MODULE_PATHNAME', 'mq_pop';
-COMMENT ON FUNCTION mq.pop(text, integer, text) IS
+COMMENT ON FUNCTION mq.pop(text, integer, text, interval, integer, text) IS
     'Receives and acks in the current transaction. Rollback gives the messages back.';
+
+CREATE PROCEDURE mq.wait(queue text, timeout interval DEFAULT '60 s', consumer_group text DEFAULT 'default',
+    INOUT available boolean DEFAULT NULL)
+LANGUAGE c AS 'MODULE_PATHNAME', 'mq_wait';
+COMMENT ON PROCEDURE mq.wait(text, interval, text, boolean) IS
+    'Waits until there is something to receive, or the time is over; takes nothing. Outside a transaction block without a snapshot.';
 
 -- ---------------------------------------------------------------------------------------------------------------
 -- Finishing. The forms with a text receipt are for drivers that send untyped parameters.
@@ -338,7 +346,7 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
 $$;
 COMMENT ON FUNCTION mq.may_consume(integer) IS 'Whether the caller may consume in a group, given its number.';
 
-CREATE VIEW mq.queues AS
+CREATE VIEW mq.queues WITH (security_barrier) AS
 SELECT q.name::text AS queue,
        c.relowner::regrole AS owner,
        c.oid::regclass AS queue_table,
@@ -354,7 +362,7 @@ COMMENT ON VIEW mq.queues IS 'The queues the caller has some right on.';
 COMMENT ON COLUMN mq.queues.next_id IS 'The next message gets this id or a greater one (exact).';
 COMMENT ON COLUMN mq.queues.segments IS 'Partitions that exist (exact).';
 
-CREATE VIEW mq.groups AS
+CREATE VIEW mq.groups WITH (security_barrier) AS
 SELECT q.name::text AS queue,
        g.name::text AS consumer_group,
        s.epoch, s.low_watermark, s.next_id, s.ready, s.leased, s.settling, s.pending, s.unread, s.held_back
@@ -372,7 +380,7 @@ COMMENT ON COLUMN mq.groups.pending IS 'Messages seen whose sender is, or was wh
 COMMENT ON COLUMN mq.groups.unread IS 'Ids not looked at: an upper bound of the messages there.';
 COMMENT ON COLUMN mq.groups.held_back IS 'How often a hand-out or look-ahead was given up because shared memory was full (exact, since the start of the server).';
 
-CREATE VIEW mq.segments AS
+CREATE VIEW mq.segments WITH (security_barrier) AS
 SELECT q.name::text AS queue,
        g.level,
        g.segment,
@@ -388,7 +396,7 @@ JOIN pg_catalog.pg_class c ON c.relnamespace = 'mq'::regnamespace
 WHERE mq.may_see(mq.queue_table(q.name));
 COMMENT ON VIEW mq.segments IS 'The partitions of those queues.';
 
-CREATE VIEW mq.in_flight AS
+CREATE VIEW mq.in_flight WITH (security_barrier) AS
 SELECT q.name::text AS queue,
        g.name::text AS consumer_group,
        s.id, s.state, s.attempt, s.failures, s.lease_until

@@ -510,14 +510,14 @@ typedef struct OwnLease
 static void
 lease_own(const MqWindowRef *ref, uint64 xid, OwnLease *own)
 {
+	MqTaker		taker = {mq_new_token(), mq_session_transaction(), GetCurrentTimestamp() + USECS_PER_DAY};
 	MqRun		runs[64];
 	MqUndo	   *undo;
 	int			count;
 
-	*own = (OwnLease) {mq_new_token(), 0, -1};
+	*own = (OwnLease) {taker.token, 0, -1};
 	undo = mq_undo_borrow(ref, own->token);
-	while ((count = mq_window_take_own(ref, xid, PG_INT32_MAX, own->token, mq_session_transaction(),
-									   GetCurrentTimestamp() + USECS_PER_DAY, runs, lengthof(runs))) > 0)
+	while ((count = mq_window_take_own(ref, xid, PG_INT32_MAX, &taker, runs, lengthof(runs))) > 0)
 	{
 		for (int i = 0; i < count; i++)
 		{

@@ -280,7 +280,11 @@ drop_queue(const MqQueue *queue)
 {
 	MqSqlContext context;
 	char	   *table = pstrdup(quote_identifier(get_rel_name(queue->table)));
+	int			count;
+	MqGroup    *groups = mq_groups_of(queue, &count);
 
+	for (int i = 0; i < count; i++)
+		mq_group_drops(&groups[i]);
 	mq_sql_begin(&context);
 	mq_sql("DROP TABLE mq.%s", table);
 	mq_sql("DELETE FROM mq.segment WHERE queue_no = %d", queue->queue_no);

@@ -345,19 +345,6 @@ mq_group_find(const MqQueue *queue, const char *group_name, MqGroup *result)
 	return true;
 }
 
-void
-mq_group_by_name(const char *queue_name, const char *group_name, MqGroup *result)
-{
-	MqQueue		queue;
-
-	mq_queue_by_name(queue_name, &queue);
-	if (!mq_group_find(&queue, group_name, result))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("consumer group \"%s\" of queue \"%s\" does not exist", group_name, queue_name),
-				 errhint("Use mq.create_group to create it; the view mq.groups lists the groups.")));
-}
-
 bool
 mq_group_by_number(int32 group_no, MqGroup *result)
 {
@@ -375,6 +362,22 @@ mq_group_by_number(int32 group_no, MqGroup *result)
 	if (!read_group("consumer_group_pkey", &key, 1, result))
 		return false;
 	remember_group(result);
+	return true;
+}
+
+bool
+mq_group_reread(MqGroup *group)
+{
+	MqWindow   *window = group->window;
+	MqChain    *chain = group->queue.chain;
+	ScanKeyData key;
+
+	(void) mq_extension(false);
+	ScanKeyInit(&key, G_NUMBER, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(group->group_no));
+	if (!read_group("consumer_group_pkey", &key, 1, group))
+		return false;
+	group->window = window;
+	group->queue.chain = chain;
 	return true;
 }
 
@@ -584,6 +587,16 @@ mq_check_right(const MqQueue *queue, AclMode mode)
 					 quote_literal_cstr(NameStr(queue->name)), right_name(mode))));
 }
 
+static void
+group_denied(const MqQueue *queue, const char *group_name)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("permission denied for consumer group \"%s\" of queue \"%s\"", group_name, NameStr(queue->name)),
+			 errhint("The owner of the queue can give the right: SELECT mq.grant(%s, 'consume', ..., %s).",
+					 quote_literal_cstr(NameStr(queue->name)), quote_literal_cstr(group_name))));
+}
+
 void
 mq_check_consume(const MqGroup *group)
 {
@@ -593,12 +606,35 @@ mq_check_consume(const MqGroup *group)
 		return;
 	if (missing && !SearchSysCacheExists1(RELOID, ObjectIdGetDatum(group->queue.table)))
 		no_such_queue(NameStr(group->queue.name));
+	group_denied(&group->queue, NameStr(group->name));
+}
+
+/* The names of the groups are for those who have to do with one of them. */
+static void
+no_such_group(const MqQueue *queue, const char *group_name)
+{
+	int			count;
+	MqGroup    *groups = mq_groups_of(queue, &count);
+	bool		may_know = mq_has_right(queue, MQ_RIGHT_BROWSE | MQ_RIGHT_MANAGE);
+
+	for (int i = 0; i < count && !may_know; i++)
+		may_know = mq_may_consume(&groups[i]);
+	if (!may_know)
+		group_denied(queue, group_name);
 	ereport(ERROR,
-			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-			 errmsg("permission denied for consumer group \"%s\" of queue \"%s\"", NameStr(group->name),
-					NameStr(group->queue.name)),
-			 errhint("The owner of the queue can give the right: SELECT mq.grant(%s, 'consume', ..., %s).",
-					 quote_literal_cstr(NameStr(group->queue.name)), quote_literal_cstr(NameStr(group->name)))));
+			(errcode(ERRCODE_UNDEFINED_OBJECT),
+			 errmsg("consumer group \"%s\" of queue \"%s\" does not exist", group_name, NameStr(queue->name)),
+			 errhint("Use mq.create_group to create it; the view mq.groups lists the groups.")));
+}
+
+void
+mq_group_by_name(const char *queue_name, const char *group_name, MqGroup *result)
+{
+	MqQueue		queue;
+
+	mq_queue_by_name(queue_name, &queue);
+	if (!mq_group_find(&queue, group_name, result))
+		no_such_group(&queue, group_name);
 }
 
 Oid

@@ -8,7 +8,6 @@
 
 #include "utils/acl.h"
 
-#define MQ_NAME_LENGTH_MAX	48	/* bytes: "q_" and the name must fit an identifier */
 #define MQ_DEFAULT_GROUP	"default"
 
 typedef struct MqQueue
@@ -67,6 +66,9 @@ extern bool mq_queue_find(const char *name, MqQueue *queue);
 extern void mq_group_by_name(const char *queue, const char *group, MqGroup *result);
 extern bool mq_group_find(const MqQueue *queue, const char *name, MqGroup *result);
 extern bool mq_group_by_number(int32 group_no, MqGroup *result);
+
+/* Reads the definition again, past the cache: what a commit has just made visible may not have come round yet. */
+extern bool mq_group_reread(MqGroup *group);
 
 /* Every group (and its queue) of the database, committed or made by this transaction; palloc'd array. */
 extern MqGroup *mq_groups_all(int *count);

@@ -227,7 +227,19 @@ mq_alter_group(PG_FUNCTION_ARGS)
 	set = mq_options_arg(fcinfo, 2, options, lengthof(options), 5);
 	if (set != NULL)
 		set_options(group.group_no, set);
+	mq_attach_queue(&queue);
+	mq_transaction_sent(queue.chain);
 	PG_RETURN_VOID();
+}
+
+void
+mq_group_drops(const MqGroup *group)
+{
+	MqWindowKey key = mq_window_key(group, 0);
+	MqWindowRef ref = {mq_window_slot(&key, false, NULL), key};
+
+	if (ref.window != NULL)
+		mq_transaction_drops(&ref);
 }
 
 MQ_FUNCTION(mq_drop_group);
@@ -240,6 +252,7 @@ mq_drop_group(PG_FUNCTION_ARGS)
 
 	managed_queue(fcinfo, "mq.drop_group()", &queue);
 	mq_group_by_name(NameStr(queue.name), mq_text_arg(fcinfo, 1, "name"), &group);
+	mq_group_drops(&group);
 	mq_sql_begin(&context);
 	mq_sql("DELETE FROM mq.consumer_group WHERE group_no = %d", group.group_no);
 	mq_sql("DROP SEQUENCE IF EXISTS mq.g_%d", group.group_no);
@@ -348,6 +361,9 @@ set_paused(FunctionCallInfo fcinfo, const char *function, bool paused)
 		mq_sql("UPDATE mq.consumer_group SET paused = %s WHERE group_no = %d", paused ? "true" : "false", group.group_no);
 	mq_sql_end(&context);
 	definitions_changed();
+	/* who waits looks again, at the definition too */
+	mq_attach_queue(&queue);
+	mq_transaction_sent(queue.chain);
 }
 
 MQ_FUNCTION(mq_pause);

@@ -7,6 +7,7 @@
 
 #include "catalog.h"
 #include "executor/spi.h"
+#include "miscadmin.h"
 #include "segment.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -15,37 +16,53 @@
 static const struct
 {
 	const char *name;
-	const char *privilege;		/* on the queue's table; NULL: it is the group's sequence */
+	const char *privilege;
+	AclMode		mode;			/* on the queue's table; consume: on the group's sequence */
 }			rights[] = {
-	{"send", "INSERT"},
-	{"browse", "SELECT"},
-	{"manage", "TRUNCATE"},
-	{"consume", NULL},
+	{"send", "INSERT", MQ_RIGHT_SEND},
+	{"browse", "SELECT", MQ_RIGHT_BROWSE},
+	{"manage", "TRUNCATE", MQ_RIGHT_MANAGE},
+	{"consume", "USAGE", MQ_RIGHT_CONSUME},
 };
 
-static const char *
-table_privilege(const char *name)
+static int
+right_by_name(const char *name)
 {
 	for (int i = 0; i < lengthof(rights); i++)
 		if (strcmp(rights[i].name, name) == 0)
-			return rights[i].privilege;
+			return i;
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			 errmsg("there is no right \"%s\"", name),
 			 errhint("The rights are 'send', 'browse', 'consume' and 'manage'.")));
-	return NULL;
+	return -1;
 }
 
+/* GRANT by somebody who has no grant option only warns; who calls a function is told. */
 static void
-run(bool grant, const char *privilege, const char *kind, Oid relid, const char *role)
+check_may_grant(const MqQueue *queue, Oid relid, AclMode mode)
 {
-	mq_sql("%s %s ON %s mq.%s %s %s", grant ? "GRANT" : "REVOKE", privilege, kind,
-		   quote_identifier(get_rel_name(relid)), grant ? "TO" : "FROM",
-		   strcmp(role, "public") == 0 ? "PUBLIC" : quote_identifier(role));
+	bool		missing = false;
+
+	if (pg_class_aclcheck_ext(relid, GetUserId(), ACL_GRANT_OPTION_FOR(mode), &missing) == ACLCHECK_OK)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("permission denied to give or take rights on queue \"%s\"", NameStr(queue->name)),
+			 errhint("The owner of the queue can, and who was given the right WITH GRANT OPTION.")));
 }
 
 static void
-change_consume(bool grant, const MqQueue *queue, const char *group_name, const char *role)
+change_one(bool grant, const MqQueue *queue, int right, Oid relid, const char *role)
+{
+	check_may_grant(queue, relid, rights[right].mode);
+	mq_sql("%s %s ON %s mq.%s %s %s", grant ? "GRANT" : "REVOKE", rights[right].privilege,
+		   rights[right].mode == MQ_RIGHT_CONSUME ? "SEQUENCE" : "TABLE", quote_identifier(get_rel_name(relid)),
+		   grant ? "TO" : "FROM", strcmp(role, "public") == 0 ? "PUBLIC" : quote_identifier(role));
+}
+
+static void
+change_groups(bool grant, const MqQueue *queue, int right, const char *group_name, const char *role)
 {
 	MqGroup		one;
 	MqGroup    *groups = &one;
@@ -56,36 +73,35 @@ change_consume(bool grant, const MqQueue *queue, const char *group_name, const c
 	else
 		groups = mq_groups_of(queue, &count);
 	for (int i = 0; i < count; i++)
-		if (OidIsValid(groups[i].rights))
-			run(grant, "USAGE", "SEQUENCE", groups[i].rights, role);
+		change_one(grant, queue, right, groups[i].rights, role);
 }
 
 static Datum
 change(FunctionCallInfo fcinfo, bool grant)
 {
 	MqQueue		queue;
-	char	   *right;
 	char	   *role;
 	char	   *group = PG_ARGISNULL(3) ? NULL : mq_text_arg(fcinfo, 3, "consumer_group");
-	const char *privilege;
+	int			right;
+	bool		of_group;
 
 	mq_check_writable(grant ? "mq.grant()" : "mq.revoke()");
 	mq_catalog_catch_up();
 	mq_queue_by_name(mq_text_arg(fcinfo, 0, "queue"), &queue);
-	right = mq_text_arg(fcinfo, 1, "privilege");
+	right = right_by_name(mq_text_arg(fcinfo, 1, "privilege"));
 	role = mq_text_arg(fcinfo, 2, "role");
-	privilege = table_privilege(right);
-	if (privilege != NULL && group != NULL)
+	of_group = rights[right].mode == MQ_RIGHT_CONSUME;
+	if (!of_group && group != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("right \"%s\" is for a whole queue", right),
+				 errmsg("right \"%s\" is for a whole queue", rights[right].name),
 				 errhint("Leave consumer_group out.")));
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	if (privilege != NULL)
-		run(grant, privilege, "TABLE", queue.table, role);
+	if (of_group)
+		change_groups(grant, &queue, right, group, role);
 	else
-		change_consume(grant, &queue, group, role);
+		change_one(grant, &queue, right, queue.table, role);
 	SPI_finish();
 	PG_RETURN_VOID();
 }

@@ -32,6 +32,12 @@ extern int64 mq_transaction_next_n(MqDatabase *db, int *table);
  */
 extern MqWindow *mq_transaction_replace(const MqWindowRef *ref, int32 epoch, int64 oldest_needed);
 
+/* This transaction sent to the queue, or did something else that its receivers wait for: they are woken at commit. */
+extern void mq_transaction_sent(MqChain *chain);
+
+/* This transaction drops the group: who waits for it is sent away at commit. */
+extern void mq_transaction_drops(const MqWindowRef *ref);
+
 /* At commit, see that the database has a worker (a queue was made). */
 extern void mq_transaction_wants_worker(MqDatabase *db);
 
