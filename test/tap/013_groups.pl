@@ -275,9 +275,8 @@ for my $by ('earliest', 'latest', 'start_id', 'start_time', 'start_id forwards')
 		if ($how eq 'kill9') { $sender->q('COMMIT'); push @want, k('pending', 1, 2); crash('kill9'); }
 		if (@want)
 		{
-			is(one($node, "SELECT count(*) || ' ' || min(attempt) || ' ' || max(attempt) || ' ' || max(failures) FROM mq.receive('$q', 100)"),
+			is(one($node, "BEGIN; SELECT count(*) || ' ' || min(attempt) || ' ' || max(attempt) || ' ' || max(failures) FROM mq.receive('$q', 100); ROLLBACK"),
 				scalar(@want) . ' 1 1 0', "seek $by, crash: $how: all of them, attempts and failures begin anew");
-			one($node, "SELECT mq.seek('$q', $arg)");
 		}
 		rest_is($q, 'default', \@want, "seek $by, crash: $how: exactly what it says, open acks do not count");
 		if ($how eq 'none')
@@ -493,7 +492,7 @@ for my $how ('none', 'kill9')
 	is(one($node, "$take, consumer => 'x')"), '0', 'and no more');
 	is(one($node, "$take, consumer => 'y')"), '2', 'y too');
 	is(one($node, "SELECT string_agg(coalesce(consumer, '-') || n, ' ' ORDER BY consumer) FROM (SELECT consumer, count(*) AS n FROM mq.in_flight WHERE queue = 'limit' GROUP BY 1) x"), 'x2 y2 -5', 'mq.in_flight shows who has what');
-	is(one($node, "SELECT mq.release(receipt) FROM (SELECT receipt FROM mq.receive('limit', 1, consumer_group => 'g', consumer => 'z')) z"), '', 'z takes and gives back');
+	is(one($node, "SELECT count(mq.release(receipt)) FROM mq.receive('limit', 5, consumer_group => 'g', consumer => 'z')"), '2', 'z takes two and gives them back');
 	crash('kill9');
 	is(one($node, "$take, consumer => 'x')"), '2', 'the limit outlives a crash, what was out does not');
 	$s->close;
