@@ -357,12 +357,12 @@ for my $by ('earliest', 'latest', 'start_id', 'start_time', 'start_id forwards')
 {
 	one($node, "SELECT mq.create_queue('drop', segment_size => 1024)");
 	my ($bad, $raced) = (0, 0);
-	for my $i (1 .. scaled(9))
+	for my $i (1 .. scaled(8))
 	{
 		one($node, "SELECT t.put_batch('drop', 'd$i', 4000)");
 		one($node, "SELECT t.pop('drop', 100000)");
 		# now it may begin to drop; seek a little later each time
-		sleep(0.12 * ($i % 8));
+		sleep(0.1 * ($i % 8));
 		my $q = $i % 3 == 0 ? "SELECT mq.create_group('drop', 'g', start => 'earliest')" : "SELECT mq.seek('drop', start => 'earliest')";
 		my $hold = $i % 2 ? '; SELECT pg_sleep(0.05)' : '';
 		my $low = one($node, "BEGIN; $q$hold; COMMIT; SELECT coalesce(min(id), 0) FROM mq.q_drop") =~ s/\s//gr;
