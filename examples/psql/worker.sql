@@ -3,6 +3,7 @@
 -- The order is leased to us.  The invoice and the ack are one transaction, so both are there or neither.  If we die, or are
 -- too slow, the lease ends and another worker gets the order; our late ack then fails and takes the invoice with it.
 
+\set SHOW_CONTEXT never
 \set receive 'SELECT * FROM mq.receive(''orders'')'
 
 -- one row, also when there is no message: \gset wants exactly one

@@ -12,7 +12,7 @@ stopping='' backoff=1
 trap 'stopping=1' TERM INT
 
 until [ "$stopping" ]; do
-	case $(psql -XAt -c "$turn") in
+	case $(psql -XAt -v SHOW_CONTEXT=never -c "$turn") in
 	'INSERT 0 0') sleep 0.2 ;;
 	INSERT*)      backoff=1 ;;
 	*)            echo "failed; again in $backoff s" >&2
