@@ -24,6 +24,7 @@ public class Worker {
 
     static final long PAUSE = 200; // milliseconds, when there was nothing to receive
     static final String LEASE_LOST = "MQ001";
+    static final String CONNECTION_LOST = "08006";
 
     record Message(long order, UUID receipt, int failures) {}
 
@@ -79,7 +80,7 @@ public class Worker {
             db.commit();
         } catch (SQLException | RuntimeException error) {
             if (!db.isValid(5)) {
-                throw error;
+                throw new SQLException(error.getMessage(), CONNECTION_LOST, error);
             }
             db.rollback();
             if (error instanceof SQLException sql && LEASE_LOST.equals(sql.getSQLState())) {
