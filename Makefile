@@ -1,7 +1,7 @@
 # mq: message queues inside PostgreSQL
 #
 #   make demo     see it work: installs what is missing, throw-away server, about a minute
-#   make test     every ring of tests on throw-away servers       RINGS="regress isolation tap pgtap torture" to pick
+#   make test     every ring of tests on throw-away servers       RINGS="regress isolation tap pgtap clients torture" to pick
 #   make bench    rates beside plain INSERT, COPY, SELECT         make mutants    does the suite catch planted faults?
 #   make torture  ledgers against a nemesis                       MINUTES=10 SEED=1
 #
