@@ -432,7 +432,7 @@ mq_extend_array(PG_FUNCTION_ARGS)
 }
 
 void
-mq_ack_popped(const MqGroup *group, const MqWindowRef *ref, uint64 token, const MqRange *ranges, int count)
+mq_ack_popped(const MqGroup *group, uint64 token, const MqRange *ranges, int count)
 {
 	ClaimCall	call = {"mq.pop()", MQ_CLAIM_SETTLE, 0, true, NULL, 0};
 	MqClaim    *claims = palloc(count * sizeof(MqClaim));

@@ -367,7 +367,7 @@ receive(FunctionCallInfo fcinfo, ReceiveCall *call, const char *what, char *queu
 	if (call->got == 0)
 		check_not_dropped(&call->group.queue);
 	if (call->npopped > 0)
-		mq_ack_popped(&call->group, &call->ref, call->token, call->popped, call->npopped);
+		mq_ack_popped(&call->group, call->token, call->popped, call->npopped);
 }
 
 MQ_FUNCTION(mq_receive);
