@@ -102,6 +102,7 @@ make_claims(const Receipt *receipts, int count, MqClaim *claims)
 	{
 		const MqReceipt *r = &receipts[i].r;
 
+		/* cppcheck-suppress uninitvar; while n is 0 it is not looked at */
 		if (n > 0 && claims[n - 1].hi + 1 == r->id && claims[n - 1].token == r->token)
 			claims[n - 1].hi = r->id;
 		else
@@ -226,7 +227,7 @@ claim_group(const ClaimCall *call, Receipt *receipts, int count, bool only_check
 		claim_window(call, &group, claims, nclaims);
 	for (int i = 0; i < nclaims; i++)
 	{
-		int			n = claims[i].hi - claims[i].lo + 1;
+		int			n = (int) (claims[i].hi - claims[i].lo + 1);
 
 		if (claims[i].refused && n > 1 && !call->strict)
 			claim_singly(call, &group, receipts + at, n);

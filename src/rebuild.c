@@ -340,6 +340,7 @@ insert_parts(MqWindow *window, const MqUnfinished *parts, int64 count, bool may_
 	uint32		last = 0;
 	int64		n;
 
+	Assert(count == 0 || parts != NULL);
 	for (int64 at = 0; at < count; at += n)
 	{
 		n = may_pack ? parts_in_chunk(parts, count, at) : 0;

@@ -170,6 +170,7 @@ remember_popped(ReceiveCall *call, int64 id)
 		call->popped = call->popped == NULL ? palloc(call->room_popped * sizeof(MqRange))
 			: repalloc_huge(call->popped, call->room_popped * sizeof(MqRange));
 	}
+	Assert(call->popped != NULL);
 	call->popped[call->npopped].lo = call->popped[call->npopped].hi = id;
 	call->npopped++;
 }
