@@ -1,9 +1,10 @@
 # mq: message queues inside PostgreSQL
 #
 #   make demo     see it work: installs what is missing, throw-away server, about a minute
-#   make test     every ring of tests on throw-away servers       RINGS="regress isolation tap pgtap lint torture" to pick
+#   make test     every ring of tests on throw-away servers       RINGS="regress isolation tap ..." to pick
 #   make bench    rates beside plain INSERT, COPY, SELECT         make mutants    does the suite catch planted faults?
 #   make torture  ledgers against a nemesis                       MINUTES=10 SEED=1
+#   make instructions  machine instructions per verb, under callgrind, beside what they were
 #   make lint     gcc -fanalyzer, cppcheck, clang-tidy
 #
 #   make          builds mq.so against the newest PostgreSQL of 15 to 18 here (PG_CONFIG=... for another)
@@ -23,7 +24,7 @@ OBJS       = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c)))
 .DEFAULT_GOAL = all
 
 # the runners need neither PGXS nor a compiler to be there yet: tools/setup installs them
-RUNNERS = demo test bench mutants torture lint
+RUNNERS = demo test bench mutants torture lint instructions
 .PHONY: $(RUNNERS)
 
 # (make hands variables from its command line, like MINUTES, on to them by itself)
