@@ -10,6 +10,7 @@
 #   make          builds mq.so against the newest PostgreSQL of 15 to 18 here (PG_CONFIG=... for another)
 #   make install  puts it into that PostgreSQL
 #     WERROR=1    warnings are errors (CI)
+#     MQ_COVERAGE=1, MQ_SANITIZE=1  built for gcov, or with ASAN and UBSAN (the server then needs libasan preloaded)
 #     MQ_TEST=1   stop points compiled in (test builds only)
 #     MQ_ASSERT=1 Assert() in our code checks, on a stock server too
 #
@@ -64,6 +65,16 @@ ifdef MQ_ASSERT
 ifneq ($(PG_MAJOR),18)
 PG_CPPFLAGS += -DUSE_ASSERT_CHECKING
 endif
+endif
+
+ifdef MQ_COVERAGE
+PG_CFLAGS  += --coverage
+SHLIB_LINK += --coverage
+endif
+
+ifdef MQ_SANITIZE
+PG_CFLAGS  += -fsanitize=address,undefined
+SHLIB_LINK += -fsanitize=address,undefined
 endif
 
 # what -Wextra says about PostgreSQL's own headers and calling conventions is not ours to mend
