@@ -5,6 +5,7 @@
 #   make bench    rates beside plain INSERT, COPY, SELECT         make mutants    does the suite catch planted faults?
 #   make torture  ledgers against a nemesis                       MINUTES=10 SEED=1
 #   make instructions  machine instructions per verb, under callgrind, beside what they were
+#   make coverage  which lines of src/ the rings do not run (part of make test)
 #   make lint     gcc -fanalyzer, cppcheck, clang-tidy
 #
 #   make          builds mq.so against the newest PostgreSQL of 15 to 18 here (PG_CONFIG=... for another)
@@ -25,14 +26,16 @@ OBJS       = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c)))
 .DEFAULT_GOAL = all
 
 # the runners need neither PGXS nor a compiler to be there yet: tools/setup installs them
-RUNNERS = demo test bench mutants torture lint instructions
+RUNNERS = demo test bench mutants torture lint instructions coverage
 .PHONY: $(RUNNERS)
 
 # (make hands variables from its command line, like MINUTES, on to them by itself)
-$(filter-out test,$(RUNNERS)):
+$(filter-out test coverage,$(RUNNERS)):
 	@tools/$@
 test:
 	@tools/test $(RINGS)
+coverage:
+	@tools/test $(or $(RINGS),regress isolation tap pgtap) coverage
 
 ifneq ($(filter-out $(RUNNERS),$(or $(MAKECMDGOALS),all)),)
 
