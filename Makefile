@@ -1,13 +1,17 @@
 # mq: message queues inside PostgreSQL
 #
 #   make demo     see it work: installs what is missing, throw-away server, about a minute
-#   make test     every ring of tests on throw-away servers       RINGS="regress isolation tap pgtap clients torture" to pick
+#   make test     every ring of tests on throw-away servers       RINGS="regress isolation tap ..." to pick
 #   make bench    rates beside plain INSERT, COPY, SELECT         make mutants    does the suite catch planted faults?
 #   make torture  ledgers against a nemesis                       MINUTES=10 SEED=1
+#   make instructions  machine instructions per verb, under callgrind, beside what they were
+#   make coverage  which lines of src/ the rings do not run (part of make test)
+#   make lint     gcc -fanalyzer, cppcheck, clang-tidy
 #
 #   make          builds mq.so against the newest PostgreSQL of 15 to 18 here (PG_CONFIG=... for another)
 #   make install  puts it into that PostgreSQL
 #     WERROR=1    warnings are errors (CI)
+#     MQ_COVERAGE=1, MQ_SANITIZE=1  built for gcov, or with ASAN and UBSAN (the server then needs libasan preloaded)
 #     MQ_TEST=1   stop points compiled in (test builds only)
 #     MQ_ASSERT=1 Assert() in our code checks, on a stock server too
 #
@@ -22,14 +26,16 @@ OBJS       = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c)))
 .DEFAULT_GOAL = all
 
 # the runners need neither PGXS nor a compiler to be there yet: tools/setup installs them
-RUNNERS = demo test bench mutants torture
+RUNNERS = demo test bench mutants torture lint instructions coverage
 .PHONY: $(RUNNERS)
 
 # (make hands variables from its command line, like MINUTES, on to them by itself)
-demo bench mutants torture:
+$(filter-out test coverage,$(RUNNERS)):
 	@tools/$@
 test:
 	@tools/test $(RINGS)
+coverage:
+	@tools/test $(or $(RINGS),regress isolation tap pgtap) coverage
 
 ifneq ($(filter-out $(RUNNERS),$(or $(MAKECMDGOALS),all)),)
 
@@ -62,6 +68,16 @@ ifdef MQ_ASSERT
 ifneq ($(PG_MAJOR),18)
 PG_CPPFLAGS += -DUSE_ASSERT_CHECKING
 endif
+endif
+
+ifdef MQ_COVERAGE
+PG_CFLAGS  += --coverage
+SHLIB_LINK += --coverage
+endif
+
+ifdef MQ_SANITIZE
+PG_CFLAGS  += -fsanitize=address,undefined
+SHLIB_LINK += -fsanitize=address,undefined
 endif
 
 # what -Wextra says about PostgreSQL's own headers and calling conventions is not ours to mend

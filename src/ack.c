@@ -102,6 +102,7 @@ make_claims(const Receipt *receipts, int count, MqClaim *claims)
 	{
 		const MqReceipt *r = &receipts[i].r;
 
+		/* cppcheck-suppress uninitvar; while n is 0 it is not looked at */
 		if (n > 0 && claims[n - 1].hi + 1 == r->id && claims[n - 1].token == r->token)
 			claims[n - 1].hi = r->id;
 		else
@@ -229,7 +230,7 @@ claim_group(const ClaimCall *call, Receipt *receipts, int count, bool only_check
 		claim_window(call, &group, claims, nclaims);
 	for (int i = 0; i < nclaims; i++)
 	{
-		int			n = claims[i].hi - claims[i].lo + 1;
+		int			n = (int) (claims[i].hi - claims[i].lo + 1);
 
 		if (claims[i].refused && n > 1 && !call->strict)
 			claim_singly(call, &group, receipts + at, n);
@@ -435,7 +436,7 @@ mq_extend_array(PG_FUNCTION_ARGS)
 }
 
 void
-mq_ack_popped(const MqGroup *group, const MqWindowRef *ref, uint64 token, const MqRange *ranges, int count)
+mq_ack_popped(const MqGroup *group, uint64 token, const MqRange *ranges, int count)
 {
 	ClaimCall	call = {"mq.pop()", MQ_CLAIM_SETTLE, 0, true, NULL, 0};
 	MqClaim    *claims = palloc(count * sizeof(MqClaim));

@@ -8,6 +8,6 @@
 #include "window.h"
 
 /* Acks what the same call has just received with this token; ranges in the order of hand-out. */
-extern void mq_ack_popped(const MqGroup *group, const MqWindowRef *ref, uint64 token, const MqRange *ranges, int count);
+extern void mq_ack_popped(const MqGroup *group, uint64 token, const MqRange *ranges, int count);
 
 #endif

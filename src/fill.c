@@ -66,6 +66,7 @@ mq_fill(MqWindow *window, const MqUnfinished *parts, int64 count, bool may_pack,
 	uint32		last = 0;
 	int64		n;
 
+	Assert(count == 0 || parts != NULL);
 	for (int64 at = 0; at < count; at += n)
 	{
 		n = may_pack ? parts_in_chunk(parts, count, at) : 0;

@@ -366,6 +366,7 @@ append_some(const MqQueue *queue, int level, int64 segment, Relation rel, HeapTu
 	}
 	chain->next_id += count;
 
+	Assert(count == 1 || slots != NULL);
 	aim_at_tail(chain, segment, rel);
 	chain->tail_file = InvalidRelFileNumber;
 	insert_tuples(rel, tuples, slots, count, cid);
@@ -384,7 +385,7 @@ batch_size(HeapTuple *tuples, int count, bool *toast)
 	Size		bytes = 0;
 	int			n = 0;
 
-	while (n < count && n < TUPLES_PER_CALL && (n == 0 || bytes < PAGES_PER_HOLD * BLCKSZ))
+	while (n < count && n < TUPLES_PER_CALL && (n == 0 || bytes < (Size) PAGES_PER_HOLD * BLCKSZ))
 	{
 		bytes += tuples[n]->t_len;
 		*toast |= tuples[n]->t_len > TOAST_TUPLE_THRESHOLD;

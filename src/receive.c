@@ -175,6 +175,7 @@ remember_popped(ReceiveCall *call, int64 id)
 		call->popped = call->popped == NULL ? palloc(call->room_popped * sizeof(MqRange))
 			: repalloc_huge(call->popped, call->room_popped * sizeof(MqRange));
 	}
+	Assert(call->popped != NULL);
 	call->popped[call->npopped].lo = call->popped[call->npopped].hi = id;
 	call->npopped++;
 }
@@ -510,7 +511,7 @@ receive(FunctionCallInfo fcinfo, ReceiveCall *call)
 	if (call->got == 0)
 		check_not_dropped(&call->group.queue);
 	if (call->npopped > 0)
-		mq_ack_popped(&call->group, &call->ref, call->taker.token, call->popped, call->npopped);
+		mq_ack_popped(&call->group, call->taker.token, call->popped, call->npopped);
 }
 
 MQ_FUNCTION(mq_receive);

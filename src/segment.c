@@ -177,7 +177,7 @@ mq_segment_list(const MqQueue *queue, int *count)
 static CachedSegment *
 cached(const MqQueue *queue, int level, int64 segment)
 {
-	return &cache[((uint64) queue->queue_no * 7 + level * 31 + (uint64) segment) % CACHED_SEGMENTS];
+	return &cache[((uint64) queue->queue_no * 7 + (uint64) level * 31 + (uint64) segment) % CACHED_SEGMENTS];
 }
 
 static bool

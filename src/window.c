@@ -331,7 +331,7 @@ mq_window_take(const MqWindowRef *ref, int64 after, int max, MqTaker *taker, MqR
 		lease_node(window, node, taker, &cells);
 		for_name = 0;
 		run_from_node(&runs[count], node);
-		max -= runs[count].hi - runs[count].lo + 1;
+		max -= (int) (runs[count].hi - runs[count].lo + 1);
 		after = runs[count].hi;
 		count++;
 	}
@@ -355,7 +355,7 @@ mq_chunk_first(const MqChunk *chunk)
 {
 	for (int i = 0; chunk->is_bitmap && i < MQ_CHUNK_BITS / 64; i++)
 		if (chunk->bits[i] != 0)
-			return chunk->lo + i * 64 + pg_rightmost_one_pos64(chunk->bits[i]);
+			return chunk->lo + (int64) i * 64 + pg_rightmost_one_pos64(chunk->bits[i]);
 	return chunk->lo;
 }
 
@@ -455,7 +455,7 @@ mq_window_take_own(const MqWindowRef *ref, uint64 xid, int max, MqTaker *taker, 
 		MqPendingAt(p)->count -= hi - lo + 1;
 		window->pending_ids -= hi - lo + 1;
 		run_from_node(&runs[count], node);
-		max -= hi - lo + 1;
+		max -= (int) (hi - lo + 1);
 		count++;
 	}
 	if (p != 0 && MqPendingAt(p)->first == 0)

@@ -1,0 +1,57 @@
+# shellcheck shell=bash disable=SC2034
+# What tools/instructions counts.  A session is one connection to the server under callgrind: before_<session> prints the SQL
+# that warms it up, work_<session> the SQL that is counted.  Then each row of `verbs` is
+#     name  session  function  calls or messages by which its inclusive count is divided
+# Each session has a queue of its own (with as many messages as it takes: so looking ahead is counted whole) and one to
+# warm up with.
+sessions=(insert send send_batch single bulk pop pop_bulk)
+verbs='insert        insert      standard_ExecutorRun  1000
+       send          send        mq_send               1000
+       send_batch    send_batch  mq_send_batch         10000
+       receive       single      mq_receive            1000
+       ack           single      mq_ack                1000
+       commit        single      xact_callback         1000
+       receive_1000  bulk        mq_receive            10000
+       ack_1000      bulk        mq_ack_array          10000
+       pop           pop         mq_pop                1000
+       pop_1000      pop_bulk    mq_pop                10000'
+
+payload='{"order": 4711, "customer": "Miller", "amount": 19.99}'
+
+prepare() {
+	local session
+	q -c 'CREATE EXTENSION mq' -c 'CREATE TABLE plain (id bigint, enqueued_at timestamptz, payload jsonb)'
+	for session in warm "${sessions[@]}"; do q -o /dev/null -c "SELECT mq.create_queue('$session')"; done
+	q -o /dev/null -c "SELECT mq.send_batch(queue, array_fill('$payload'::jsonb, ARRAY[n]))
+	                   FROM (VALUES ('warm', 1000), ('single', 1000), ('bulk', 10000), ('pop', 1000), ('pop_bulk', 10000)) AS w (queue, n)"
+	q -c VACUUM -c CHECKPOINT
+}
+
+before_insert()     { lines "PREPARE i AS INSERT INTO plain VALUES (\$1, now(), '$payload')"; times 2 'EXECUTE i (1)'; }
+work_insert()       { times 1000 'EXECUTE i (1)'; }
+
+before_send()       { times 2 "SELECT mq.send('send', '$payload'::jsonb)"; }
+work_send()         { times 1000 "SELECT mq.send('send', '$payload'::jsonb)"; }
+
+before_send_batch() { times 2 "SELECT mq.send_batch('send_batch', array_fill('$payload'::jsonb, ARRAY[1000]))"; }
+work_send_batch()   { times 10 "SELECT mq.send_batch('send_batch', array_fill('$payload'::jsonb, ARRAY[1000]))"; }
+
+before_single()     { times 2 "$(receive_and_ack warm)"; }
+work_single()       { times 1000 "$(receive_and_ack single)"; }
+receive_and_ack()   { lines "SELECT receipt FROM mq.receive('$1', 1, '1 day') \\gset" "SELECT mq.ack(:'receipt'::uuid)"; }
+
+before_bulk()       { times 2 "$(receive_and_ack_many warm 10)"; }
+work_bulk()         { times 10 "$(receive_and_ack_many bulk 1000)"; }
+receive_and_ack_many() {
+	lines "SELECT array_agg(receipt) AS receipts FROM mq.receive('$1', $2, '1 day') \\gset" "SELECT mq.ack(:'receipts'::uuid[])"
+}
+
+before_pop()        { times 2 "SELECT * FROM mq.pop('warm', 1)"; }
+work_pop()          { times 1000 "SELECT * FROM mq.pop('pop', 1)"; }
+
+before_pop_bulk()   { times 2 "SELECT * FROM mq.pop('warm', 10)"; }
+work_pop_bulk()     { times 10 "SELECT * FROM mq.pop('pop_bulk', 1000)"; }
+
+# statements, each its own transaction
+lines() { local line; for line in "$@"; do if [[ $line == *\; || $line == *\\gset ]]; then say "$line"; else say "$line;"; fi; done; }
+times() { local i; for ((i = 0; i < $1; i++)); do lines "$2"; done; }
