@@ -231,10 +231,9 @@ RETURNS SETOF mq.message LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 10 AS 'MODULE_
 COMMENT ON FUNCTION mq.pop(text, integer, text, interval, integer, text) IS
     'Receives and acks in the current transaction. Rollback gives the messages back.';
 
-CREATE PROCEDURE mq.wait(queue text, timeout interval DEFAULT '60 s', consumer_group text DEFAULT 'default',
-    INOUT available boolean DEFAULT NULL)
+CREATE PROCEDURE mq.wait(queue text, timeout interval DEFAULT '60 s', consumer_group text DEFAULT 'default')
 LANGUAGE c AS 'MODULE_PATHNAME', 'mq_wait';
-COMMENT ON PROCEDURE mq.wait(text, interval, text, boolean) IS
+COMMENT ON PROCEDURE mq.wait(text, interval, text) IS
     'Waits until there is something to receive, or the time is over; takes nothing. Outside a transaction block without a snapshot.';
 
 -- ---------------------------------------------------------------------------------------------------------------

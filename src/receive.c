@@ -33,7 +33,6 @@
 #define RUNS_PER_TAKE		64
 /* a transaction with an old snapshot looks no further than this many newer messages for one that it may see */
 #define PASS_OVER_MAX		1000
-#define WAIT_MAX_S			60
 #define PAGES_PER_RUN		80	/* more than a chunk of pending messages spans */
 
 /* attributes of mq.message */
@@ -406,6 +405,13 @@ look_again(ReceiveCall *call)
 	UnregisterSnapshot(call->snapshot);
 }
 
+/* Whether there may be messages for others, though there is none for this call. */
+static bool
+is_blocked(const ReceiveCall *call)
+{
+	return call->taker.blocked || (IsolationUsesXactSnapshot() && call->passed_over > 0);
+}
+
 static void
 wait_for_messages(ReceiveCall *call)
 {
@@ -415,7 +421,7 @@ wait_for_messages(ReceiveCall *call)
 	do
 	{
 		look_again(call);
-	} while (call->got == 0 && mq_wait_more(&wait, call->taker.blocked));
+	} while (call->got == 0 && mq_wait_more(&wait, is_blocked(call)));
 	mq_wait_end(&wait);
 }
 
@@ -448,7 +454,7 @@ wait_arg(FunctionCallInfo fcinfo, int arg)
 {
 	if (PG_ARGISNULL(arg))
 		return 0;
-	return mq_interval_between(PG_GETARG_INTERVAL_P(arg), "wait", 0, WAIT_MAX_S * USECS_PER_SEC,
+	return mq_interval_between(PG_GETARG_INTERVAL_P(arg), "wait", 0, MQ_WAIT_MAX_S * USECS_PER_SEC,
 							   "It must be at least zero and at most 60 seconds, for a waiting statement holds a snapshot; CALL mq.wait waits longer.");
 }
 

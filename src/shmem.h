@@ -230,7 +230,7 @@ typedef struct MqWaiter
 	int			previous;
 	bool		listed;			/* in line */
 	bool		woken;			/* was taken out of the line by a waker */
-	bool		blocked;		/* its consumer has as much as it may: only room wakes it */
+	bool		blocked;		/* may have nothing new: only room wakes it (wake.h) */
 } MqWaiter;
 
 typedef struct MqShared

@@ -10,7 +10,6 @@
 
 #include "access/xact.h"
 #include "fmgr.h"
-#include "funcapi.h"
 #include "log.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
@@ -71,7 +70,11 @@ mq_wait_more(MqWait *wait, bool blocked)
 	TimestampTz until;
 
 	if (blocked && mq_wait_block())
+	{
+		/* what woke this process may be for another one */
+		mq_wake_group(wait->ref->window);
 		return true;
+	}
 	do
 	{
 		if (GetCurrentTimestamp() >= wait->deadline)
@@ -107,31 +110,30 @@ something_to_take(const MqGroup *group, const MqWindowRef *ref)
 	return true;
 }
 
-/* A procedure outside of a transaction block may give up its snapshot, so that it holds back no VACUUM. */
-static void
-give_up_snapshot(FunctionCallInfo fcinfo)
+static bool
+may_give_up_snapshot(FunctionCallInfo fcinfo)
 {
 	const CallContext *context = (const CallContext *) fcinfo->context;
 
-	if (context != NULL && IsA(context, CallContext) && !context->atomic)
-		ForgetPortalSnapshots();
-	else
-		ereport(WARNING,
-				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
-				 errmsg("mq.wait() holds back VACUUM while it waits in a transaction block"),
-				 errhint("Call it outside of a transaction block, or use the argument \"wait\" of mq.receive.")));
+	return context != NULL && IsA(context, CallContext) && !context->atomic;
 }
 
-static Datum
-result_row(FunctionCallInfo fcinfo, bool available)
+/*
+ * A procedure outside of a transaction block may give up its snapshot, so that it holds back no VACUUM. (It returns nothing:
+ * the result of a CALL would have a snapshot of its own.)
+ */
+static int64
+timeout_arg(FunctionCallInfo fcinfo)
 {
-	TupleDesc	desc;
-	Datum		value = BoolGetDatum(available);
-	bool		isnull = false;
-
-	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
-		elog(ERROR, "return type must be a row type");
-	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), &value, &isnull));
+	mq_check_not_null(fcinfo, 1, "timeout");
+	if (may_give_up_snapshot(fcinfo))
+		return mq_interval_us(PG_GETARG_INTERVAL_P(1), "timeout", 0);
+	ereport(WARNING,
+			(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+			 errmsg("mq.wait() holds back VACUUM while it waits in a transaction block"),
+			 errhint("Call it outside of a transaction block, or use the argument \"wait\" of mq.receive.")));
+	return mq_interval_between(PG_GETARG_INTERVAL_P(1), "timeout", 0, MQ_WAIT_MAX_S * USECS_PER_SEC,
+							   "In a transaction block it must be at least zero and at most 60 seconds.");
 }
 
 MQ_FUNCTION(mq_wait);
@@ -140,29 +142,25 @@ mq_wait(PG_FUNCTION_ARGS)
 {
 	char	   *queue = mq_text_arg(fcinfo, 0, "queue");
 	char	   *name = mq_text_arg(fcinfo, 2, "consumer_group");
-	int64		timeout;
+	int64		timeout = timeout_arg(fcinfo);
 	MqGroup		group;
 	MqWindowRef ref;
 	MqWait		wait;
-	bool		available;
-	Datum		result;
 
-	mq_check_not_null(fcinfo, 1, "timeout");
-	timeout = mq_interval_us(PG_GETARG_INTERVAL_P(1), "timeout", 0);
 	mq_check_writable("mq.wait()");
 	mq_catalog_catch_up();
 	mq_group_by_name(queue, name, &group);
 	mq_check_consume(&group);
 	mq_attach_group(&group);
 	ref = (MqWindowRef) {group.window, mq_window_key(&group, 0)};
-	give_up_snapshot(fcinfo);
+	if (may_give_up_snapshot(fcinfo))
+		ForgetPortalSnapshots();
 
 	mq_wait_begin(&wait, &group, &ref, timeout);
-	while (!(available = something_to_take(&group, &ref)) && mq_wait_more(&wait, false))
+	while (!something_to_take(&group, &ref) && mq_wait_more(&wait, false))
 		;
 	mq_wait_end(&wait);
 	if (!ActiveSnapshotSet())
 		EnsurePortalSnapshotExists();
-	result = result_row(fcinfo, available);
-	PG_RETURN_DATUM(result);
+	PG_RETURN_NULL();
 }

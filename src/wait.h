@@ -6,6 +6,9 @@
 
 #include "window.h"
 
+/* A statement holds a snapshot: it waits no longer than this. */
+#define MQ_WAIT_MAX_S 60
+
 typedef struct MqWait
 {
 	MqGroup    *group;			/* its definition is read again as it changes */
@@ -19,7 +22,8 @@ typedef struct MqWait
  *	do { look } while (nothing found && mq_wait_more(&wait, blocked));
  *	mq_wait_end(&wait);
  *
- * blocked: nothing was found because the caller's consumer has as much as it may. mq_wait_more sleeps until there may be something, or the time is over (false). Errors: 42704 when queue or group are
+ * blocked: nothing was found that this caller may have, though others might (its consumer has as much as it may, or its
+ * snapshot is too old). mq_wait_more sleeps until there may be something, or the time is over (false). Errors: 42704 when queue or group are
  * dropped, and what a cancel or shutdown raises; the abort does what mq_wait_end does. No lock may be held.
  */
 extern void mq_wait_begin(MqWait *wait, MqGroup *group, const MqWindowRef *ref, int64 us);

@@ -227,13 +227,16 @@ mq_wait_enlist(MqChain *chain, MqWindow *window, bool again)
 bool
 mq_wait_block(void)
 {
-	MqWaiter   *w = &mq_waiters[MqMyProcNumber()];
+	int			me = MqMyProcNumber();
+	MqWaiter   *w = &mq_waiters[me];
 	bool		changed;
 
 	SpinLockAcquire(&my_chain->wait_mutex);
-	/* a woken one is not in line, and looks again anyway */
-	changed = w->listed && !w->blocked;
-	w->blocked |= changed;
+	changed = !w->listed || !w->blocked;
+	if (!w->listed)
+		put_into_line(my_chain, my_window, me, true);
+	w->woken = false;
+	w->blocked = true;
 	SpinLockRelease(&my_chain->wait_mutex);
 	return changed;
 }

@@ -22,7 +22,7 @@ extern void mq_wake_queue(MqChain *chain);
 /* One receiver of the group; the caller does not hold the window lock. */
 extern void mq_wake_group(MqWindow *window);
 
-/* The same, and all who are blocked: there are fewer messages in flight. */
+/* The same, and all who are blocked: there are fewer messages in flight, or some came back. */
 extern void mq_wake_for_room(MqWindow *window);
 
 /* All receivers of the group: it is dropped. */
@@ -40,8 +40,9 @@ extern void mq_wake_note_time(MqWindow *window, TimestampTz time);
 extern void mq_wait_enlist(MqChain *chain, MqWindow *window, bool again);
 
 /*
- * This process can take no message while its consumer has so many: others are woken in its place, until there is room. It
- * must look once more after this, before it sleeps. False: it is so already.
+ * This process can take no message that is new, because its consumer has as many as it may, or its snapshot is too old: others
+ * are woken in its place, until there is room or a message comes back. It
+ * must wake another one and look once more after this, before it sleeps. False: it is so already.
  */
 extern bool mq_wait_block(void);
 

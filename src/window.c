@@ -124,8 +124,8 @@ room_for(const MqWindow *window, MqTaker *taker, int max)
 
 		room = Min(room, taker->max_per_consumer - (c == 0 ? 0 : MqConsumerAt(c)->in_flight));
 	}
-	taker->limited = room < max;
-	taker->blocked = room <= 0 && taker->max_per_consumer > 0;
+	taker->limited = room <= 0;
+	taker->blocked = taker->limited && taker->max_per_consumer > 0;
 	return (int) Max(room, 0);
 }
 
@@ -495,7 +495,10 @@ mq_window_end_lease(const MqWindowRef *ref, int64 lo, int64 hi, uint64 token, Mq
 			lo = MqNodeAt(node)->hi + 1;
 	}
 	mq_window_unlock(ref);
-	if (changed > 0)
+	/* given back because it is too new: whoever is blocked for that would only give it back again, and so on for ever */
+	if (changed > 0 && outcome == MQ_GIVE_BACK)
+		mq_wake_group(window);
+	else if (changed > 0)
 		mq_wake_for_room(window);
 	return changed;
 }
@@ -917,7 +920,7 @@ mq_window_replace(const MqWindowRef *ref, MqWindow *content, int32 epoch, int64 
 			pg_atomic_write_u64(&window->oldest_needed, oldest_needed);
 		}
 		mq_window_unlock(ref);
-		mq_wake_group(window);
+		mq_wake_for_room(window);
 	}
 	/* nobody else knows what is in it, so the lock is not needed however much it is */
 	mq_window_clear(content);

@@ -192,7 +192,7 @@ sweep_waiters(const MqWindowRef *ref, const MqQueueWork *work)
 {
 	if (mq_wake_sweep && work->known && pg_atomic_read_u32(&ref->window->waiters) > 0 &&
 		mq_window_has_work(ref, work->tail.next_id))
-		mq_wake_group(ref->window);
+		mq_wake_for_room(ref->window);
 }
 
 /* False: transactions may be decided that have marks in the group still. */
