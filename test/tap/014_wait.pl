@@ -474,7 +474,7 @@ my $ticks = sub {
 	is($admin->q("SELECT ready + leased + settling + pending FROM mq.groups WHERE queue = '$q'"), '0', 'chaos: nothing is left');
 	for my $x (@x[0 .. 3]) { next if !$x->is_done; $x->finish; $x->start($work[0]); }
 	ok(poll_until('them to wait', sub { $admin->q("SELECT waiting FROM mq.groups WHERE queue = '$q'") eq '4' }, 5), 'chaos: and those that wait now have nothing to take');
-	$_->close for grep { 1 } @x[0 .. 3];
+	for my $x (@x[0 .. 3]) { $admin->q("SELECT pg_terminate_backend($x->{pid})"); $x->close; }
 }
 
 # --- shutdown ends waits -------------------------------------------------------------------------------------------------------------------------------
