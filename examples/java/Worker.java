@@ -35,8 +35,10 @@ public class Worker {
         long backoff = 100;
         while (!stopping) {
             try (Connection db = DriverManager.getConnection(URL)) {
-                backoff = 100;
-                work(db);
+                while (!stopping) {
+                    work(db);
+                    backoff = 100; // only now: a pooler lets us connect when the server is away
+                }
             } catch (SQLException error) {
                 if (!isConnectionError(error)) {
                     throw error;
@@ -50,14 +52,12 @@ public class Worker {
     }
 
     static void work(Connection db) throws SQLException, InterruptedException {
-        while (!stopping) {
-            List<Message> messages = receive(db);
-            for (Message message : messages) {
-                handle(db, message);
-            }
-            if (messages.isEmpty()) {
-                Thread.sleep(PAUSE);
-            }
+        List<Message> messages = receive(db);
+        for (Message message : messages) {
+            handle(db, message);
+        }
+        if (messages.isEmpty()) {
+            Thread.sleep(PAUSE);
         }
     }
 

@@ -39,11 +39,9 @@ async function handle(db, { payload: { order }, receipt, failures }) {
 }
 
 async function work(db) {
-  while (!stopping.signal.aborted) {
-    const { rows: messages } = await db.query(RECEIVE)
-    for (const message of messages) await handle(db, message)
-    if (messages.length === 0) await pause(PAUSE)
-  }
+  const { rows: messages } = await db.query(RECEIVE)
+  for (const message of messages) await handle(db, message)
+  if (messages.length === 0) await pause(PAUSE)
 }
 
 async function main() {
@@ -55,8 +53,10 @@ async function main() {
     db.on('error', error => { lost ??= error }) // without a listener, a connection lost while idle ends the process
     try {
       await db.connect()
-      backoff = 100
-      await work(db)
+      while (!stopping.signal.aborted) {
+        await work(db)
+        backoff = 100 // only now: a pooler lets us connect when the server is away
+      }
     } catch (error) {
       if (!isConnectionError(error) && !lost) throw error
       console.error(`no connection: ${(lost ?? error).message}; again in ${backoff} ms`)

@@ -54,12 +54,11 @@ def handle(db, message):
 
 
 def work(db):
-    while not stopping:
-        messages = db.execute(RECEIVE).fetchall()
-        for message in messages:
-            handle(db, message)
-        if not messages:
-            time.sleep(PAUSE)
+    messages = db.execute(RECEIVE).fetchall()
+    for message in messages:
+        handle(db, message)
+    if not messages:
+        time.sleep(PAUSE)
 
 
 def main():
@@ -70,8 +69,9 @@ def main():
         try:
             # autocommit: a receive is a transaction of its own, and so is each `with db.transaction()`
             with psycopg.connect(autocommit=True, prepare_threshold=PREPARE_AFTER, row_factory=namedtuple_row) as db:
-                backoff = 0.1
-                work(db)
+                while not stopping:
+                    work(db)
+                    backoff = 0.1  # only now: a pooler lets us connect when the server is away
         except psycopg.OperationalError as error:
             log(f"no connection: {str(error).splitlines()[0]}; again in {backoff:g} s")
             time.sleep(backoff)

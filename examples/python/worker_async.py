@@ -53,12 +53,11 @@ async def pause(stopping, seconds):
 
 
 async def work(db, stopping):
-    while not stopping.is_set():
-        messages = await (await db.execute(RECEIVE)).fetchall()
-        for message in messages:
-            await handle(db, message)
-        if not messages:
-            await pause(stopping, PAUSE)
+    messages = await (await db.execute(RECEIVE)).fetchall()
+    for message in messages:
+        await handle(db, message)
+    if not messages:
+        await pause(stopping, PAUSE)
 
 
 async def consumer(stopping):
@@ -68,8 +67,9 @@ async def consumer(stopping):
             async with await psycopg.AsyncConnection.connect(
                 autocommit=True, prepare_threshold=PREPARE_AFTER, row_factory=namedtuple_row
             ) as db:
-                backoff = 0.1
-                await work(db, stopping)
+                while not stopping.is_set():
+                    await work(db, stopping)
+                    backoff = 0.1  # only now: a pooler lets us connect when the server is away
         except psycopg.OperationalError as error:
             log(f"no connection: {str(error).splitlines()[0]}; again in {backoff:g} s")
             await pause(stopping, backoff)

@@ -31,23 +31,22 @@ def log(text):
 
 
 def work(db):
-    while not stopping:
-        # psycopg's default mode: this begins a transaction
-        message = db.execute(POP).fetchone()
-        if message is None:
-            db.rollback()
-            time.sleep(PAUSE)
-            continue
-        order = message.payload["order"]
-        try:
-            db.execute("INSERT INTO invoices SELECT id, amount FROM orders WHERE id = %s", [order])
-            db.commit()
-        except psycopg.Error as error:
-            if db.closed:
-                raise
-            db.rollback()  # the message is back, with one failure more
-            log(f"order {order}: {str(error).splitlines()[0]}; again in 1 s")
-            time.sleep(1)
+    # psycopg's default mode: this begins a transaction
+    message = db.execute(POP).fetchone()
+    if message is None:
+        db.rollback()
+        time.sleep(PAUSE)
+        return
+    order = message.payload["order"]
+    try:
+        db.execute("INSERT INTO invoices SELECT id, amount FROM orders WHERE id = %s", [order])
+        db.commit()
+    except psycopg.Error as error:
+        if db.closed:
+            raise
+        db.rollback()  # the message is back, with one failure more
+        log(f"order {order}: {str(error).splitlines()[0]}; again in 1 s")
+        time.sleep(1)
 
 
 def main():
@@ -57,8 +56,9 @@ def main():
     while not stopping:
         try:
             with psycopg.connect(prepare_threshold=PREPARE_AFTER, row_factory=namedtuple_row) as db:
-                backoff = 0.1
-                work(db)
+                while not stopping:
+                    work(db)
+                    backoff = 0.1  # only now: a pooler lets us connect when the server is away
         except psycopg.OperationalError as error:
             log(f"no connection: {str(error).splitlines()[0]}; again in {backoff:g} s")
             time.sleep(backoff)

@@ -68,23 +68,21 @@ func handle(ctx context.Context, db *pgx.Conn, m message) error {
 	return err
 }
 
-// Works until it is told to stop, which it does between two batches, or until there is an error.
+// One batch.
 func work(stopping context.Context, db *pgx.Conn) error {
 	ctx := context.Background() // not the one that stops us: what has begun is finished
-	for stopping.Err() == nil {
-		rows, _ := db.Query(ctx, receive)
-		messages, err := pgx.CollectRows(rows, pgx.RowToStructByPos[message])
-		if err != nil {
+	rows, _ := db.Query(ctx, receive)
+	messages, err := pgx.CollectRows(rows, pgx.RowToStructByPos[message])
+	if err != nil {
+		return err
+	}
+	for _, m := range messages {
+		if err := handle(ctx, db, m); err != nil {
 			return err
 		}
-		for _, m := range messages {
-			if err := handle(ctx, db, m); err != nil {
-				return err
-			}
-		}
-		if len(messages) == 0 {
-			sleep(stopping, pause)
-		}
+	}
+	if len(messages) == 0 {
+		sleep(stopping, pause)
 	}
 	return nil
 }
@@ -106,8 +104,11 @@ func main() {
 		// default_query_exec_mode=cache_describe, for it knows no prepared statements there.
 		db, err := pgx.Connect(stopping, os.Getenv("DATABASE_URL"))
 		if err == nil {
-			backoff = 100 * time.Millisecond
-			err = work(stopping, db)
+			for err == nil && stopping.Err() == nil {
+				if err = work(stopping, db); err == nil {
+					backoff = 100 * time.Millisecond // only now: a pooler lets us connect when the server is away
+				}
+			}
 			db.Close(context.Background())
 		}
 		switch {
