@@ -22,7 +22,7 @@
 
 /* the lease lasts mq.visibility_timeout, 30 s unless set: mq.receive('orders', 10, '5 minutes') is for slower work */
 static const char *const RECEIVE =
-	"SELECT payload->>'order', receipt, failures FROM mq.receive('orders', 10)";
+	"SELECT id, receipt, payload->>'order', failures FROM mq.receive('orders', 10)";
 static const char *const WRITE_INVOICE = "INSERT INTO invoices SELECT id, amount FROM orders WHERE id = $1";
 static const char *const ACK = "SELECT mq.ack($1::uuid)";
 
@@ -59,7 +59,7 @@ is_server_error(const PGresult *res)
 
 /* false: the connection is lost */
 static bool
-nack(PGconn *db, const char *order, const char *receipt, int failures, const char *reason)
+nack(PGconn *db, const char *id, const char *receipt, int failures, const char *reason)
 {
 	char		delay[16];
 	const char *params[] = {receipt, delay};
@@ -67,7 +67,7 @@ nack(PGconn *db, const char *order, const char *receipt, int failures, const cha
 	bool		ok;
 
 	snprintf(delay, sizeof(delay), "%d", failures < 12 ? 1 << failures : 3600);
-	fprintf(stderr, "order %s: %s; again in %s s\n", order, reason, delay);
+	fprintf(stderr, "message %s: %s; again in %s s\n", id, reason, delay);
 	res = PQexecParams(db, NACK, 2, NULL, params, NULL, NULL, 0);
 	ok = PQresultStatus(res) == PGRES_TUPLES_OK;
 	PQclear(res);
@@ -109,7 +109,7 @@ handle(PGconn *db, PGresult *messages)
 
 	for (int i = 0; i < n && ok; i++)
 	{
-		const char *order[] = {PQgetvalue(messages, i, 0)};
+		const char *order[] = {PQgetvalue(messages, i, 2)};
 		const char *receipt[] = {PQgetvalue(messages, i, 1)};
 
 		ok = PQsendQueryParams(db, WRITE_INVOICE, 1, NULL, order, NULL, NULL, 0) &&
@@ -122,16 +122,16 @@ handle(PGconn *db, PGresult *messages)
 
 	for (int i = 0; i < n; i++)
 	{
-		const char *order = PQgetvalue(messages, i, 0);
+		const char *id = PQgetvalue(messages, i, 0);
 
 		if (ok && errors[i] != NULL)
 		{
 			const char *sqlstate = PQresultErrorField(errors[i], PG_DIAG_SQLSTATE);
 
 			if (sqlstate != NULL && strcmp(sqlstate, LEASE_LOST) == 0)
-				fprintf(stderr, "order %s: lease lost, rolled back\n", order);
+				fprintf(stderr, "message %s: lease lost, rolled back\n", id);
 			else
-				ok = nack(db, order, PQgetvalue(messages, i, 1), atoi(PQgetvalue(messages, i, 2)),
+				ok = nack(db, id, PQgetvalue(messages, i, 1), atoi(PQgetvalue(messages, i, 3)),
 						  PQresultErrorField(errors[i], PG_DIAG_MESSAGE_PRIMARY));
 		}
 		PQclear(errors[i]);

@@ -8,7 +8,7 @@ const { setTimeout: sleep } = require('node:timers/promises')
 const { Client } = require('pg')
 
 // the lease lasts mq.visibility_timeout, 30 s unless set: mq.receive('orders', 10, '5 minutes') is for slower work
-const RECEIVE = "SELECT payload, receipt, failures FROM mq.receive('orders', 10)"
+const RECEIVE = "SELECT id, receipt, payload, failures FROM mq.receive('orders', 10)"
 const PAUSE = 200 // milliseconds, when there was nothing to receive
 
 const stopping = new AbortController()
@@ -19,20 +19,20 @@ async function writeInvoice(db, order) {
   await db.query('INSERT INTO invoices SELECT id, amount FROM orders WHERE id = $1', [order])
 }
 
-async function handle(db, { payload: { order }, receipt, failures }) {
+async function handle(db, { id, receipt, payload, failures }) {
   await db.query('BEGIN')
   try {
-    await writeInvoice(db, order)
+    await writeInvoice(db, payload.order)
     await db.query('SELECT mq.ack($1)', [receipt])
     await db.query('COMMIT')
   } catch (error) {
     await db.query('ROLLBACK') // throws if the connection is lost
     if (error.code === 'MQ001') {
-      console.error(`order ${order}: lease lost, rolled back`)
+      console.error(`message ${id}: lease lost, rolled back`)
       return
     }
     const delay = Math.min(2 ** failures, 3600)
-    console.error(`order ${order}: ${error.message}; again in ${delay} s`)
+    console.error(`message ${id}: ${error.message}; again in ${delay} s`)
     // not strict: should the lease be over by now, then others have the message, and that is that
     await db.query('SELECT mq.nack(ARRAY[$1::uuid], make_interval(secs => $2), strict => false)', [receipt, delay])
   }
