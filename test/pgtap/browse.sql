@@ -67,7 +67,7 @@ SELECT is(pg_temp.shows('br'), 'ready [1 2 3 4 5 6 7 8 9 10 11 12] scheduled [] 
 -- order and limit over several segments
 SELECT mq.create_queue('br2', segment_size => 1024);
 SELECT cardinality(mq.send_batch('br2', (SELECT array_agg(to_jsonb(i)) FROM generate_series(1, 2500) i)));
-SELECT ok((SELECT array_agg(payload::text::int) = array_agg(i) FROM (SELECT payload, row_number() OVER () AS i FROM mq.browse('br2', max_messages => 3000)) x), 'ascending, over segments');
+SELECT ok((SELECT array_agg(payload::text::bigint) = array_agg(i) FROM (SELECT payload, row_number() OVER () AS i FROM mq.browse('br2', max_messages => 3000)) x), 'ascending, over segments');
 SELECT is((SELECT count(*)::int FROM mq.browse('br2')), 100, 'a hundred by default');
 SELECT is((SELECT count(*)::int FROM mq.pop('br2', 2000)), 2000, '2000 are finished');
 SELECT is((SELECT min(payload::text::int) || ' ' || count(*) FROM mq.browse('br2', max_messages => 1000)), '2001 500', 'what is left');
