@@ -13,6 +13,11 @@ CREATE TABLE mq.queue (
     name              name    NOT NULL,
     segment_size      bigint  NOT NULL,
     levels            integer NOT NULL DEFAULT 1,
+    paused            boolean NOT NULL DEFAULT false,
+    retention         interval,
+    retention_bytes   bigint,
+    drop_unread       boolean NOT NULL DEFAULT false,
+    notify_interval   interval,
     system_identifier bigint  NOT NULL,
     database          oid     NOT NULL,
     extension         oid     NOT NULL,
@@ -22,15 +27,20 @@ CREATE TABLE mq.queue (
 COMMENT ON TABLE mq.queue IS 'Queues. system_identifier, database and extension say where the queue was last used.';
 
 CREATE TABLE mq.consumer_group (
-    group_no integer NOT NULL,
-    queue_no integer NOT NULL,
-    name     name    NOT NULL,
-    epoch    integer NOT NULL DEFAULT 1,
-    start_id bigint  NOT NULL DEFAULT 1,
+    group_no                   integer NOT NULL,
+    queue_no                   integer NOT NULL,
+    name                       name    NOT NULL,
+    epoch                      integer NOT NULL DEFAULT 1,
+    start_id                   bigint  NOT NULL DEFAULT 1,
+    paused                     boolean NOT NULL DEFAULT false,
+    max_in_flight              integer,
+    max_in_flight_per_consumer integer,
+    visibility_timeout         interval,
+    dropped                    bigint  NOT NULL DEFAULT 0,
     CONSTRAINT consumer_group_pkey PRIMARY KEY (group_no),
     CONSTRAINT consumer_group_queue_no_name_key UNIQUE (queue_no, name)
 );
-COMMENT ON TABLE mq.consumer_group IS 'Consumer groups. Rows of the offset log with another epoch are void.';
+COMMENT ON TABLE mq.consumer_group IS 'Consumer groups. Rows of the offset log with another epoch are void; seek raises it. dropped: messages that retention dropped unread.';
 
 CREATE TABLE mq.segment (
     queue_no integer NOT NULL,
@@ -38,9 +48,10 @@ CREATE TABLE mq.segment (
     segment  bigint  NOT NULL,
     file     oid     NOT NULL,
     sealed   boolean NOT NULL DEFAULT false,
+    sealed_at timestamptz,
     CONSTRAINT segment_pkey PRIMARY KEY (queue_no, level, segment)
 );
-COMMENT ON TABLE mq.segment IS 'Partitions of the queues. file: the relation file a segment was made with; its pages are in the order of ids only while it has that file.';
+COMMENT ON TABLE mq.segment IS 'Partitions of the queues. file: the relation file a segment was made with; its pages are in the order of ids only while it has that file. sealed_at: all messages in it are older.';
 
 -- ---------------------------------------------------------------------------------------------------------------
 -- The offset log: a ring of append-only tables (offset_log.h has the format).
@@ -101,21 +112,84 @@ COMMENT ON TYPE mq.message IS 'A message as handed out by mq.receive and mq.pop.
 -- ---------------------------------------------------------------------------------------------------------------
 -- Queues
 
-CREATE FUNCTION mq.create_queue(name text, if_not_exists boolean DEFAULT false, segment_size bigint DEFAULT NULL)
+CREATE FUNCTION mq.create_queue(name text, groups text[] DEFAULT '{default}', if_not_exists boolean DEFAULT false,
+    segment_size bigint DEFAULT NULL, retention interval DEFAULT NULL, retention_bytes bigint DEFAULT NULL,
+    drop_unread boolean DEFAULT false, notify_interval interval DEFAULT NULL)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_create_queue';
-COMMENT ON FUNCTION mq.create_queue(text, boolean, bigint) IS
-    'Creates a queue with the consumer group "default", owned by the caller. Undone by rollback.';
-REVOKE ALL ON FUNCTION mq.create_queue(text, boolean, bigint) FROM PUBLIC;
+COMMENT ON FUNCTION mq.create_queue(text, text[], boolean, bigint, interval, bigint, boolean, interval) IS
+    'Creates a queue with consumer groups, owned by the caller. Undone by rollback.';
+REVOKE ALL ON FUNCTION mq.create_queue(text, text[], boolean, bigint, interval, bigint, boolean, interval) FROM PUBLIC;
+
+CREATE FUNCTION mq.alter_queue(name text, retention interval DEFAULT NULL, retention_bytes bigint DEFAULT NULL,
+    drop_unread boolean DEFAULT NULL, notify_interval interval DEFAULT NULL, reset text[] DEFAULT '{}')
+RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_alter_queue';
+COMMENT ON FUNCTION mq.alter_queue(text, interval, bigint, boolean, interval, text[]) IS
+    'Changes options of a queue: null leaves one as it is, reset names those that get their default. Undone by rollback.';
 
 CREATE FUNCTION mq.drop_queue(name text, force boolean DEFAULT false)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_drop_queue';
 COMMENT ON FUNCTION mq.drop_queue(text, boolean) IS
     'Drops a queue; refuses while it has unfinished messages unless forced. Undone by rollback.';
 
+CREATE FUNCTION mq.purge(queue text)
+RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_purge';
+COMMENT ON FUNCTION mq.purge(text) IS
+    'All groups of the queue skip what is committed by now. At commit; undone by rollback.';
+
+CREATE FUNCTION mq.pause(queue text, consumer_group text DEFAULT NULL)
+RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_pause';
+COMMENT ON FUNCTION mq.pause(text, text) IS
+    'Stops handing out messages of a queue, or of one of its groups; sending goes on. Undone by rollback.';
+
+CREATE FUNCTION mq.resume(queue text, consumer_group text DEFAULT NULL)
+RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_resume';
+COMMENT ON FUNCTION mq.resume(text, text) IS 'Ends what mq.pause began. Undone by rollback.';
+
 CREATE FUNCTION mq.refuse_direct_write()
 RETURNS trigger LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_refuse_direct_write';
 COMMENT ON FUNCTION mq.refuse_direct_write() IS
     'Trigger on the tables of queues: messages come by mq.send and never change.';
+
+-- ---------------------------------------------------------------------------------------------------------------
+-- Consumer groups
+
+CREATE FUNCTION mq.create_group(queue text, name text, start text DEFAULT NULL, start_id bigint DEFAULT NULL,
+    start_time timestamptz DEFAULT NULL, max_in_flight integer DEFAULT NULL,
+    max_in_flight_per_consumer integer DEFAULT NULL, visibility_timeout interval DEFAULT NULL,
+    if_not_exists boolean DEFAULT false)
+RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_create_group';
+COMMENT ON FUNCTION mq.create_group(text, text, text, bigint, timestamptz, integer, integer, interval, boolean) IS
+    'Creates a consumer group that begins at ''latest'' (what commits from now on), ''earliest'', an id or a time. Undone by rollback.';
+
+CREATE FUNCTION mq.alter_group(queue text, name text, max_in_flight integer DEFAULT NULL,
+    max_in_flight_per_consumer integer DEFAULT NULL, visibility_timeout interval DEFAULT NULL,
+    reset text[] DEFAULT '{}')
+RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_alter_group';
+COMMENT ON FUNCTION mq.alter_group(text, text, integer, integer, interval, text[]) IS
+    'Changes options of a group: null leaves one as it is, reset names those that get their default. Undone by rollback.';
+
+CREATE FUNCTION mq.drop_group(queue text, name text)
+RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_drop_group';
+COMMENT ON FUNCTION mq.drop_group(text, text) IS
+    'Drops a consumer group, read or unread; its receipts are refused from then on. Undone by rollback.';
+
+CREATE FUNCTION mq.seek(queue text, consumer_group text DEFAULT 'default', start text DEFAULT NULL,
+    start_id bigint DEFAULT NULL, start_time timestamptz DEFAULT NULL)
+RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_seek';
+COMMENT ON FUNCTION mq.seek(text, text, text, bigint, timestamptz) IS
+    'Moves a group to ''earliest'', ''latest'', an id or a time; its receipts die at the commit. Undone by rollback.';
+
+-- ---------------------------------------------------------------------------------------------------------------
+-- Rights: send, browse, manage: INSERT, SELECT, TRUNCATE on mq.q_<queue>; consume: USAGE on mq.g_<number of the group>.
+
+CREATE FUNCTION mq.grant(queue text, privilege text, role text, consumer_group text DEFAULT NULL)
+RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_grant';
+COMMENT ON FUNCTION mq.grant(text, text, text, text) IS
+    'Gives a role the right to send, browse, manage, or consume (in one group, or in all there are). A GRANT by the caller.';
+
+CREATE FUNCTION mq.revoke(queue text, privilege text, role text, consumer_group text DEFAULT NULL)
+RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_revoke';
+COMMENT ON FUNCTION mq.revoke(text, text, text, text) IS 'Takes back what mq.grant gave. A REVOKE by the caller.';
 
 -- ---------------------------------------------------------------------------------------------------------------
 -- Sending
@@ -145,15 +219,22 @@ COMMENT ON FUNCTION mq.send_batch(text, text[], jsonb[], bytea[]) IS
 -- Receiving
 
 CREATE FUNCTION mq.receive(queue text, max_messages integer DEFAULT 1, visibility_timeout interval DEFAULT NULL,
-                           consumer_group text DEFAULT 'default')
+    wait interval DEFAULT NULL, consumer_group text DEFAULT 'default', consumer text DEFAULT NULL,
+    max_bytes integer DEFAULT NULL)
 RETURNS SETOF mq.message LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 10 AS 'MODULE_PATHNAME', 'mq_receive';
-COMMENT ON FUNCTION mq.receive(text, integer, interval, text) IS
-    'Hands out up to max_messages, leased until the visibility timeout. Rollback gives them back.';
+COMMENT ON FUNCTION mq.receive(text, integer, interval, interval, text, text, integer) IS
+    'Hands out up to max_messages, leased until the visibility timeout; waits for the first one if told to. Rollback gives them back.';
 
-CREATE FUNCTION mq.pop(queue text, max_messages integer DEFAULT 1, consumer_group text DEFAULT 'default')
+CREATE FUNCTION mq.pop(queue text, max_messages integer DEFAULT 1, consumer_group text DEFAULT 'default',
+    wait interval DEFAULT NULL, max_bytes integer DEFAULT NULL, consumer text DEFAULT NULL)
 RETURNS SETOF mq.message LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 10 AS 'MODULE_PATHNAME', 'mq_pop';
-COMMENT ON FUNCTION mq.pop(text, integer, text) IS
+COMMENT ON FUNCTION mq.pop(text, integer, text, interval, integer, text) IS
     'Receives and acks in the current transaction. Rollback gives the messages back.';
+
+CREATE PROCEDURE mq.wait(queue text, timeout interval DEFAULT '60 s', consumer_group text DEFAULT 'default')
+LANGUAGE c AS 'MODULE_PATHNAME', 'mq_wait';
+COMMENT ON PROCEDURE mq.wait(text, interval, text) IS
+    'Waits until there is something to receive, or the time is over; takes nothing. Outside a transaction block without a snapshot.';
 
 -- ---------------------------------------------------------------------------------------------------------------
 -- Finishing. The forms with a text receipt are for drivers that send untyped parameters.
@@ -246,11 +327,25 @@ COMMENT ON FUNCTION mq.queue_table(name) IS 'The oid of a queue''s table, null i
 
 CREATE FUNCTION mq.may_see(queue_table oid) RETURNS boolean
 LANGUAGE sql STABLE PARALLEL SAFE AS $$
-    SELECT pg_catalog.has_table_privilege(queue_table, 'SELECT, INSERT, UPDATE')
+    SELECT pg_catalog.has_table_privilege(queue_table, 'SELECT, INSERT, TRUNCATE')
 $$;
-COMMENT ON FUNCTION mq.may_see(oid) IS 'Whether the caller has some right on a queue, given its table.';
+COMMENT ON FUNCTION mq.may_see(oid) IS 'Whether the caller may send to, browse or manage a queue, given its table.';
 
-CREATE VIEW mq.queues AS
+CREATE FUNCTION mq.may_see_all(queue_table oid) RETURNS boolean
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT pg_catalog.has_table_privilege(queue_table, 'SELECT, TRUNCATE')
+$$;
+COMMENT ON FUNCTION mq.may_see_all(oid) IS 'Whether the caller may browse or manage a queue, given its table.';
+
+CREATE FUNCTION mq.may_consume(group_no integer) RETURNS boolean
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT pg_catalog.has_sequence_privilege(c.oid, 'USAGE') FROM pg_catalog.pg_class c
+    WHERE c.relnamespace OPERATOR(pg_catalog.=) 'mq'::pg_catalog.regnamespace
+      AND c.relname OPERATOR(pg_catalog.=) pg_catalog.concat('g_', group_no)::pg_catalog.name
+$$;
+COMMENT ON FUNCTION mq.may_consume(integer) IS 'Whether the caller may consume in a group, given its number.';
+
+CREATE VIEW mq.queues WITH (security_barrier) AS
 SELECT q.name::text AS queue,
        c.relowner::regrole AS owner,
        c.oid::regclass AS queue_table,
@@ -260,19 +355,20 @@ SELECT q.name::text AS queue,
 FROM mq.queue q
 JOIN pg_catalog.pg_class c ON c.relnamespace = 'mq'::regnamespace AND c.relname = ('q_' || q.name)::name
 LEFT JOIN mq.queue_state() s USING (queue_no)
-WHERE mq.may_see(c.oid);
+WHERE mq.may_see(c.oid)
+   OR EXISTS (SELECT FROM mq.consumer_group o WHERE o.queue_no = q.queue_no AND mq.may_consume(o.group_no));
 COMMENT ON VIEW mq.queues IS 'The queues the caller has some right on.';
 COMMENT ON COLUMN mq.queues.next_id IS 'The next message gets this id or a greater one (exact).';
 COMMENT ON COLUMN mq.queues.segments IS 'Partitions that exist (exact).';
 
-CREATE VIEW mq.groups AS
+CREATE VIEW mq.groups WITH (security_barrier) AS
 SELECT q.name::text AS queue,
        g.name::text AS consumer_group,
        s.epoch, s.low_watermark, s.next_id, s.ready, s.leased, s.settling, s.pending, s.unread, s.held_back
 FROM mq.group_state() s
 JOIN mq.consumer_group g USING (group_no)
 JOIN mq.queue q USING (queue_no)
-WHERE mq.may_see(mq.queue_table(q.name));
+WHERE mq.may_see_all(mq.queue_table(q.name)) OR mq.may_consume(g.group_no);
 COMMENT ON VIEW mq.groups IS 'The consumer groups of those queues and what is unfinished in them.';
 COMMENT ON COLUMN mq.groups.low_watermark IS 'Every message below is finished (exact).';
 COMMENT ON COLUMN mq.groups.next_id IS 'Look-ahead has seen every message below (exact).';
@@ -283,7 +379,7 @@ COMMENT ON COLUMN mq.groups.pending IS 'Messages seen whose sender is, or was wh
 COMMENT ON COLUMN mq.groups.unread IS 'Ids not looked at: an upper bound of the messages there.';
 COMMENT ON COLUMN mq.groups.held_back IS 'How often a hand-out or look-ahead was given up because shared memory was full (exact, since the start of the server).';
 
-CREATE VIEW mq.segments AS
+CREATE VIEW mq.segments WITH (security_barrier) AS
 SELECT q.name::text AS queue,
        g.level,
        g.segment,
@@ -299,14 +395,14 @@ JOIN pg_catalog.pg_class c ON c.relnamespace = 'mq'::regnamespace
 WHERE mq.may_see(mq.queue_table(q.name));
 COMMENT ON VIEW mq.segments IS 'The partitions of those queues.';
 
-CREATE VIEW mq.in_flight AS
+CREATE VIEW mq.in_flight WITH (security_barrier) AS
 SELECT q.name::text AS queue,
        g.name::text AS consumer_group,
        s.id, s.state, s.attempt, s.failures, s.lease_until
 FROM mq.in_flight_state() s
 JOIN mq.consumer_group g USING (group_no)
 JOIN mq.queue q USING (queue_no)
-WHERE mq.may_see(mq.queue_table(q.name));
+WHERE mq.may_see_all(mq.queue_table(q.name)) OR mq.may_consume(g.group_no);
 COMMENT ON VIEW mq.in_flight IS 'The messages of those queues that are handed out, or acked by an undecided transaction.';
 
 GRANT USAGE ON SCHEMA mq TO PUBLIC;

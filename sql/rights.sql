@@ -15,7 +15,7 @@ SET ROLE regress_mq_plain;
 SELECT mq.create_queue('mine');                                 -- 42501
 SELECT mq.create_queue('mine', if_not_exists => true);          -- 42501
 RESET ROLE;
-GRANT EXECUTE ON FUNCTION mq.create_queue(text, boolean, bigint) TO regress_mq_owner;
+GRANT EXECUTE ON FUNCTION mq.create_queue(text, text[], boolean, bigint, interval, bigint, boolean, interval) TO regress_mq_owner;
 SET ROLE regress_mq_owner;
 SELECT mq.create_queue('rights');
 SELECT queue, owner = 'regress_mq_owner'::regrole AS is_owner FROM mq.queues WHERE queue = 'rights';
@@ -78,9 +78,9 @@ SELECT mq.drop_queue('rights', true);                           -- 42501
 SELECT count(*) FROM mq.q_rights;                               -- 42501
 INSERT INTO mq.q_rights (payload) VALUES ('1');                 -- refused all the same: 55000
 
--- UPDATE: may consume
+-- consume: in a group
 RESET ROLE;
-GRANT UPDATE ON mq.q_rights TO regress_mq_consumer;
+SELECT mq.grant('rights', 'consume', 'regress_mq_consumer', 'default');
 SET ROLE regress_mq_consumer;
 SELECT mq.send('rights', '1');                                  -- 42501
 SELECT mq.send_batch('rights', array['1']);                     -- 42501

@@ -5,9 +5,9 @@ SET client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS mq;
 \set VERBOSITY sqlstate
 
--- mq.stop_point exists in test builds only
+-- mq.stop_point and mq.wake_sweep exist in test builds only
 SELECT name, context, boot_val, unit
-  FROM pg_settings WHERE name LIKE 'mq.%' AND name <> 'mq.stop_point'
+  FROM pg_settings WHERE name LIKE 'mq.%' AND name NOT IN ('mq.stop_point', 'mq.wake_sweep')
  ORDER BY name COLLATE "C";
 SELECT count(*) AS without_description
   FROM pg_settings WHERE name LIKE 'mq.%' AND coalesce(short_desc, '') = '';

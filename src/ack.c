@@ -112,7 +112,7 @@ make_claims(const Receipt *receipts, int count, MqClaim *claims)
 }
 
 static void
-write_ack(const MqGroup *group, const MqWindowRef *ref, const MqClaim *claims, int count)
+write_ack(const MqGroup *group, const MqWindowRef *ref, int32 epoch, const MqClaim *claims, int count)
 {
 	MqRange    *ranges = palloc(count * sizeof(MqRange));
 	int			n = 0;
@@ -123,7 +123,7 @@ write_ack(const MqGroup *group, const MqWindowRef *ref, const MqClaim *claims, i
 	if (n > 0)
 	{
 		MQ_STOP_POINT("ack_marked");
-		mq_offset_log_wrote(ref->window, &ref->key, mq_offset_log_ack(group, 0, group->epoch, ranges, n));
+		mq_offset_log_wrote(ref->window, &ref->key, mq_offset_log_ack(group, 0, epoch, ranges, n));
 		MQ_STOP_POINT("ack_written");
 	}
 	pfree(ranges);
@@ -134,7 +134,7 @@ write_ack(const MqGroup *group, const MqWindowRef *ref, const MqClaim *claims, i
  * few, ask for what it takes and try again.
  */
 static int64
-claim_with_cells(const ClaimCall *call, const MqWindowRef *ref, MqClaim *claims, int count, uint64 xid)
+claim_with_cells(const ClaimCall *call, const MqWindowRef *ref, MqClaim *claims, int count, uint64 xid, int32 *epoch)
 {
 	int			needed = 2;
 	int64		changed;
@@ -146,7 +146,8 @@ claim_with_cells(const ClaimCall *call, const MqWindowRef *ref, MqClaim *claims,
 		CHECK_FOR_INTERRUPTS();
 		if (!mq_cells_reserve(&cells, needed, true))
 			out_of_cells();
-		changed = mq_window_claim(ref, claims, count, call->action, call->strict, xid, call->due, &cells, &needed);
+		changed = mq_window_claim(ref, claims, count, call->action, call->strict, xid, call->due, &cells, &needed,
+								  epoch);
 		mq_cells_return(&cells);
 	} while (changed < 0);
 	return changed;
@@ -160,6 +161,7 @@ claim_window(const ClaimCall *call, const MqGroup *group, MqClaim *claims, int c
 	MqUndo	  **undo = NULL;
 	uint64		xid = 0;
 	int64		changed;
+	int32		epoch = 0;
 
 	if (call->action == MQ_CLAIM_SETTLE)
 	{
@@ -168,14 +170,14 @@ claim_window(const ClaimCall *call, const MqGroup *group, MqClaim *claims, int c
 		for (int i = 0; i < count; i++)
 			undo[i] = mq_undo_settle(&ref);
 	}
-	changed = claim_with_cells(call, &ref, claims, count, xid);
+	changed = claim_with_cells(call, &ref, claims, count, xid, &epoch);
 	if (call->action != MQ_CLAIM_SETTLE)
 		return;
 	for (int i = 0; i < count && changed > 0; i++)
 		if (!claims[i].refused)
 			mq_undo_widen(undo[i], claims[i].lo, claims[i].hi);
 	if (changed > 0)
-		write_ack(group, &ref, claims, count);
+		write_ack(group, &ref, epoch, claims, count);
 	pfree(undo);
 }
 
@@ -183,8 +185,9 @@ static void
 check_window(const MqGroup *group, MqClaim *claims, int count)
 {
 	MqWindowRef ref = {group->window, mq_window_key(group, 0)};
+	int32		epoch;
 
-	(void) mq_window_claim(&ref, claims, count, MQ_CLAIM_CHECK, true, 0, 0, NULL, NULL);
+	(void) mq_window_claim(&ref, claims, count, MQ_CLAIM_CHECK, true, 0, 0, NULL, NULL, &epoch);
 }
 
 /* A claim covers several receipts: if it was refused as a whole, find out which of them were. */
@@ -216,7 +219,7 @@ claim_group(const ClaimCall *call, Receipt *receipts, int count, bool only_check
 			receipts[i].refused = true;
 		return;
 	}
-	mq_check_right(&group.queue, ACL_UPDATE);
+	mq_check_consume(&group);
 	mq_attach_group(&group);
 
 	claims = palloc(count * sizeof(MqClaim));
@@ -260,8 +263,8 @@ claim_groups(const ClaimCall *call, bool only_check)
 static void
 claim_all(ClaimCall *call)
 {
-
 	mq_check_writable(call->function);
+	mq_catalog_catch_up();
 	if (call->count > 1)
 	{
 		qsort(call->receipts, call->count, sizeof(Receipt), compare_receipts);
@@ -508,14 +511,14 @@ typedef struct OwnLease
 static void
 lease_own(const MqWindowRef *ref, uint64 xid, OwnLease *own)
 {
+	MqTaker		taker = {mq_new_token(), mq_session_transaction(), GetCurrentTimestamp() + USECS_PER_DAY};
 	MqRun		runs[64];
 	MqUndo	   *undo;
 	int			count;
 
-	*own = (OwnLease) {mq_new_token(), 0, -1};
+	*own = (OwnLease) {taker.token, 0, -1};
 	undo = mq_undo_borrow(ref, own->token);
-	while ((count = mq_window_take_own(ref, xid, PG_INT32_MAX, own->token, mq_session_transaction(),
-									   GetCurrentTimestamp() + USECS_PER_DAY, runs, lengthof(runs))) > 0)
+	while ((count = mq_window_take_own(ref, xid, PG_INT32_MAX, &taker, runs, lengthof(runs))) > 0)
 	{
 		for (int i = 0; i < count; i++)
 		{
@@ -546,11 +549,12 @@ mq_discard(PG_FUNCTION_ARGS)
 	int64	   *ids;
 	int			count;
 	int64		discarded;
+	int32		epoch = 0;
 	uint64		xid;
 
 	mq_check_writable("mq.discard()");
 	mq_group_by_name(mq_text_arg(fcinfo, 0, "queue"), mq_text_arg(fcinfo, 2, "consumer_group"), &group);
-	mq_check_owner(&group.queue);
+	mq_check_right(&group.queue, MQ_RIGHT_MANAGE);
 	mq_check_not_null(fcinfo, 1, "ids");
 	mq_attach_group(&group);
 	if (!mq_log_tail(&group.queue, 0, &tail))
@@ -567,7 +571,7 @@ mq_discard(PG_FUNCTION_ARGS)
 		undo[i] = mq_undo_settle(&ref);
 	if (!mq_cells_reserve(&cells, 2 * count, true))
 		out_of_cells();
-	discarded = mq_window_discard(&ref, ids, count, xid, &cells, ids);
+	discarded = mq_window_discard(&ref, ids, count, xid, &cells, ids, &epoch);
 	for (int64 i = 0; i < discarded; i++)
 		mq_undo_widen(undo[i], ids[i], ids[i]);
 	mq_cells_return(&cells);
@@ -576,6 +580,6 @@ mq_discard(PG_FUNCTION_ARGS)
 	claims = palloc((discarded + 1) * sizeof(MqClaim));
 	for (int64 i = 0; i < discarded; i++)
 		claims[i] = (MqClaim) {ids[i], ids[i], 0, false};
-	write_ack(&group, &ref, claims, (int) discarded);
+	write_ack(&group, &ref, epoch, claims, (int) discarded);
 	PG_RETURN_INT64(discarded);
 }

@@ -1,7 +1,7 @@
 /*
- * admin.c: mq.create_queue and mq.drop_queue.
+ * admin.c: mq.create_queue, mq.alter_queue and mq.drop_queue.
  *
- * Both are ordinary DDL in the caller's transaction, run as the extension's owner because nobody else may create in
+ * They are ordinary DDL in the caller's transaction, run as the extension's owner because nobody else may create in
  * schema mq; the tables then belong to the caller. What they leave in shared memory when the transaction rolls
  * back is found and freed by the worker.
  */
@@ -15,8 +15,10 @@
 #include "catalog/pg_namespace.h"
 #include "commands/trigger.h"
 #include "executor/spi.h"
-#include "mb/pg_wchar.h"
+#include "catalog/pg_type.h"
+#include "groups.h"
 #include "miscadmin.h"
+#include "options.h"
 #include "rebuild.h"
 #include "segment.h"
 #include "storage/lmgr.h"
@@ -35,19 +37,6 @@ static const char *const message_columns =
 "id bigint NOT NULL, enqueued_at timestamptz NOT NULL, priority integer, target_group integer, origin_id bigint, "
 "expires_at timestamptz, failures integer, key text, routing_key text, reason text, headers jsonb, payload jsonb, "
 "body bytea";
-
-static void
-check_name(const char *name)
-{
-	size_t		length = strlen(name);
-
-	if (length == 0 || length > MQ_NAME_LENGTH_MAX)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("queue name must have 1 to %d bytes", MQ_NAME_LENGTH_MAX),
-				 errdetail("It has %zu.", length),
-				 errhint("Choose another name.")));
-}
 
 static void
 check_segment_size(int64 size)
@@ -96,8 +85,6 @@ create_tables(const char *table, int32 queue_no, int64 segment_size, const char 
 	mq_sql("ALTER SEQUENCE mq.i_%d OWNED BY mq.%s.id", queue_no, table);
 	mq_sql("CREATE TRIGGER refuse_direct_write BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON mq.%s "
 		   "FOR EACH STATEMENT EXECUTE FUNCTION mq.refuse_direct_write()", table);
-	mq_sql("INSERT INTO mq.consumer_group (group_no, queue_no, name) "
-		   "VALUES (nextval('mq.group_no'), %d, '" MQ_DEFAULT_GROUP "')", queue_no);
 }
 
 /* DROP EXTENSION must see the queues, though they are not part of it. */
@@ -112,9 +99,39 @@ depend_on_extension(Oid table)
 	recordDependencyOn(&queue, &extension, DEPENDENCY_NORMAL);
 }
 
+/* Queue options that can be changed. */
+static const MqOption options[] = {
+	{"retention", MQ_OPTION_INTERVAL, 1, INT64CONST(36500) * USECS_PER_DAY, "It must be more than zero and at most 36500 days."},
+	{"retention_bytes", MQ_OPTION_BIGINT, 0, PG_INT64_MAX, "It must be at least zero."},
+	{"drop_unread", MQ_OPTION_BOOL},
+	{"notify_interval", MQ_OPTION_INTERVAL, 10 * INT64CONST(1000), USECS_PER_DAY, "It must be between 10 ms and one day."},
+};
+
+/* Writes them; 22023 if they do not fit each other. */
+static void
+set_options(int32 queue_no, const char *set)
+{
+	MqSqlContext context;
+	bool		wrong;
+
+	mq_sql_begin(&context);
+	mq_sql("UPDATE mq.queue SET %s WHERE queue_no = %d", set, queue_no);
+	wrong = mq_sql("SELECT FROM mq.queue WHERE queue_no = %d AND drop_unread AND retention IS NULL AND retention_bytes IS NULL",
+				   queue_no) > 0;
+	mq_sql_end(&context);
+	if (wrong)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("drop_unread needs a retention limit"),
+				 errhint("Set retention or retention_bytes as well.")));
+	CommandCounterIncrement();
+	mq_catalog_changed();
+	CommandCounterIncrement();
+}
+
 /* False: there is one of that name. */
 static bool
-create_queue(const char *name, int64 segment_size)
+create_queue(const char *name, int64 segment_size, const char *set, const Datum *groups, int ngroups)
 {
 	MqSqlContext context;
 	MqQueue		queue;
@@ -137,10 +154,34 @@ create_queue(const char *name, int64 segment_size)
 	CommandCounterIncrement();
 	mq_queue_by_name(name, &queue);
 	depend_on_extension(queue.table);
+	if (set != NULL)
+		set_options(queue_no, set);
+	for (int i = 0; i < ngroups; i++)
+		mq_group_insert(&queue, TextDatumGetCString(groups[i]), 1);
 	for (int64 segment = 0; segment < SEGMENTS_AT_START; segment++)
 		mq_segment_create(&queue, 0, segment);
 	mq_transaction_wants_worker(queue.db);
 	return true;
+}
+
+static int
+group_names(FunctionCallInfo fcinfo, Datum **names)
+{
+	int			count = mq_array_arg(fcinfo, 1, "groups", TEXTOID, names, NULL);
+
+	for (int i = 0; i < count; i++)
+	{
+		char	   *name = TextDatumGetCString((*names)[i]);
+
+		mq_check_name(name, "group name");
+		for (int j = 0; j < i; j++)
+			if (strcmp(name, TextDatumGetCString((*names)[j])) == 0)
+				ereport(ERROR,
+						(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						 errmsg("group \"%s\" is given twice", name),
+						 errhint("Give each group once.")));
+	}
+	return count;
 }
 
 MQ_FUNCTION(mq_create_queue);
@@ -148,18 +189,25 @@ Datum
 mq_create_queue(PG_FUNCTION_ARGS)
 {
 	char	   *name = mq_text_arg(fcinfo, 0, "name");
-	int64		segment_size = PG_ARGISNULL(2) ? SEGMENT_SIZE_DEFAULT : PG_GETARG_INT64(2);
+	int64		segment_size = PG_ARGISNULL(3) ? SEGMENT_SIZE_DEFAULT : PG_GETARG_INT64(3);
+	Datum	   *groups;
+	int			ngroups;
+	char	   *set;
 	MqQueue		existing;
 
-	mq_check_not_null(fcinfo, 1, "if_not_exists");
+	mq_check_not_null(fcinfo, 1, "groups");
+	mq_check_not_null(fcinfo, 2, "if_not_exists");
 	mq_check_writable("mq.create_queue()");
-	check_name(name);
+	mq_catalog_catch_up();
+	ngroups = group_names(fcinfo, &groups);
+	set = mq_options_arg(fcinfo, 4, options, lengthof(options), -1);
+	mq_check_name(name, "queue name");
 	check_segment_size(segment_size);
 	/* ids of a block and of a segment must fit each other */
 	segment_size -= segment_size % 64;
-	if (!mq_queue_find(name, &existing) && create_queue(name, segment_size))
+	if (!mq_queue_find(name, &existing) && create_queue(name, segment_size, set, groups, ngroups))
 		PG_RETURN_VOID();
-	if (!PG_GETARG_BOOL(1))
+	if (!PG_GETARG_BOOL(2))
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
 				 errmsg("queue \"%s\" already exists", name),
@@ -181,24 +229,34 @@ others_settle(const MqWindowRef *ref)
 	return count > 1 || (count == 1 && xids[0] != U64FromFullTransactionId(own));
 }
 
-/* Whether any group of the queue has a message left, as far as this transaction can see; reads ahead to find out. */
+/* Whether the group has a message left, as far as this transaction can see; reads ahead to find out. */
 static bool
-has_unfinished(const char *name)
+group_has_unfinished(MqGroup *group)
 {
-	MqGroup		group;
 	MqWindowRef ref;
 	MqWindowCounts counts;
 
-	mq_group_by_name(name, MQ_DEFAULT_GROUP, &group);
-	mq_attach_group(&group);
-	ref = (MqWindowRef) {group.window, mq_window_key(&group, 0)};
+	mq_attach_group(group);
+	ref = (MqWindowRef) {group->window, mq_window_key(group, 0)};
 	do
 	{
 		if (!mq_window_counts(&ref, &counts))
 			return false;
 		if (counts.ids[MQ_READY] + counts.ids[MQ_LEASED] + counts.pending > 0 || others_settle(&ref))
 			return true;
-	} while (mq_walk(&group, &ref, 1));
+	} while (mq_walk(group, &ref, 1));
+	return false;
+}
+
+static bool
+has_unfinished(const MqQueue *queue)
+{
+	int			count;
+	MqGroup    *groups = mq_groups_of(queue, &count);
+
+	for (int i = 0; i < count; i++)
+		if (group_has_unfinished(&groups[i]))
+			return true;
 	return false;
 }
 
@@ -222,7 +280,11 @@ drop_queue(const MqQueue *queue)
 {
 	MqSqlContext context;
 	char	   *table = pstrdup(quote_identifier(get_rel_name(queue->table)));
+	int			count;
+	MqGroup    *groups = mq_groups_of(queue, &count);
 
+	for (int i = 0; i < count; i++)
+		mq_group_drops(&groups[i]);
 	mq_sql_begin(&context);
 	mq_sql("DROP TABLE mq.%s", table);
 	mq_sql("DELETE FROM mq.segment WHERE queue_no = %d", queue->queue_no);
@@ -256,12 +318,30 @@ mq_drop_queue(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("queue \"%s\" was dropped", name),
 				 errhint("There is another one of that name now.")));
-	if (!PG_GETARG_BOOL(1) && has_unfinished(name))
+	if (!PG_GETARG_BOOL(1) && has_unfinished(&queue))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("queue \"%s\" has unfinished messages", name),
 				 errhint("Use force => true to drop it with them.")));
 	drop_queue(&queue);
+	PG_RETURN_VOID();
+}
+
+MQ_FUNCTION(mq_alter_queue);
+Datum
+mq_alter_queue(PG_FUNCTION_ARGS)
+{
+	MqQueue		queue;
+	char	   *set;
+
+	mq_check_writable("mq.alter_queue()");
+	mq_catalog_catch_up();
+	mq_queue_by_name(mq_text_arg(fcinfo, 0, "name"), &queue);
+	mq_check_right(&queue, MQ_RIGHT_MANAGE);
+	set = mq_options_arg(fcinfo, 1, options, lengthof(options), 5);
+	if (set != NULL)
+		set_options(queue.queue_no, set);
+	mq_transaction_wants_worker(queue.db);
 	PG_RETURN_VOID();
 }
 

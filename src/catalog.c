@@ -29,17 +29,20 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
+#include "utils/timestamp.h"
 
 /* columns of mq.queue */
 enum
 {
-	Q_NUMBER = 1, Q_NAME, Q_SEGMENT_SIZE, Q_LEVELS, Q_SYSTEM, Q_DATABASE, Q_EXTENSION, Q_COLUMNS = Q_EXTENSION
+	Q_NUMBER = 1, Q_NAME, Q_SEGMENT_SIZE, Q_LEVELS, Q_PAUSED, Q_RETENTION, Q_RETENTION_BYTES, Q_DROP_UNREAD, Q_NOTIFY,
+	Q_SYSTEM, Q_DATABASE, Q_EXTENSION, Q_COLUMNS = Q_EXTENSION
 };
 
 /* columns of mq.consumer_group */
 enum
 {
-	G_NUMBER = 1, G_QUEUE, G_NAME, G_EPOCH, G_START, G_COLUMNS = G_START
+	G_NUMBER = 1, G_QUEUE, G_NAME, G_EPOCH, G_START, G_PAUSED, G_MAX_IN_FLIGHT, G_MAX_PER_CONSUMER, G_LEASE, G_DROPPED,
+	G_COLUMNS = G_DROPPED
 };
 
 static MqExtension extension;
@@ -152,6 +155,17 @@ mq_extension(bool missing_ok)
 	return &extension;
 }
 
+/* 0 for null; a month counts 30 days, and what is stored was checked to fit. */
+static int64
+interval_us(Datum value, bool isnull)
+{
+	const Interval *interval = DatumGetIntervalP(value);
+
+	if (isnull)
+		return 0;
+	return interval->time + ((int64) interval->month * DAYS_PER_MONTH + interval->day) * USECS_PER_DAY;
+}
+
 static void
 queue_from_tuple(HeapTuple tuple, TupleDesc desc, MqQueue *queue)
 {
@@ -167,6 +181,8 @@ queue_from_tuple(HeapTuple tuple, TupleDesc desc, MqQueue *queue)
 	queue->foreign = (uint64) DatumGetInt64(v[Q_SYSTEM - 1]) != GetSystemIdentifier() ||
 		DatumGetObjectId(v[Q_DATABASE - 1]) != MyDatabaseId ||
 		DatumGetObjectId(v[Q_EXTENSION - 1]) != extension.oid;
+	queue->paused = DatumGetBool(v[Q_PAUSED - 1]);
+	queue->notify_us = interval_us(v[Q_NOTIFY - 1], isnull[Q_NOTIFY - 1]);
 	queue->db = extension.db;
 	snprintf(relname, sizeof(relname), "q_%s", NameStr(queue->name));
 	queue->table = get_relname_relid(relname, extension.schema);
@@ -179,6 +195,7 @@ group_from_tuple(HeapTuple tuple, TupleDesc desc, MqGroup *group, int32 *queue_n
 {
 	Datum		v[G_COLUMNS];
 	bool		isnull[G_COLUMNS];
+	char		relname[NAMEDATALEN];
 
 	heap_deform_tuple(tuple, desc, v, isnull);
 	memset(group, 0, sizeof(*group));
@@ -186,6 +203,12 @@ group_from_tuple(HeapTuple tuple, TupleDesc desc, MqGroup *group, int32 *queue_n
 	group->group_no = DatumGetInt32(v[G_NUMBER - 1]);
 	group->epoch = DatumGetInt32(v[G_EPOCH - 1]);
 	group->start_id = DatumGetInt64(v[G_START - 1]);
+	group->paused = DatumGetBool(v[G_PAUSED - 1]);
+	group->max_in_flight = isnull[G_MAX_IN_FLIGHT - 1] ? 0 : DatumGetInt32(v[G_MAX_IN_FLIGHT - 1]);
+	group->max_per_consumer = isnull[G_MAX_PER_CONSUMER - 1] ? 0 : DatumGetInt32(v[G_MAX_PER_CONSUMER - 1]);
+	group->lease_us = interval_us(v[G_LEASE - 1], isnull[G_LEASE - 1]);
+	snprintf(relname, sizeof(relname), "g_%d", group->group_no);
+	group->rights = get_relname_relid(relname, extension.schema);
 	*queue_no = DatumGetInt32(v[G_QUEUE - 1]);
 }
 
@@ -302,26 +325,24 @@ remember_group(const MqGroup *group)
 	entry->group = *group;
 }
 
-void
-mq_group_by_name(const char *queue_name, const char *group_name, MqGroup *result)
+bool
+mq_group_find(const MqQueue *queue, const char *group_name, MqGroup *result)
 {
-	MqQueue		queue;
 	NameData	name;
 	ScanKeyData keys[2];
 
-	mq_queue_by_name(queue_name, &queue);
-	if (cached_group_by_name(&queue, group_name, result))
-		return;
+	if (cached_group_by_name(queue, group_name, result))
+		return true;
+	if (strlen(group_name) >= NAMEDATALEN)
+		return false;
 	memset(&name, 0, sizeof(name));
 	namestrcpy(&name, group_name);
-	ScanKeyInit(&keys[0], G_QUEUE, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(queue.queue_no));
+	ScanKeyInit(&keys[0], G_QUEUE, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(queue->queue_no));
 	ScanKeyInit(&keys[1], G_NAME, BTEqualStrategyNumber, F_NAMEEQ, NameGetDatum(&name));
-	if (strlen(group_name) >= NAMEDATALEN || !read_group("consumer_group_queue_no_name_key", keys, 2, result))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("consumer group \"%s\" of queue \"%s\" does not exist", group_name, queue_name),
-				 errhint("The view mq.groups lists the groups.")));
+	if (!read_group("consumer_group_queue_no_name_key", keys, 2, result))
+		return false;
 	remember_group(result);
+	return true;
 }
 
 bool
@@ -341,6 +362,22 @@ mq_group_by_number(int32 group_no, MqGroup *result)
 	if (!read_group("consumer_group_pkey", &key, 1, result))
 		return false;
 	remember_group(result);
+	return true;
+}
+
+bool
+mq_group_reread(MqGroup *group)
+{
+	MqWindow   *window = group->window;
+	MqChain    *chain = group->queue.chain;
+	ScanKeyData key;
+
+	(void) mq_extension(false);
+	ScanKeyInit(&key, G_NUMBER, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(group->group_no));
+	if (!read_group("consumer_group_pkey", &key, 1, group))
+		return false;
+	group->window = window;
+	group->queue.chain = chain;
 	return true;
 }
 
@@ -406,6 +443,19 @@ mq_groups_all(int *count)
 	return groups;
 }
 
+MqGroup *
+mq_groups_of(const MqQueue *queue, int *count)
+{
+	int			all;
+	MqGroup    *groups = mq_groups_all(&all);
+
+	*count = 0;
+	for (int i = 0; i < all; i++)
+		if (groups[i].queue.queue_no == queue->queue_no)
+			groups[(*count)++] = groups[i];
+	return groups;
+}
+
 static bool
 any_row(Oid relid, Oid index, ScanKey key)
 {
@@ -461,6 +511,12 @@ mq_extension_may_exist(Oid oid)
 }
 
 void
+mq_catalog_catch_up(void)
+{
+	AcceptInvalidationMessages();
+}
+
+void
 mq_catalog_changed(void)
 {
 	CacheInvalidateRelcacheByRelid(mq_extension(false)->queue_rel);
@@ -485,27 +541,104 @@ mq_catalog_remember_chain(const MqQueue *queue)
 		cached->chain = queue->chain;
 }
 
+static bool
+has_acl(Oid relid, AclMode modes, bool *missing)
+{
+	*missing = false;
+	return pg_class_aclcheck_ext(relid, GetUserId(), modes, missing) == ACLCHECK_OK;
+}
+
+bool
+mq_has_right(const MqQueue *queue, AclMode modes)
+{
+	bool		missing;
+
+	return has_acl(queue->table, modes, &missing);
+}
+
+bool
+mq_may_consume(const MqGroup *group)
+{
+	bool		missing;
+
+	return has_acl(group->rights, MQ_RIGHT_CONSUME, &missing);
+}
+
+static const char *
+right_name(AclMode mode)
+{
+	return mode == MQ_RIGHT_SEND ? "send" : mode == MQ_RIGHT_BROWSE ? "browse" : "manage";
+}
+
 void
 mq_check_right(const MqQueue *queue, AclMode mode)
 {
-	bool		missing = false;
+	bool		missing;
 
-	if (pg_class_aclcheck_ext(queue->table, GetUserId(), mode, &missing) == ACLCHECK_OK)
+	if (has_acl(queue->table, mode, &missing))
 		return;
 	/* the table was dropped as a table, or with its owner */
 	if (missing)
 		no_such_queue(NameStr(queue->name));
-	else
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("permission denied for queue \"%s\"", NameStr(queue->name)),
-				 errhint("Grant %s on table %s.%s to the role.",
-						 mode == ACL_INSERT ? "INSERT (to send)" : mode == ACL_UPDATE ? "UPDATE (to consume)" : "SELECT",
-						 "mq", quote_identifier(get_rel_name(queue->table)))));
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("permission denied for queue \"%s\"", NameStr(queue->name)),
+			 errhint("The owner of the queue can give the right: SELECT mq.grant(%s, '%s', ...).",
+					 quote_literal_cstr(NameStr(queue->name)), right_name(mode))));
+}
+
+static void
+group_denied(const MqQueue *queue, const char *group_name)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("permission denied for consumer group \"%s\" of queue \"%s\"", group_name, NameStr(queue->name)),
+			 errhint("The owner of the queue can give the right: SELECT mq.grant(%s, 'consume', ..., %s).",
+					 quote_literal_cstr(NameStr(queue->name)), quote_literal_cstr(group_name))));
 }
 
 void
-mq_check_owner(const MqQueue *queue)
+mq_check_consume(const MqGroup *group)
+{
+	bool		missing;
+
+	if (has_acl(group->rights, MQ_RIGHT_CONSUME, &missing))
+		return;
+	if (missing && !SearchSysCacheExists1(RELOID, ObjectIdGetDatum(group->queue.table)))
+		no_such_queue(NameStr(group->queue.name));
+	group_denied(&group->queue, NameStr(group->name));
+}
+
+/* The names of the groups are for those who have to do with one of them. */
+static void
+no_such_group(const MqQueue *queue, const char *group_name)
+{
+	int			count;
+	MqGroup    *groups = mq_groups_of(queue, &count);
+	bool		may_know = mq_has_right(queue, MQ_RIGHT_BROWSE | MQ_RIGHT_MANAGE);
+
+	for (int i = 0; i < count && !may_know; i++)
+		may_know = mq_may_consume(&groups[i]);
+	if (!may_know)
+		group_denied(queue, group_name);
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_OBJECT),
+			 errmsg("consumer group \"%s\" of queue \"%s\" does not exist", group_name, NameStr(queue->name)),
+			 errhint("Use mq.create_group to create it; the view mq.groups lists the groups.")));
+}
+
+void
+mq_group_by_name(const char *queue_name, const char *group_name, MqGroup *result)
+{
+	MqQueue		queue;
+
+	mq_queue_by_name(queue_name, &queue);
+	if (!mq_group_find(&queue, group_name, result))
+		no_such_group(&queue, group_name);
+}
+
+Oid
+mq_queue_owner(const MqQueue *queue)
 {
 	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(queue->table));
 	Oid			owner;
@@ -514,7 +647,13 @@ mq_check_owner(const MqQueue *queue)
 		no_such_queue(NameStr(queue->name));
 	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
 	ReleaseSysCache(tuple);
-	if (!has_privs_of_role(GetUserId(), owner))
+	return owner;
+}
+
+void
+mq_check_owner(const MqQueue *queue)
+{
+	if (!has_privs_of_role(GetUserId(), mq_queue_owner(queue)))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("must be owner of queue \"%s\"", NameStr(queue->name)),

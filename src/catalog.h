@@ -8,7 +8,6 @@
 
 #include "utils/acl.h"
 
-#define MQ_NAME_LENGTH_MAX	48	/* bytes: "q_" and the name must fit an identifier */
 #define MQ_DEFAULT_GROUP	"default"
 
 typedef struct MqQueue
@@ -19,6 +18,8 @@ typedef struct MqQueue
 	Oid			table;			/* mq.q_<name> */
 	Oid			sequence;		/* mq.i_<queue_no> */
 	bool		foreign;		/* last used in another place: restored, copied or upgraded */
+	bool		paused;
+	int64		notify_us;		/* interval of NOTIFY; 0: off */
 	MqDatabase *db;
 	MqChain    *chain;			/* filled by mq_attach; check its key under the append lock */
 } MqQueue;
@@ -29,6 +30,11 @@ typedef struct MqGroup
 	int32		group_no;		/* never reused */
 	int32		epoch;
 	int64		start_id;
+	Oid			rights;			/* sequence mq.g_<group_no>: USAGE on it is the right to consume */
+	bool		paused;
+	int32		max_in_flight;	/* 0: no limit */
+	int32		max_per_consumer;	/* 0: no limit */
+	int64		lease_us;		/* 0: mq.visibility_timeout */
 	MqQueue		queue;
 	MqWindow   *window;			/* filled by mq_attach; check its key under the window lock */
 } MqGroup;
@@ -58,11 +64,16 @@ extern const MqExtension *mq_extension(bool missing_ok);
 extern void mq_queue_by_name(const char *name, MqQueue *queue);
 extern bool mq_queue_find(const char *name, MqQueue *queue);
 extern void mq_group_by_name(const char *queue, const char *group, MqGroup *result);
+extern bool mq_group_find(const MqQueue *queue, const char *name, MqGroup *result);
 extern bool mq_group_by_number(int32 group_no, MqGroup *result);
+
+/* Reads the definition again, past the cache: what a commit has just made visible may not have come round yet. */
+extern bool mq_group_reread(MqGroup *group);
 
 /* Every group (and its queue) of the database, committed or made by this transaction; palloc'd array. */
 extern MqGroup *mq_groups_all(int *count);
 extern MqQueue *mq_queues_all(int *count);
+extern MqGroup *mq_groups_of(const MqQueue *queue, int *count);
 
 /*
  * Whether a queue, a group (by number; relid: mq.queue or mq.consumer_group) or the extension (by oid) exists, or may
@@ -74,6 +85,9 @@ extern bool mq_extension_may_exist(Oid extension);
 /* The greatest group number that was ever given, or a greater one. */
 extern int64 mq_catalog_last_group(void);
 
+/* Makes what other transactions have committed known to this one, in the middle of a transaction too. Cheap if there is nothing. */
+extern void mq_catalog_catch_up(void);
+
 /* Tells every backend that definitions changed, when this transaction commits. */
 extern void mq_catalog_changed(void);
 
@@ -81,9 +95,23 @@ extern void mq_catalog_changed(void);
 extern void mq_catalog_remember(const MqGroup *group);
 extern void mq_catalog_remember_chain(const MqQueue *queue);
 
-/* Raise 42501 unless the current user may. */
+/* Real ACLs: of the queue's table, and of the group's sequence. manage: TRUNCATE, which itself is refused by a trigger. */
+#define MQ_RIGHT_SEND		ACL_INSERT
+#define MQ_RIGHT_BROWSE		ACL_SELECT
+#define MQ_RIGHT_MANAGE		ACL_TRUNCATE
+#define MQ_RIGHT_CONSUME	ACL_USAGE
+
+/* Raise 42501 unless the current user may; 42704 if the queue went as a table. */
 extern void mq_check_right(const MqQueue *queue, AclMode mode);
+extern void mq_check_consume(const MqGroup *group);
 extern void mq_check_owner(const MqQueue *queue);
+
+/* The owner of the queue's table; 42704 if it is gone. */
+extern Oid mq_queue_owner(const MqQueue *queue);
+
+/* Whether the current user has one of these rights on the queue, or may consume in the group. */
+extern bool mq_has_right(const MqQueue *queue, AclMode modes);
+extern bool mq_may_consume(const MqGroup *group);
 
 extern MqChainKey mq_chain_key(const MqQueue *queue, int level);
 extern MqWindowKey mq_window_key(const MqGroup *group, int level);

@@ -160,6 +160,7 @@ read_window(const MqWindowRef *ref, MqCheckpoint *c)
 		pfree(c->unfinished);
 		room = bound + bound / 4;
 	}
+	c->epoch = ref->window->epoch;
 	c->count = collect(ref->window, c->unfinished);
 	c->next_id = mq_window_next_id(ref->window);
 	c->changes = ref->window->changes;
@@ -182,7 +183,7 @@ mq_checkpoint_write(const MqGroup *group, MqCheckpoint *c)
 	c->replay_from = mq_oldest_undecided_n(group->queue.db);
 	if (!read_window(&ref, c))
 		return false;
-	c->written = mq_offset_log_checkpoint(group, 0, group->epoch, c->low, c->next_id, c->replay_from,
+	c->written = mq_offset_log_checkpoint(group, 0, c->epoch, c->low, c->next_id, c->replay_from,
 										  c->unfinished, c->count);
 	return true;
 }
@@ -205,9 +206,13 @@ mq_checkpoint_committed(const MqCheckpoint *c)
 
 	if (!mq_window_lock(&ref, LW_EXCLUSIVE))
 		return;
-	ref.window->checkpointed = c->changes;
-	ref.window->checkpoint_bytes = c->written.bytes;
-	pg_atomic_write_u64(&ref.window->log_bytes, 0);
-	pg_atomic_write_u64(&ref.window->oldest_needed, Min(c->replay_from, c->written.n));
+	/* a seek in between made it void */
+	if (ref.window->epoch == c->epoch)
+	{
+		ref.window->checkpointed = c->changes;
+		ref.window->checkpoint_bytes = c->written.bytes;
+		pg_atomic_write_u64(&ref.window->log_bytes, 0);
+		pg_atomic_write_u64(&ref.window->oldest_needed, Min(c->replay_from, c->written.n));
+	}
 	mq_window_unlock(&ref);
 }

@@ -13,6 +13,7 @@
 typedef struct MqCheckpoint
 {
 	MqGroup		group;
+	int32		epoch;			/* in which the window was when it was read */
 	int64		low;
 	int64		next_id;
 	int64		replay_from;

@@ -9,6 +9,7 @@
 #include "storage/lock.h"
 #include "storage/proc.h"
 #include "utils/rel.h"
+#include "utils/wait_event.h"
 
 #if PG_VERSION_NUM < 150000
 #error "mq needs PostgreSQL 15 or newer"
@@ -58,6 +59,13 @@ MqLockHeldByMe(const LOCKTAG *tag, LOCKMODE mode)
 	return LockHeldByMe(tag, mode, false);
 #endif
 }
+
+/* 17: wait events with names of their own. */
+#if PG_VERSION_NUM < 170000
+#define MqWaitEventNew(name) PG_WAIT_EXTENSION
+#else
+#define MqWaitEventNew(name) WaitEventExtensionNew(name)
+#endif
 
 /* 18: attributes are reached through TupleDescAttr only (true everywhere here); MAGIC gained a name. */
 #if PG_VERSION_NUM >= 180000

@@ -60,8 +60,8 @@ extern void mq_job_groups_init(void);
 extern bool mq_job_care_for_group(MqGroup *group, const MqQueueWork *work);
 extern void mq_job_checkpoint(const MqGroup *group, const MqQueueWork *work);
 
-/* Since when a committed checkpoint says that the group has finished the segment; 0: it has not. */
-extern TimestampTz mq_job_finished_since(int32 group_no, int32 level, int64 segment);
+/* Since when a committed checkpoint of its present epoch says that the group has finished the segment; 0: it has not. */
+extern TimestampTz mq_job_finished_since(const MqGroup *group, int32 level, int64 segment);
 
 extern bool mq_job_xid_is_open(uint64 full);
 

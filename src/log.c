@@ -89,13 +89,25 @@ get_tuple(Relation rel, Page page, BlockNumber block, OffsetNumber off, HeapTupl
 	return true;
 }
 
-/* The greatest id on a page, whatever became of its row; -1: no rows. */
-static int64
-page_max_id(Relation rel, BlockNumber block)
+static TimestampTz
+row_time(HeapTupleHeader header)
+{
+	return ((int64 *) ((char *) header + header->t_hoff))[1];
+}
+
+/* The greatest id and time on a page, whatever became of the rows; -1: no rows. */
+typedef struct PageMax
+{
+	int64		id;
+	TimestampTz time;
+} PageMax;
+
+static PageMax
+page_max(Relation rel, BlockNumber block)
 {
 	Buffer		buffer = ReadBuffer(rel, block);
 	Page		page;
-	int64		max = -1;
+	PageMax		max = {-1, -1};
 
 	LockBuffer(buffer, BUFFER_LOCK_SHARE);
 	page = BufferGetPage(buffer);
@@ -103,8 +115,10 @@ page_max_id(Relation rel, BlockNumber block)
 	{
 		HeapTupleData tuple;
 
-		if (get_tuple(rel, page, block, off, &tuple))
-			max = Max(max, row_id(tuple.t_data));
+		if (!get_tuple(rel, page, block, off, &tuple))
+			continue;
+		max.id = Max(max.id, row_id(tuple.t_data));
+		max.time = Max(max.time, row_time(tuple.t_data));
 	}
 	UnlockReleaseBuffer(buffer);
 	return max;
@@ -118,30 +132,34 @@ chain_is(const MqChain *chain, const MqChainKey *key)
 	return memcmp(&chain->key, key, sizeof(*key)) == 0;
 }
 
-/* The greatest id in a segment; -1: none. In an ordered one the last page that has rows tells. */
-static int64
-segment_max_id(Relation rel, bool ordered)
+/* The greatest id and time in a segment. In an ordered one the last page that has rows tells. */
+static PageMax
+segment_max(Relation rel, bool ordered)
 {
-	int64		max = -1;
+	PageMax		max = {-1, -1};
 
 	for (BlockNumber block = RelationGetNumberOfBlocks(rel); block > 0; block--)
 	{
+		PageMax		page;
+
 		CHECK_FOR_INTERRUPTS();
-		max = Max(max, page_max_id(rel, block - 1));
-		if (max >= 0 && ordered)
+		page = page_max(rel, block - 1);
+		max.id = Max(max.id, page.id);
+		max.time = Max(max.time, page.time);
+		if (max.id >= 0 && ordered)
 			break;
 	}
 	return max;
 }
 
-static int64
-queue_max_id(const MqQueue *queue, int level)
+static PageMax
+queue_max(const MqQueue *queue, int level)
 {
 	int			count;
 	MqSegmentInfo *list = mq_segment_list(queue, &count);
-	int64		max = -1;
+	PageMax		max = {-1, -1};
 
-	for (int i = count - 1; i >= 0 && max < 0; i--)
+	for (int i = count - 1; i >= 0 && max.id < 0; i--)
 	{
 		Relation	rel;
 
@@ -150,13 +168,13 @@ queue_max_id(const MqQueue *queue, int level)
 		rel = mq_segment_open(queue, level, list[i].segment, AccessShareLock);
 		if (rel == NULL)
 			continue;
-		max = segment_max_id(rel, mq_segment_is_ordered(queue, level, list[i].segment, rel));
+		max = segment_max(rel, mq_segment_is_ordered(queue, level, list[i].segment, rel));
 		relation_close(rel, AccessShareLock);
 	}
 	/* a sealed last segment is over, even if its last ids were never used */
 	for (int i = 0; i < count; i++)
 		if (list[i].level == level && list[i].sealed)
-			max = Max(max, (list[i].segment + 1) * queue->segment_size - 1);
+			max.id = Max(max.id, (list[i].segment + 1) * queue->segment_size - 1);
 	pfree(list);
 	return max;
 }
@@ -166,6 +184,7 @@ mq_log_attach(MqQueue *queue, int level, int64 floor)
 {
 	MqChainKey	key = mq_chain_key(queue, level);
 	MqChain    *chain = mq_chain_slot(&key, true, NULL);
+	PageMax		max;
 	int64		next;
 	bool		ready;
 
@@ -176,13 +195,15 @@ mq_log_attach(MqQueue *queue, int level, int64 floor)
 	if (ready)
 		return;
 
-	next = Max(Max(queue_max_id(queue, level) + 1, floor), 1);
+	max = queue_max(queue, level);
+	next = Max(Max(max.id + 1, floor), 1);
 	LWLockAcquire(MqAppendLock(chain), LW_EXCLUSIVE);
 	if (chain_is(chain, &key) && !chain->ready)
 	{
 		chain->segment_size = queue->segment_size;
 		/* nothing is reserved: the first append asks the sequence, which must answer with at least this */
 		chain->next_id = chain->reserved_end = chain->first_id = next;
+		chain->last_time = Max(chain->last_time, max.time);
 		chain->adopt_wanted = queue->foreign;
 		chain->ready = true;
 	}
@@ -578,11 +599,26 @@ mq_log_fetch_page(Relation rel, BlockNumber block, int64 lo, int64 hi, Snapshot 
 	return count;
 }
 
+typedef bool (*PageIsBefore) (PageMax max, int64 bound);
+
+static bool
+id_is_before(PageMax max, int64 id)
+{
+	return max.id < id;
+}
+
+static bool
+time_is_before(PageMax max, int64 time)
+{
+	return max.time < time;
+}
+
 /*
- * Binary search over pages. Pages without rows tell nothing: the next one with rows stands for them.
+ * The first page that is not before the bound, by binary search: ids and times grow together. Pages without rows tell
+ * nothing: the next one with rows stands for them.
  */
-BlockNumber
-mq_log_locate(Relation rel, int64 id)
+static BlockNumber
+locate(Relation rel, PageIsBefore is_before, int64 bound)
 {
 	BlockNumber lo = 0;
 	BlockNumber hi = RelationGetNumberOfBlocks(rel);
@@ -591,15 +627,63 @@ mq_log_locate(Relation rel, int64 id)
 	{
 		BlockNumber mid = lo + (hi - lo) / 2;
 		BlockNumber at = mid;
-		int64		max = -1;
+		PageMax		max = {-1, -1};
 
 		CHECK_FOR_INTERRUPTS();
-		while (at < hi && (max = page_max_id(rel, at)) < 0)
+		while (at < hi && (max = page_max(rel, at)).id < 0)
 			at++;
-		if (at < hi && max < id)
+		if (at < hi && is_before(max, bound))
 			lo = at + 1;
 		else
 			hi = mid;
 	}
 	return lo;
+}
+
+BlockNumber
+mq_log_locate(Relation rel, int64 id)
+{
+	return locate(rel, id_is_before, id);
+}
+
+/* The smallest id on a page of a row that is not older; -1: none. */
+static int64
+page_first_since(Relation rel, BlockNumber block, TimestampTz time)
+{
+	Buffer		buffer = ReadBuffer(rel, block);
+	Page		page;
+	int64		first = -1;
+
+	LockBuffer(buffer, BUFFER_LOCK_SHARE);
+	page = BufferGetPage(buffer);
+	for (OffsetNumber off = FirstOffsetNumber; off <= last_offset(page); off++)
+	{
+		HeapTupleData tuple;
+
+		if (get_tuple(rel, page, block, off, &tuple) && row_time(tuple.t_data) >= time &&
+			(first < 0 || row_id(tuple.t_data) < first))
+			first = row_id(tuple.t_data);
+	}
+	UnlockReleaseBuffer(buffer);
+	return first;
+}
+
+int64
+mq_log_first_since(Relation rel, bool ordered, TimestampTz time)
+{
+	BlockNumber blocks = RelationGetNumberOfBlocks(rel);
+	int64		first = -1;
+
+	for (BlockNumber block = ordered ? locate(rel, time_is_before, time) : 0; block < blocks; block++)
+	{
+		int64		id;
+
+		CHECK_FOR_INTERRUPTS();
+		id = page_first_since(rel, block, time);
+		if (id >= 0 && (first < 0 || id < first))
+			first = id;
+		if (first >= 0 && ordered)
+			break;
+	}
+	return first;
 }

@@ -83,6 +83,9 @@ extern int	mq_log_fetch_page(Relation rel, BlockNumber block, int64 lo, int64 hi
 /* In an ordered segment: the first block that can hold id (or a greater one). */
 extern BlockNumber mq_log_locate(Relation rel, int64 id);
 
+/* The first id of a segment whose row (whatever became of it) was appended at that time or later; -1: none. */
+extern int64 mq_log_first_since(Relation rel, bool ordered, TimestampTz time);
+
 extern uint64 mq_full_xid(TransactionId xid);
 
 /* So old that its 32-bit form means another transaction by now: decided, but its fate is on its rows only. */

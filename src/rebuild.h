@@ -4,6 +4,7 @@
 #ifndef MQ_REBUILD_H
 #define MQ_REBUILD_H
 
+#include "offset_log.h"
 #include "window.h"
 
 /*
@@ -15,6 +16,12 @@ extern void mq_attach_database(MqDatabase *db);
 extern void mq_attach_queue(MqQueue *queue);
 extern bool mq_queue_is_attached(MqQueue *queue);
 extern void mq_attach_group(MqGroup *group);
+
+/*
+ * Makes the window of a group that this transaction has just created, with what it is to begin with (as mq_fill takes it).
+ * oldest_needed: rows of the offset log below are superfluous for it.
+ */
+extern void mq_attach_new_group(MqGroup *group, const MqUnfinished *parts, int64 count, int64 oldest_needed);
 
 /*
  * Frees what is in shared memory of a database, or of one extension (oid) in it. For a database that was dropped, or

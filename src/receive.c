@@ -27,6 +27,7 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 #include "verbs.h"
+#include "wait.h"
 #include "walk.h"
 
 #define RUNS_PER_TAKE		64
@@ -48,9 +49,12 @@ typedef struct ReceiveCall
 	MqWindowRef ref;
 	int			max;
 	int			got;
-	uint64		token;
-	uint64		owner;
-	TimestampTz deadline;
+	int64		max_bytes;		/* 0: no limit */
+	int64		bytes;			/* of what is got */
+	bool		full;			/* the next message would be too much */
+	int64		lease_us;
+	int64		wait_us;		/* 0: do not wait */
+	MqTaker		taker;
 	bool		pop;
 	Snapshot	snapshot;
 	MqUndo	   *undo;
@@ -103,7 +107,7 @@ mq_receipt_decode(const unsigned char *bytes, MqReceipt *r)
 static Datum
 receipt_datum(const ReceiveCall *call, int64 id)
 {
-	MqReceipt	receipt = {call->group.group_no, 0, id, call->token};
+	MqReceipt	receipt = {call->group.group_no, 0, id, call->taker.token};
 	pg_uuid_t  *uuid = palloc(sizeof(pg_uuid_t));
 
 	receipt_encode(&receipt, uuid->data);
@@ -143,7 +147,7 @@ emit(ReceiveCall *call, const MqRun *run, HeapTuple tuple, int64 id)
 	SET(M_PRIORITY, Int32GetDatum(0));
 	SET(M_ENQUEUED_AT, v[MQ_COL_ENQUEUED_AT - 1]);
 	if (!call->pop)
-		SET(M_LEASE_UNTIL, TimestampTzGetDatum(call->deadline));
+		SET(M_LEASE_UNTIL, TimestampTzGetDatum(call->taker.deadline));
 	SET(M_ATTEMPT, Int32GetDatum(run->attempts));
 	SET(M_FAILURES, Int32GetDatum(run->failures));
 	SET(M_QUEUE, call->queue_name);
@@ -188,7 +192,7 @@ return_part(ReceiveCall *call, int64 lo, int64 hi, MqOutcome outcome)
 				(errcode(ERRCODE_OUT_OF_MEMORY),
 				 errmsg("out of shared memory for unfinished messages"),
 				 errhint("Raise mq.shared_memory, or finish messages that are held.")));
-	(void) mq_window_end_lease(&call->ref, lo, hi, call->token, outcome, 0, &cells);
+	(void) mq_window_end_lease(&call->ref, lo, hi, call->taker.token, outcome, 0, &cells);
 	mq_cells_return(&cells);
 	if (outcome == MQ_GIVE_BACK)
 	{
@@ -198,11 +202,40 @@ return_part(ReceiveCall *call, int64 lo, int64 hi, MqOutcome outcome)
 	}
 }
 
+/* Of payload, headers and body, as they were sent. */
+static int64
+row_bytes(HeapTuple tuple)
+{
+	static const int parts[] = {MQ_COL_PAYLOAD, MQ_COL_HEADERS, MQ_COL_BODY};
+	int64		bytes = 0;
+
+	for (int i = 0; i < lengthof(parts); i++)
+	{
+		bool		isnull;
+		Datum		value = heap_getattr(tuple, parts[i], mq_row_descriptor(), &isnull);
+
+		if (!isnull)
+			bytes += toast_raw_datum_size(value) - VARHDRSZ;
+	}
+	return bytes;
+}
+
+/* Whether the message still fits into what the caller wants; the first one always does. */
+static bool
+fits(ReceiveCall *call, HeapTuple tuple)
+{
+	if (call->max_bytes == 0)
+		return true;
+	call->bytes += row_bytes(tuple);
+	call->full = call->got > 0 && call->bytes > call->max_bytes;
+	return !call->full;
+}
+
 /* Hands out what the statement may see of the rows found on a page; [*next, ...] is still to be looked for. */
 static void
 deliver_page(ReceiveCall *call, const MqRun *run, int count, int64 *next)
 {
-	for (int i = 0; i < count; i++)
+	for (int i = 0; i < count && !call->full; i++)
 	{
 		MqFetched  *row = &page_rows[i];
 
@@ -213,6 +246,8 @@ deliver_page(ReceiveCall *call, const MqRun *run, int count, int64 *next)
 			return_part(call, row->id, row->id, MQ_GIVE_BACK);
 		else if (row->sight == MQ_VANISHED)
 			return_part(call, row->id, row->id, MQ_FINISH);
+		else if (!fits(call, &row->tuple))
+			*next = row->id;
 		else
 		{
 			emit(call, run, &row->tuple, row->id);
@@ -235,7 +270,8 @@ deliver_run(ReceiveCall *call, const MqRun *run)
 	{
 		BlockNumber blocks = RelationGetNumberOfBlocks(rel);
 
-		for (BlockNumber block = run->block; block < blocks && block - run->block < PAGES_PER_RUN && next <= run->hi; block++)
+		for (BlockNumber block = run->block; block < blocks && block - run->block < PAGES_PER_RUN && next <= run->hi && !call->full;
+			 block++)
 		{
 			Buffer		buffer;
 			int64		page_max;
@@ -248,7 +284,7 @@ deliver_run(ReceiveCall *call, const MqRun *run)
 		}
 		relation_close(rel, AccessShareLock);
 	}
-	return_part(call, next, run->hi, MQ_REREAD);
+	return_part(call, next, run->hi, call->full ? MQ_GIVE_BACK : MQ_REREAD);
 }
 
 /* What a crash left unfinished may have caused it: that it is handed out again is on disk before anybody sees it. */
@@ -262,7 +298,7 @@ note_hand_out(const ReceiveCall *call, const MqRun *runs, int count)
 		if (runs[i].lo < call->group.queue.chain->first_id)
 			ranges[n++] = (MqRange) {runs[i].lo, runs[i].hi};
 	if (n > 0)
-		mq_offset_log_hand_out(&call->group, 0, call->group.epoch, ranges, n);
+		mq_offset_log_hand_out(&call->group, 0, call->ref.window->epoch, ranges, n);
 }
 
 /* One round: take and deliver. False: there was nothing to take. */
@@ -273,11 +309,11 @@ take_and_deliver(ReceiveCall *call, bool own, MqWalkFirst *walk_first)
 	int			count;
 
 	if (own)
-		count = mq_window_take_own(&call->ref, mq_transaction_xid(), call->max - call->got, call->token, call->owner,
-								   call->deadline, runs, RUNS_PER_TAKE);
+		count = mq_window_take_own(&call->ref, mq_transaction_xid(), call->max - call->got, &call->taker, runs,
+								   RUNS_PER_TAKE);
 	else
-		count = mq_window_take(&call->ref, call->after, call->max - call->got, call->token, call->owner,
-							   call->deadline, runs, RUNS_PER_TAKE, walk_first);
+		count = mq_window_take(&call->ref, call->after, call->max - call->got, &call->taker, runs, RUNS_PER_TAKE,
+							   walk_first);
 	for (int i = 0; i < count; i++)
 		mq_undo_widen(call->undo, runs[i].lo, runs[i].hi);
 	if (call->ref.window->after_crash)
@@ -287,7 +323,10 @@ take_and_deliver(ReceiveCall *call, bool own, MqWalkFirst *walk_first)
 	for (int i = 0; i < count; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		deliver_run(call, &runs[i]);
+		if (call->full)
+			return_part(call, runs[i].lo, runs[i].hi, MQ_GIVE_BACK);
+		else
+			deliver_run(call, &runs[i]);
 	}
 	return count > 0;
 }
@@ -298,7 +337,7 @@ receive_loop(ReceiveCall *call)
 	bool		walk_stuck = false;
 	bool		own_done = !TransactionIdIsValid(GetTopTransactionIdIfAny());
 
-	while (call->got < call->max)
+	while (call->got < call->max && !call->full)
 	{
 		MqWalkFirst walk_first = MQ_WALK_NOT;
 
@@ -307,6 +346,8 @@ receive_loop(ReceiveCall *call)
 			break;
 		if (take_and_deliver(call, false, walk_stuck ? NULL : &walk_first))
 			continue;
+		if (call->taker.limited)
+			break;
 		if (walk_first == MQ_WALK_SETTLE)
 			(void) mq_walk_settle(&call->ref);
 		else if (mq_walk(&call->group, &call->ref, call->max - call->got))
@@ -333,56 +374,165 @@ check_not_dropped(const MqQueue *queue)
 	mq_queue_by_name(NameStr(queue->name), &now);
 }
 
+/* Looks once for messages. */
 static void
-check_limits(int max)
+look(ReceiveCall *call)
 {
-	if (max < 1 || max > 1000000)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("max_messages must be between 1 and 1000000"),
-				 errdetail("It is %d.", max)));
+	call->taker.deadline = GetCurrentTimestamp() + call->lease_us;
+	call->taker.max_in_flight = call->group.max_in_flight;
+	call->taker.max_per_consumer = call->group.max_per_consumer;
+	call->taker.limited = call->taker.blocked = false;
+	call->after = -1;
+	call->passed_over = 0;
+	if (!call->group.paused && !call->group.queue.paused)
+		receive_loop(call);
+}
+
+/*
+ * The statement has waited: what was committed meanwhile is for it, as if it began now. Transactions with one snapshot for
+ * all of their statements keep it.
+ */
+static void
+look_again(ReceiveCall *call)
+{
+	if (IsolationUsesXactSnapshot())
+	{
+		look(call);
+		return;
+	}
+	call->snapshot = RegisterSnapshot(GetLatestSnapshot());
+	look(call);
+	UnregisterSnapshot(call->snapshot);
+}
+
+/* Whether there may be messages for others, though there is none for this call. */
+static bool
+is_blocked(const ReceiveCall *call)
+{
+	return call->taker.blocked || (IsolationUsesXactSnapshot() && call->passed_over > 0);
 }
 
 static void
-receive(FunctionCallInfo fcinfo, ReceiveCall *call, const char *what, char *queue, char *group, int64 lease_us)
+wait_for_messages(ReceiveCall *call)
 {
-	mq_check_writable(what);
-	mq_group_by_name(queue, group, &call->group);
-	mq_check_right(&call->group.queue, ACL_UPDATE);
-	mq_attach_group(&call->group);
+	MqWait		wait;
 
+	mq_wait_begin(&wait, &call->group, &call->ref, call->wait_us);
+	do
+	{
+		look_again(call);
+	} while (call->got == 0 && mq_wait_more(&wait, is_blocked(call)));
+	mq_wait_end(&wait);
+}
+
+static void
+check_limits(const ReceiveCall *call)
+{
+	if (call->max < 1 || call->max > 1000000)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("max_messages must be between 1 and 1000000"),
+				 errdetail("It is %d.", call->max),
+				 errhint("Ask for fewer, again and again.")));
+}
+
+static int64
+max_bytes_arg(FunctionCallInfo fcinfo, int arg)
+{
+	if (PG_ARGISNULL(arg))
+		return 0;
+	if (PG_GETARG_INT32(arg) < 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("max_bytes must be at least 1"),
+				 errhint("Leave it out for no limit.")));
+	return PG_GETARG_INT32(arg);
+}
+
+static int64
+wait_arg(FunctionCallInfo fcinfo, int arg)
+{
+	if (PG_ARGISNULL(arg))
+		return 0;
+	return mq_interval_between(PG_GETARG_INTERVAL_P(arg), "wait", 0, MQ_WAIT_MAX_S * USECS_PER_SEC,
+							   "It must be at least zero and at most 60 seconds, for a waiting statement holds a snapshot; CALL mq.wait waits longer.");
+}
+
+static char *
+consumer_arg(FunctionCallInfo fcinfo, int arg)
+{
+	char	   *name;
+
+	if (PG_ARGISNULL(arg))
+		return NULL;
+	name = text_to_cstring(PG_GETARG_TEXT_PP(arg));
+	mq_check_name(name, "consumer name");
+	return name;
+}
+
+/* The numbers of the arguments that both functions have. */
+typedef struct ReceiveArgs
+{
+	int			wait;
+	int			consumer_group;
+	int			consumer;
+	int			max_bytes;
+} ReceiveArgs;
+
+static void
+read_args(FunctionCallInfo fcinfo, ReceiveCall *call, const ReceiveArgs *args, const char *what)
+{
+	char	   *queue = mq_text_arg(fcinfo, 0, "queue");
+	char	   *group = mq_text_arg(fcinfo, args->consumer_group, "consumer_group");
+
+	call->max = mq_int32_arg(fcinfo, 1, "max_messages");
+	check_limits(call);
+	call->wait_us = wait_arg(fcinfo, args->wait);
+	call->max_bytes = max_bytes_arg(fcinfo, args->max_bytes);
+	call->taker.consumer = consumer_arg(fcinfo, args->consumer);
+	mq_check_writable(what);
+	mq_catalog_catch_up();
+	mq_group_by_name(queue, group, &call->group);
+	mq_check_consume(&call->group);
+	mq_attach_group(&call->group);
+	call->queue_name = CStringGetTextDatum(queue);
+	call->group_name = CStringGetTextDatum(group);
+}
+
+static void
+receive(FunctionCallInfo fcinfo, ReceiveCall *call)
+{
 	InitMaterializedSRF(fcinfo, 0);
 	call->result = (ReturnSetInfo *) fcinfo->resultinfo;
 	call->row_context = AllocSetContextCreate(CurrentMemoryContext, "mq message", ALLOCSET_SMALL_SIZES);
-	call->queue_name = CStringGetTextDatum(queue);
-	call->group_name = CStringGetTextDatum(group);
 	call->ref.window = call->group.window;
 	call->ref.key = mq_window_key(&call->group, 0);
-	call->token = mq_new_token();
-	call->owner = mq_session_transaction();
-	call->deadline = GetCurrentTimestamp() + lease_us;
+	call->taker.token = mq_new_token();
+	call->taker.owner = mq_session_transaction();
 	call->snapshot = GetActiveSnapshot();
-	call->undo = mq_undo_receive(&call->ref, call->token);
-	call->after = -1;
-	receive_loop(call);
+	call->undo = mq_undo_receive(&call->ref, call->taker.token);
+	look(call);
+	if (call->got == 0 && call->wait_us > 0)
+		wait_for_messages(call);
 	if (call->got == 0)
 		check_not_dropped(&call->group.queue);
 	if (call->npopped > 0)
-		mq_ack_popped(&call->group, call->token, call->popped, call->npopped);
+		mq_ack_popped(&call->group, call->taker.token, call->popped, call->npopped);
 }
 
 MQ_FUNCTION(mq_receive);
 Datum
 mq_receive(PG_FUNCTION_ARGS)
 {
+	static const ReceiveArgs args = {.wait = 3, .consumer_group = 4, .consumer = 5, .max_bytes = 6};
 	ReceiveCall *call = palloc0(sizeof(ReceiveCall));
-	int64		lease_us = PG_ARGISNULL(2) ? (int64) mq_visibility_timeout * 1000
-		: mq_interval_us(PG_GETARG_INTERVAL_P(2), "visibility_timeout", 1);
 
-	call->max = mq_int32_arg(fcinfo, 1, "max_messages");
-	check_limits(call->max);
-	receive(fcinfo, call, "mq.receive()", mq_text_arg(fcinfo, 0, "queue"), mq_text_arg(fcinfo, 3, "consumer_group"),
-			lease_us);
+	read_args(fcinfo, call, &args, "mq.receive()");
+	if (!PG_ARGISNULL(2))
+		call->lease_us = mq_interval_us(PG_GETARG_INTERVAL_P(2), "visibility_timeout", 1);
+	else
+		call->lease_us = call->group.lease_us > 0 ? call->group.lease_us : (int64) mq_visibility_timeout * 1000;
+	receive(fcinfo, call);
 	pfree(call);
 	return (Datum) 0;
 }
@@ -391,14 +541,14 @@ MQ_FUNCTION(mq_pop);
 Datum
 mq_pop(PG_FUNCTION_ARGS)
 {
+	static const ReceiveArgs args = {.consumer_group = 2, .wait = 3, .max_bytes = 4, .consumer = 5};
 	ReceiveCall *call = palloc0(sizeof(ReceiveCall));
 
 	call->pop = true;
-	call->max = mq_int32_arg(fcinfo, 1, "max_messages");
-	check_limits(call->max);
+	read_args(fcinfo, call, &args, "mq.pop()");
 	/* acked before this call ends: the lease only has to last that long, and does while the transaction is open */
-	receive(fcinfo, call, "mq.pop()", mq_text_arg(fcinfo, 0, "queue"), mq_text_arg(fcinfo, 2, "consumer_group"),
-			USECS_PER_DAY);
+	call->lease_us = USECS_PER_DAY;
+	receive(fcinfo, call);
 	pfree(call);
 	return (Datum) 0;
 }

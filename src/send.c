@@ -16,6 +16,7 @@
 #include "miscadmin.h"
 #include "rebuild.h"
 #include "settings.h"
+#include "transaction.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
@@ -101,7 +102,7 @@ open_queue(FunctionCallInfo fcinfo, const char *function, MqQueue *queue)
 {
 	mq_check_writable(function);
 	mq_queue_by_name(mq_text_arg(fcinfo, 0, "queue"), queue);
-	mq_check_right(queue, ACL_INSERT);
+	mq_check_right(queue, MQ_RIGHT_SEND);
 	mq_attach_queue(queue);
 }
 
@@ -128,6 +129,7 @@ send_one(FunctionCallInfo fcinfo, bool payload_is_text)
 	parts.headers = PG_GETARG_DATUM(2);
 	parts.body = PG_GETARG_DATUM(3);
 	tuple = form_row(&parts);
+	mq_transaction_sent(queue.chain);
 	mq_log_append(&queue, 0, &tuple, 1, &id);
 	PG_RETURN_INT64(id);
 }
@@ -218,6 +220,7 @@ send_many(FunctionCallInfo fcinfo, bool payload_is_text)
 		tuples[i] = form_row(&parts);
 	}
 	ids = MemoryContextAllocHuge(CurrentMemoryContext, count * sizeof(int64));
+	mq_transaction_sent(queue.chain);
 	mq_log_append(&queue, 0, tuples, count, ids);
 
 	/* a Datum holds an int64 as it is (shmem.h asserts 64 bits) */

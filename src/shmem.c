@@ -22,6 +22,7 @@ MqDatabase *mq_databases = NULL;
 MqChain    *mq_chains = NULL;
 MqWindow   *mq_windows = NULL;
 MqCell	   *mq_cells = NULL;
+MqWaiter   *mq_waiters = NULL;
 int64	   *mq_first_n = NULL;
 
 static HTAB *chain_hash = NULL;
@@ -65,6 +66,7 @@ fixed_size(void)
 	size = add_size(size, MAXALIGN(mul_size(mq_max_queues, sizeof(MqChain))));
 	size = add_size(size, MAXALIGN(mul_size(mq_max_groups, sizeof(MqWindow))));
 	size = add_size(size, MAXALIGN(mul_size(process_count(), sizeof(int64))));
+	size = add_size(size, MAXALIGN(mul_size(process_count(), sizeof(MqWaiter))));
 	return add_size(size, mul_size(cell_count(), sizeof(MqCell)));
 }
 
@@ -93,12 +95,16 @@ init_slots(void)
 	{
 		mq_chains[i].key.level = -1;
 		ConditionVariableInit(&mq_chains[i].segment_made);
+		SpinLockInit(&mq_chains[i].wait_mutex);
+		mq_chains[i].first_waiting = -1;
+		pg_atomic_init_u32(&mq_chains[i].waiters, 0);
 	}
 
 	memset(mq_windows, 0, mq_max_groups * sizeof(MqWindow));
 	for (int i = 0; i < mq_max_groups; i++)
 		mq_windows[i].key.level = -1;
 	memset(mq_first_n, 0, process_count() * sizeof(int64));
+	memset(mq_waiters, 0, process_count() * sizeof(MqWaiter));
 }
 
 /* Old receipts must not fit: tokens go on from a random place. */
@@ -145,6 +151,8 @@ mq_shmem_startup(void)
 	at += MAXALIGN(mq_max_groups * sizeof(MqWindow));
 	mq_first_n = (int64 *) at;
 	at += MAXALIGN(process_count() * sizeof(int64));
+	mq_waiters = (MqWaiter *) at;
+	at += MAXALIGN(process_count() * sizeof(MqWaiter));
 	mq_cells = (MqCell *) at;
 	if (!found)
 		init_shared();
@@ -313,6 +321,9 @@ mq_window_slot(const MqWindowKey *key, bool create, bool *created)
 		memset(&mq_windows[slot], 0, sizeof(MqWindow));
 		pg_atomic_init_u64(&mq_windows[slot].log_bytes, 0);
 		pg_atomic_init_u64(&mq_windows[slot].oldest_needed, 0);
+		pg_atomic_init_u32(&mq_windows[slot].waiters, 0);
+		mq_windows[slot].next_waiting = mq_windows[slot].first_waiter = mq_windows[slot].last_waiter = -1;
+		mq_windows[slot].timekeeper = -1;
 		mq_windows[slot].key = *key;
 		LWLockRelease(MqWindowLock(&mq_windows[slot]));
 	}

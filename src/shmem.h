@@ -77,6 +77,10 @@ typedef struct MqChain
 	int64		wanted_segment;	/* a sender waits for this segment; -1: none */
 	bool		adopt_wanted;	/* a client used a queue that came from elsewhere */
 	ConditionVariable segment_made;
+	/* receivers that wait (wake.h) */
+	slock_t		wait_mutex;		/* guards first_waiting, and of the windows and processes in line what wake.c says */
+	int			first_waiting;	/* wait_mutex; slot of a window that has receivers in line, -1: none */
+	pg_atomic_uint32 waiters;	/* in line, in all groups (written under wait_mutex, read without) */
 } MqChain;
 
 typedef struct MqWindowKey
@@ -115,7 +119,11 @@ typedef struct MqNode
 	uint32		left;
 	uint32		right;
 	BlockNumber block;			/* where lo is, or was: a hint. UNREAD: no row of it is before this block */
-	uint32		file_tag;		/* UNREAD: what the block is valid for (walk.c) */
+	union
+	{
+		uint32		file_tag;	/* UNREAD: what the block is valid for (walk.c) */
+		uint32		consumer;	/* LEASED, SETTLING: MqConsumer, 0: not known; READY: 0 */
+	};
 	uint16		attempts;
 	uint16		failures;
 	uint8		state;
@@ -157,6 +165,16 @@ typedef struct MqPrepared
 	uint32		next;
 } MqPrepared;
 
+#define MQ_NAME_LENGTH_MAX	48	/* bytes: "q_" and the name must fit an identifier */
+
+/* A consumer that has messages in flight. */
+typedef struct MqConsumer
+{
+	char		name[MQ_NAME_LENGTH_MAX + 1];
+	uint32		next;
+	int64		in_flight;		/* messages in LEASED and SETTLING entries that point here; 0: the cell is freed */
+} MqConsumer;
+
 /* One slot of the arena. */
 typedef union MqCell
 {
@@ -164,6 +182,7 @@ typedef union MqCell
 	MqChunk		chunk;
 	MqPending	pending;
 	MqPrepared	prepared;
+	MqConsumer	consumer;
 	uint32		next_free;
 } MqCell;
 
@@ -178,6 +197,7 @@ typedef struct MqWindow
 	int32		epoch;
 	uint32		root;			/* tree of MqNode by id; the last node is UNREAD up to PG_INT64_MAX */
 	uint32		pending;		/* list of MqPending */
+	uint32		consumers;		/* list of MqConsumer */
 	uint32		rewalk;			/* list of MqChunk whose sender is decided: to be read again */
 	uint64		walk_seq;		/* changes whenever a walker's finding is applied or its work changes */
 	int64		ids[MQ_STATES];	/* messages in each state (UNREAD: without the last range) */
@@ -192,7 +212,26 @@ typedef struct MqWindow
 	pg_atomic_uint64 log_bytes; /* offset log written since the last checkpoint (no lock) */
 	int64		checkpoint_bytes;	/* size of that checkpoint */
 	pg_atomic_uint64 oldest_needed; /* rows of this group with a smaller n are superfluous; 0: none (no lock) */
+	bool		dropped;		/* the group is no more: nobody waits for it */
+	/* receivers that wait (wake.h) */
+	int			chain;			/* slot of the queue's chain; valid while there are any */
+	int			next_waiting;	/* the chain's wait_mutex: slot of the next window with receivers in line, -1: none */
+	int			first_waiter;	/* the chain's wait_mutex: process numbers, -1: none */
+	int			last_waiter;
+	int			timekeeper;		/* the chain's wait_mutex to write: who wakes when something is due, -1: nobody */
+	TimestampTz clock;			/* when that will be */
+	pg_atomic_uint32 waiters;	/* in line (written under wait_mutex, read without) */
 } MqWindow;
+
+/* A process as a receiver that waits. Guarded by the wait_mutex of the chain it waits for. */
+typedef struct MqWaiter
+{
+	int			next;			/* in line behind it, -1: none */
+	int			previous;
+	bool		listed;			/* in line */
+	bool		woken;			/* was taken out of the line by a waker */
+	bool		blocked;		/* may have nothing new: only room wakes it (wake.h) */
+} MqWaiter;
 
 typedef struct MqShared
 {
@@ -214,11 +253,13 @@ extern MqDatabase *mq_databases;
 extern MqChain *mq_chains;
 extern MqWindow *mq_windows;
 extern MqCell *mq_cells;
+extern MqWaiter *mq_waiters;		/* per process */
 extern int64 *mq_first_n;		/* per process: n of its transaction's first ack, 0: none; MqDatabase.mutex */
 
 #define MqNodeAt(index) (&mq_cells[index].node)
 #define MqChunkAt(index) (&mq_cells[index].chunk)
 #define MqPendingAt(index) (&mq_cells[index].pending)
+#define MqConsumerAt(index) (&mq_cells[index].consumer)
 #define MqPreparedAt(index) (&mq_cells[index].prepared)
 
 #define MqAppendLock(chain) (&mq_shared->append_locks[(chain) - mq_chains].lock)

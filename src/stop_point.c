@@ -20,9 +20,14 @@
 
 static char *armed = NULL;
 
+bool		mq_wake_sweep = true;
+
 void
 mq_stop_point_define(void)
 {
+	DefineCustomBoolVariable("mq.wake_sweep", "Whether the worker wakes receivers that nobody else has woken.",
+							 "Off, a lost wake-up is seen by tests.",
+							 &mq_wake_sweep, true, PGC_SIGHUP, GUC_NOT_IN_SAMPLE, NULL, NULL, NULL);
 	DefineCustomStringVariable("mq.stop_point", "Arms a stop point: <point>:<action>.", NULL,
 							   &armed, "", PGC_SUSET, GUC_NOT_IN_SAMPLE, NULL, NULL, NULL);
 }

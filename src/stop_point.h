@@ -9,9 +9,11 @@
 #ifdef MQ_STOP_POINTS
 extern void mq_stop_point_define(void);
 extern void mq_stop_point(const char *name);
+extern bool mq_wake_sweep;		/* setting */
 #define MQ_STOP_POINT(name) mq_stop_point(name)
 #else
 #define MQ_STOP_POINT(name) ((void) 0)
+#define mq_wake_sweep true
 #endif
 
 #endif

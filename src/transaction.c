@@ -17,6 +17,7 @@
 #include "stop_point.h"
 #include "utils/elog.h"
 #include "utils/memutils.h"
+#include "wake.h"
 
 typedef enum UndoKind
 {
@@ -36,8 +37,28 @@ struct MqUndo
 	uint64		token;			/* UNDO_RECEIVE, UNDO_BORROW */
 };
 
-/* Newest first, in TopTransactionContext; levels never increase along the list. */
+/* A seek, or the end of a group: takes effect at commit. */
+typedef struct Replacement
+{
+	struct Replacement *older;
+	int			level;			/* as in MqUndo */
+	MqWindowRef ref;
+	MqWindow   *content;		/* NULL: the group is dropped */
+	int32		epoch;
+	int64		oldest_needed;
+} Replacement;
+
+/* Queues that were sent to; also what was rolled back to a savepoint: waking too often does no harm. */
+typedef struct Sent
+{
+	struct Sent *older;
+	MqChain    *chain;
+} Sent;
+
+/* Newest first, in TopTransactionContext; levels never increase along the lists. */
 static MqUndo *undo_list = NULL;
+static Replacement *replacements = NULL;
+static Sent *sent_to = NULL;
 static MqDatabase *numbered_in = NULL;	/* where this transaction holds an n */
 static MqDatabase *wants_worker = NULL;
 static uint32 prepared_cell = 0;	/* taken before PREPARE, linked after it */
@@ -95,6 +116,50 @@ MqUndo *
 mq_undo_settle(const MqWindowRef *ref)
 {
 	return push(UNDO_SETTLE, ref);
+}
+
+static Replacement *
+push_replacement(const MqWindowRef *ref)
+{
+	Replacement *r = MemoryContextAllocZero(TopTransactionContext, sizeof(Replacement));
+
+	r->older = replacements;
+	r->level = GetCurrentTransactionNestLevel();
+	r->ref = *ref;
+	return r;
+}
+
+MqWindow *
+mq_transaction_replace(const MqWindowRef *ref, int32 epoch, int64 oldest_needed)
+{
+	Replacement *r = push_replacement(ref);
+
+	r->content = MemoryContextAllocZero(TopTransactionContext, sizeof(MqWindow));
+	r->epoch = epoch;
+	r->oldest_needed = oldest_needed;
+	replacements = r;
+	return r->content;
+}
+
+void
+mq_transaction_drops(const MqWindowRef *ref)
+{
+	replacements = push_replacement(ref);
+}
+
+void
+mq_transaction_sent(MqChain *chain)
+{
+	Sent	   *sent = sent_to;
+
+	while (sent != NULL && sent->chain != chain)
+		sent = sent->older;
+	if (sent != NULL)
+		return;
+	sent = MemoryContextAlloc(TopTransactionContext, sizeof(Sent));
+	sent->older = sent_to;
+	sent->chain = chain;
+	sent_to = sent;
 }
 
 uint64
@@ -183,10 +248,40 @@ forget_n(void)
 	numbered_in = NULL;
 }
 
+/* Of two seeks of one window the later one wins: it comes first, and the other one's epoch is too small then. */
+static void
+apply_replacements(void)
+{
+	for (Replacement *r = replacements; r != NULL; r = r->older)
+	{
+		if (r->content != NULL)
+			mq_window_replace(&r->ref, r->content, r->epoch, r->oldest_needed);
+		else
+			mq_window_set_dropped(&r->ref);
+	}
+	replacements = NULL;
+}
+
+static void
+drop_replacements(int level)
+{
+	for (; replacements != NULL && replacements->level >= level; replacements = replacements->older)
+		if (replacements->content != NULL)
+			mq_window_clear(replacements->content);
+}
+
+static void
+wake_receivers(void)
+{
+	for (Sent *sent = sent_to; sent != NULL; sent = sent->older)
+		mq_wake_queue(sent->chain);
+}
+
 static void
 reset(void)
 {
 	undo_list = NULL;
+	sent_to = NULL;
 	wants_worker = NULL;
 	last_error = 0;
 }
@@ -201,6 +296,8 @@ at_commit(void)
 	for (MqUndo *undo = undo_list; undo != NULL; undo = undo->older)
 		if (undo->kind == UNDO_SETTLE)
 			mq_window_settled(&undo->ref, undo->lo, undo->hi, U64FromFullTransactionId(xid), true, true);
+	apply_replacements();
+	wake_receivers();
 	if (wants_worker != NULL)
 		mq_worker_wake(wants_worker);
 	/* only now: as long as a settling mark may be seen, its n must be (checkpoint.c) */
@@ -211,8 +308,11 @@ at_commit(void)
 static void
 at_abort(void)
 {
+	/* if it was waiting, it may have been woken and not have looked */
+	mq_wait_leave(true);
 	for (MqUndo *undo = undo_list; undo != NULL; undo = undo->older)
 		undo_one(undo);
+	drop_replacements(0);
 	forget_n();
 	if (prepared_cell != 0)
 		mq_cell_free(prepared_cell);
@@ -226,6 +326,13 @@ before_prepare(void)
 {
 	MqCellList	cells;
 
+	/* COMMIT PREPARED runs no callback that could do it. (That a group is gone is seen by the worker, a second later.) */
+	for (Replacement *r = replacements; r != NULL; r = r->older)
+		if (r->content != NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("cannot PREPARE a transaction that has called mq.seek or mq.purge"),
+					 errhint("Commit it in one phase.")));
 	if (numbered_in == NULL || prepared_cell != 0)
 		return;
 	if (!mq_cells_reserve(&cells, 1, true))
@@ -252,6 +359,9 @@ at_prepare(void)
 		prepared_cell = 0;
 	}
 	MQ_STOP_POINT("prepared");
+	/* they see that there is something undecided, and the worker sees when it is decided */
+	wake_receivers();
+	replacements = NULL;
 	forget_n();
 	reset();
 }
@@ -291,6 +401,8 @@ subxact_callback(SubXactEvent event, SubTransactionId sub, SubTransactionId pare
 	{
 		for (MqUndo *undo = undo_list; undo != NULL && undo->level >= level; undo = undo->older)
 			undo->level = level - 1;
+		for (Replacement *r = replacements; r != NULL && r->level >= level; r = r->older)
+			r->level = level - 1;
 	}
 	else if (event == SUBXACT_EVENT_ABORT_SUB)
 	{
@@ -299,6 +411,7 @@ subxact_callback(SubXactEvent event, SubTransactionId sub, SubTransactionId pare
 			undo_one(undo_list);
 			undo_list = undo_list->older;
 		}
+		drop_replacements(level);
 		last_error = 0;
 	}
 }

@@ -26,6 +26,18 @@ extern uint64 mq_transaction_xid(void);
 /* The next n of the offset log for a row of this transaction, and the ring table the row goes to. */
 extern int64 mq_transaction_next_n(MqDatabase *db, int *table);
 
+/*
+ * At commit the window gets other content, in that epoch (mq_window_replace). Returns the empty content for the caller to
+ * fill; nobody else knows it. Undone by rollback, also to a savepoint. May raise out-of-memory.
+ */
+extern MqWindow *mq_transaction_replace(const MqWindowRef *ref, int32 epoch, int64 oldest_needed);
+
+/* This transaction sent to the queue, or did something else that its receivers wait for: they are woken at commit. */
+extern void mq_transaction_sent(MqChain *chain);
+
+/* This transaction drops the group: who waits for it is sent away at commit. */
+extern void mq_transaction_drops(const MqWindowRef *ref);
+
 /* At commit, see that the database has a worker (a queue was made). */
 extern void mq_transaction_wants_worker(MqDatabase *db);
 

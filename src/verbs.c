@@ -6,7 +6,7 @@
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "miscadmin.h"
-#include "shmem.h"
+#include "catalog.h"
 #include "tcop/utility.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -46,19 +46,38 @@ mq_int32_arg(FunctionCallInfo fcinfo, int arg, const char *name)
 }
 
 int64
-mq_interval_us(const Interval *interval, const char *name, int64 min_us)
+mq_interval_between(const Interval *interval, const char *name, int64 min_us, int64 max_us, const char *hint)
 {
 	double		us = (double) interval->time +
 		((double) interval->month * DAYS_PER_MONTH + interval->day) * (double) USECS_PER_DAY;
 
-	if (!MqIntervalIsFinite(interval) || us < (double) min_us ||
-		us > (double) MQ_INTERVAL_MAX_DAYS * (double) USECS_PER_DAY)
+	if (!MqIntervalIsFinite(interval) || us < (double) min_us || us > (double) max_us)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("%s is out of range", name),
-				 errhint("It must be %s zero and at most %d days.", min_us > 0 ? "more than" : "at least",
-						 MQ_INTERVAL_MAX_DAYS)));
+				 errhint("%s", hint)));
 	return (int64) us;
+}
+
+int64
+mq_interval_us(const Interval *interval, const char *name, int64 min_us)
+{
+	return mq_interval_between(interval, name, min_us, MQ_INTERVAL_MAX_DAYS * USECS_PER_DAY,
+							   min_us > 0 ? "It must be more than zero and at most 365 days."
+							   : "It must be at least zero and at most 365 days.");
+}
+
+void
+mq_check_name(const char *name, const char *what)
+{
+	size_t		length = strlen(name);
+
+	if (length == 0 || length > MQ_NAME_LENGTH_MAX)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s must have 1 to %d bytes", what, MQ_NAME_LENGTH_MAX),
+				 errdetail("It has %zu.", length),
+				 errhint("Choose another name.")));
 }
 
 int

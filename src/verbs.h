@@ -27,6 +27,12 @@ extern void mq_check_not_null(FunctionCallInfo fcinfo, int arg, const char *name
 /* Microseconds of an interval (a month counts 30 days); 22023 below min_us, above 365 days or infinite. */
 extern int64 mq_interval_us(const Interval *interval, const char *name, int64 min_us);
 
+/* The same with bounds of its own, which the hint tells. */
+extern int64 mq_interval_between(const Interval *interval, const char *name, int64 min_us, int64 max_us, const char *hint);
+
+/* 22023 unless what is called `what` has 1 to 48 bytes. */
+extern void mq_check_name(const char *name, const char *what);
+
 /* Elements of a one-dimensional array (nulls: NULL if none may be). 22023 otherwise. */
 extern int	mq_array_arg(FunctionCallInfo fcinfo, int arg, const char *name, Oid type, Datum **values, bool **nulls);
 

@@ -16,15 +16,27 @@
 #include "utils/timestamp.h"
 #include "verbs.h"
 
-#define SOME_RIGHT (ACL_SELECT | ACL_INSERT | ACL_UPDATE)
 #define ROWS_PER_LOOK 1024
 
 static bool
-may_see(const MqQueue *queue)
+may_see_group(const MqGroup *group)
 {
-	bool		missing = false;
+	return mq_has_right(&group->queue, MQ_RIGHT_BROWSE | MQ_RIGHT_MANAGE) || mq_may_consume(group);
+}
 
-	return pg_class_aclcheck_ext(queue->table, GetUserId(), SOME_RIGHT, &missing) == ACLCHECK_OK;
+static bool
+may_see_queue(const MqQueue *queue)
+{
+	int			count;
+	MqGroup    *groups;
+
+	if (mq_has_right(queue, MQ_RIGHT_SEND | MQ_RIGHT_BROWSE | MQ_RIGHT_MANAGE))
+		return true;
+	groups = mq_groups_of(queue, &count);
+	for (int i = 0; i < count; i++)
+		if (mq_may_consume(&groups[i]))
+			return true;
+	return false;
 }
 
 static bool
@@ -52,7 +64,7 @@ mq_queue_state(PG_FUNCTION_ARGS)
 		bool		isnull[2] = {false};
 		MqTail		tail;
 
-		if (!may_see(&queues[i]))
+		if (!may_see_queue(&queues[i]))
 			continue;
 		mq_attach_queue(&queues[i]);
 		if (!mq_log_tail(&queues[i], 0, &tail))
@@ -93,7 +105,7 @@ mq_group_state(PG_FUNCTION_ARGS)
 		MqWindowRef ref;
 		MqWindowCounts counts;
 
-		if (!may_see(&groups[i].queue))
+		if (!may_see_group(&groups[i]))
 			continue;
 		mq_attach_group(&groups[i]);
 		ref = (MqWindowRef) {groups[i].window, mq_window_key(&groups[i], 0)};
@@ -179,7 +191,7 @@ mq_in_flight_state(PG_FUNCTION_ARGS)
 		int64		id = 0;
 		int			n;
 
-		if (!may_see(&groups[i].queue))
+		if (!may_see_group(&groups[i]))
 			continue;
 		mq_attach_group(&groups[i]);
 		ref = (MqWindowRef) {groups[i].window, mq_window_key(&groups[i], 0)};

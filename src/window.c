@@ -9,10 +9,13 @@
 
 #include "port/pg_bitutils.h"
 #include "utils/timestamp.h"
+#include "wake.h"
 
 #define EXPIRE_AT_ONCE 256
 /* a lease that has run out while its transaction is still open is looked at again after this */
-#define OPEN_LEASE_RECHECK_MS 20
+#define OPEN_LEASE_RECHECK_MS 50
+/* messages that are ready and could not be handed out to who waits are tried again after this */
+#define HELD_BACK_RECHECK_MS 1000
 /* while there is plenty to hand out, undecided senders are looked at no more often than this */
 #define PENDING_RECHECK_US 10000
 
@@ -57,15 +60,96 @@ lease_holds(const MqNode *n, TimestampTz now)
 	return n->due > now || mq_session_transaction_open(n->owner);
 }
 
+/* ---- consumers with a name ---- */
+
+static uint32
+find_consumer(const MqWindow *window, const char *name)
+{
+	uint32		c = window->consumers;
+
+	while (c != 0 && strcmp(MqConsumerAt(c)->name, name) != 0)
+		c = MqConsumerAt(c)->next;
+	return c;
+}
+
+static uint32
+add_consumer(MqWindow *window, const char *name, MqCellList *cells)
+{
+	uint32		c = mq_cell_take(cells);
+
+	strlcpy(MqConsumerAt(c)->name, name, sizeof(MqConsumerAt(c)->name));
+	MqConsumerAt(c)->next = window->consumers;
+	window->consumers = c;
+	window->nodes++;
+	return c;
+}
+
+static void
+remove_consumer(MqWindow *window, uint32 consumer)
+{
+	uint32	   *link = &window->consumers;
+
+	while (*link != consumer)
+		link = &MqConsumerAt(*link)->next;
+	*link = MqConsumerAt(consumer)->next;
+	window->nodes--;
+	mq_cell_free(consumer);
+}
+
+/* The node's messages are not in flight any more. */
+static void
+leave_consumer(MqWindow *window, MqNode *n)
+{
+	uint32		c = n->consumer;
+
+	if (c == 0)
+		return;
+	n->consumer = 0;
+	MqConsumerAt(c)->in_flight -= n->hi - n->lo + 1;
+	if (MqConsumerAt(c)->in_flight == 0)
+		remove_consumer(window, c);
+}
+
+/* How many messages the taker may have now. */
+static int
+room_for(const MqWindow *window, MqTaker *taker, int max)
+{
+	int64		room = max;
+
+	if (taker->max_in_flight > 0)
+		room = Min(room, taker->max_in_flight - window->ids[MQ_LEASED] - window->ids[MQ_SETTLING]);
+	if (taker->max_per_consumer > 0)
+	{
+		uint32		c = find_consumer(window, taker->consumer ? taker->consumer : "");
+
+		room = Min(room, taker->max_per_consumer - (c == 0 ? 0 : MqConsumerAt(c)->in_flight));
+	}
+	taker->limited = room <= 0;
+	taker->blocked = taker->limited && taker->max_per_consumer > 0;
+	return (int) Max(room, 0);
+}
+
+/* Whether the taker's messages are counted under its name. */
+static bool
+is_named(const MqTaker *taker)
+{
+	return taker->consumer != NULL || taker->max_per_consumer > 0;
+}
+
+/* ---- transitions ---- */
+
 /* Puts a leased node back. */
 static void
 put_back(MqWindow *window, uint32 node, bool failed, TimestampTz due)
 {
 	MqNode	   *n = MqNodeAt(node);
 
+	leave_consumer(window, n);
 	n->token = 0;
 	n->owner = 0;
 	n->due = due;
+	if (due > 0)
+		mq_wake_note_time(window, due);
 	if (failed && n->failures < PG_UINT16_MAX)
 		n->failures++;
 	window->failures_changed |= failed;
@@ -88,6 +172,7 @@ put_unread(MqWindow *window, uint32 node, TimestampTz due)
 {
 	MqNode	   *n = MqNodeAt(node);
 
+	leave_consumer(window, n);
 	n->token = 0;
 	n->owner = 0;
 	n->due = due;
@@ -119,23 +204,35 @@ apply_outcome(MqWindow *window, uint32 node, MqOutcome outcome, TimestampTz due)
 			put_unread(window, node, 0);
 			break;
 		case MQ_FINISH:
+			leave_consumer(window, n);
 			mq_tree_remove(window, node);
 			window->changes++;
 			break;
 	}
 }
 
+/* cells: one of them for a name that is new */
 static void
-lease_node(MqWindow *window, uint32 node, uint64 token, uint64 owner, TimestampTz deadline)
+lease_node(MqWindow *window, uint32 node, const MqTaker *taker, MqCellList *cells)
 {
 	MqNode	   *n = MqNodeAt(node);
 
-	n->token = token;
-	n->owner = owner;
-	n->due = deadline;
+	n->token = taker->token;
+	n->owner = taker->owner;
+	n->due = taker->deadline;
+	if (is_named(taker))
+	{
+		const char *name = taker->consumer ? taker->consumer : "";
+
+		n->consumer = find_consumer(window, name);
+		if (n->consumer == 0)
+			n->consumer = add_consumer(window, name, cells);
+		MqConsumerAt(n->consumer)->in_flight += n->hi - n->lo + 1;
+	}
 	if (n->attempts < PG_UINT16_MAX)
 		n->attempts++;
 	mq_tree_set_state(window, node, MQ_LEASED);
+	mq_wake_note_time(window, taker->deadline);
 }
 
 static void
@@ -188,25 +285,27 @@ walk_comes_first(const MqWindow *window, int64 after, TimestampTz now)
 }
 
 int
-mq_window_take(const MqWindowRef *ref, int64 after, int max, uint64 token, uint64 owner, TimestampTz deadline,
-			   MqRun *runs, int max_runs, MqWalkFirst *walk_first)
+mq_window_take(const MqWindowRef *ref, int64 after, int max, MqTaker *taker, MqRun *runs, int max_runs,
+			   MqWalkFirst *walk_first)
 {
 	MqWindow   *window = ref->window;
 	TimestampTz now = GetCurrentTimestamp();
 	MqCellList	cells;
 	int			count = 0;
+	int			for_name = is_named(taker) ? 1 : 0;
 
-	/* at most one cut behind `after` and one at max: both ends of the call */
-	(void) mq_cells_reserve(&cells, 2, false);
+	/* at most one cut behind `after` and one at max: both ends of the call; and one for a name */
+	(void) mq_cells_reserve(&cells, 2 + for_name, false);
 	if (!mq_window_lock(ref, LW_EXCLUSIVE))
 	{
 		mq_cells_return(&cells);
 		return 0;
 	}
 	(void) expire_some(window, now);
+	max = room_for(window, taker, max);
 	if (walk_first != NULL)
 	{
-		*walk_first = walk_comes_first(window, after, now);
+		*walk_first = max > 0 ? walk_comes_first(window, after, now) : MQ_WALK_NOT;
 		if (*walk_first != MQ_WALK_NOT)
 			max = 0;
 	}
@@ -220,16 +319,17 @@ mq_window_take(const MqWindowRef *ref, int64 after, int max, uint64 token, uint6
 			break;
 		lo = Max(MqNodeAt(node)->lo, after + 1);
 		cuts = (lo != MqNodeAt(node)->lo) + (MqNodeAt(node)->hi - lo >= max);
+		if (cuts + for_name > 0 && (cells.count < cuts + for_name || !mq_window_may_grow(window)))
+		{
+			window->held_back++;
+			break;
+		}
 		if (cuts > 0)
 		{
-			if (cells.count < cuts || !mq_window_may_grow(window))
-			{
-				window->held_back++;
-				break;
-			}
 			node = mq_tree_cut(window, node, lo, Min(MqNodeAt(node)->hi, lo + max - 1), &cells);
 		}
-		lease_node(window, node, token, owner, deadline);
+		lease_node(window, node, taker, &cells);
+		for_name = 0;
 		run_from_node(&runs[count], node);
 		max -= (int) (runs[count].hi - runs[count].lo + 1);
 		after = runs[count].hi;
@@ -308,21 +408,21 @@ mq_pending_unlink(MqWindow *window, uint32 pending)
 }
 
 int
-mq_window_take_own(const MqWindowRef *ref, uint64 xid, int max, uint64 token, uint64 owner, TimestampTz deadline,
-				   MqRun *runs, int max_runs)
+mq_window_take_own(const MqWindowRef *ref, uint64 xid, int max, MqTaker *taker, MqRun *runs, int max_runs)
 {
 	MqWindow   *window = ref->window;
 	MqCellList	cells;
 	int			count = 0;
 	uint32		p;
 
-	if (!mq_cells_reserve(&cells, max_runs, false))
+	if (!mq_cells_reserve(&cells, max_runs + 1, false))
 		return 0;
 	if (!mq_window_lock(ref, LW_EXCLUSIVE))
 	{
 		mq_cells_return(&cells);
 		return 0;
 	}
+	max = room_for(window, taker, max);
 	p = mq_pending_find(window, xid);
 	while (p != 0 && MqPendingAt(p)->first != 0 && count < max_runs && max > 0)
 	{
@@ -351,7 +451,7 @@ mq_window_take_own(const MqWindowRef *ref, uint64 xid, int max, uint64 token, ui
 		MqNodeAt(node)->flags = MQ_NODE_OWN_SENT;
 		MqNodeAt(node)->state = MQ_UNREAD;
 		mq_tree_insert(window, node);
-		lease_node(window, node, token, owner, deadline);
+		lease_node(window, node, taker, &cells);
 		MqPendingAt(p)->count -= hi - lo + 1;
 		window->pending_ids -= hi - lo + 1;
 		run_from_node(&runs[count], node);
@@ -395,6 +495,11 @@ mq_window_end_lease(const MqWindowRef *ref, int64 lo, int64 hi, uint64 token, Mq
 			lo = MqNodeAt(node)->hi + 1;
 	}
 	mq_window_unlock(ref);
+	/* given back because it is too new: whoever is blocked for that would only give it back again, and so on for ever */
+	if (changed > 0 && outcome == MQ_GIVE_BACK)
+		mq_wake_group(window);
+	else if (changed > 0)
+		mq_wake_for_room(window);
 	return changed;
 }
 
@@ -427,6 +532,8 @@ claim_node(MqWindow *window, uint32 node, MqClaimAction action, uint64 xid, Time
 	switch (action)
 	{
 		case MQ_CLAIM_SETTLE:
+			if (n->state == MQ_UNREAD)
+				n->consumer = 0;
 			if (n->owner == mq_session_transaction())
 				n->flags |= MQ_NODE_OWN_LEASE;
 			n->owner = xid;
@@ -441,6 +548,7 @@ claim_node(MqWindow *window, uint32 node, MqClaimAction action, uint64 xid, Time
 		case MQ_CLAIM_EXTEND:
 			n->due = due;
 			mq_tree_refresh(window, node);
+			mq_wake_note_time(window, due);
 			break;
 		case MQ_CLAIM_CHECK:
 			break;
@@ -465,7 +573,7 @@ claim_apply(MqWindow *window, const MqClaim *claim, MqClaimAction action, uint64
 
 int64
 mq_window_claim(const MqWindowRef *ref, MqClaim *claims, int count, MqClaimAction action, bool all_or_nothing,
-				uint64 xid, TimestampTz due, MqCellList *cells, int *needed)
+				uint64 xid, TimestampTz due, MqCellList *cells, int *needed, int32 *epoch)
 {
 	MqWindow   *window = ref->window;
 	TimestampTz now = GetCurrentTimestamp();
@@ -479,6 +587,7 @@ mq_window_claim(const MqWindowRef *ref, MqClaim *claims, int count, MqClaimActio
 			claims[i].refused = true;
 		return 0;
 	}
+	*epoch = window->epoch;
 	for (int i = 0; i < count; i++)
 	{
 		claims[i].refused = !claim_holds(window, &claims[i], now, &cuts);
@@ -494,18 +603,21 @@ mq_window_claim(const MqWindowRef *ref, MqClaim *claims, int count, MqClaimActio
 		if (!claims[i].refused)
 			changed += claim_apply(window, &claims[i], action, xid, due, cells);
 	mq_window_unlock(ref);
+	if (changed > 0 && (action == MQ_CLAIM_FAIL || action == MQ_CLAIM_RELEASE))
+		mq_wake_for_room(window);
 	return changed;
 }
 
 int64
 mq_window_discard(const MqWindowRef *ref, const int64 *ids, int count, uint64 xid, MqCellList *cells,
-				  int64 *discarded)
+				  int64 *discarded, int32 *epoch)
 {
 	MqWindow   *window = ref->window;
 	int64		changed = 0;
 
 	if (!mq_window_lock(ref, LW_EXCLUSIVE))
 		return 0;
+	*epoch = window->epoch;
 	for (int i = 0; i < count; i++)
 	{
 		uint32		node = mq_tree_seek(window, ids[i]);
@@ -564,11 +676,16 @@ mq_window_settled(const MqWindowRef *ref, int64 lo, int64 hi, uint64 xid, bool c
 		if (n->owner != xid)
 			continue;
 		if (committed)
+		{
+			leave_consumer(window, n);
 			mq_tree_remove(window, node);
+		}
 		else
 			unsettle(window, node, mine);
 	}
 	mq_window_unlock(ref);
+	/* ready again, or room for another one */
+	mq_wake_for_room(window);
 }
 
 bool
@@ -581,6 +698,93 @@ mq_window_expire(const MqWindowRef *ref, TimestampTz now)
 	more = expire_some(ref->window, now);
 	mq_window_unlock(ref);
 	return more;
+}
+
+bool
+mq_window_enlist(const MqWindowRef *ref, MqChain *chain, bool again)
+{
+	bool		dropped;
+
+	if (!mq_window_lock(ref, LW_EXCLUSIVE))
+		return false;
+	dropped = ref->window->dropped;
+	if (!dropped)
+		mq_wait_enlist(chain, ref->window, again);
+	mq_window_unlock(ref);
+	return !dropped;
+}
+
+TimestampTz
+mq_window_set_clock(const MqWindowRef *ref, TimestampTz looked_at)
+{
+	MqWindow   *window = ref->window;
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz clock = PG_INT64_MAX;
+
+	if (!mq_window_lock(ref, LW_EXCLUSIVE))
+		return now;
+	if (window->root != 0)
+	{
+		TimestampTz ready = MqNodeAt(window->root)->min_ready;
+
+		/* it was there and could not be had: memory, a limit, the snapshot */
+		if (ready <= looked_at)
+			ready = TimestampTzPlusMilliseconds(now, HELD_BACK_RECHECK_MS);
+		clock = Min(ready, MqNodeAt(window->root)->min_deadline);
+	}
+	window->clock = clock;
+	mq_window_unlock(ref);
+	return clock;
+}
+
+bool
+mq_window_has_work(const MqWindowRef *ref, int64 next_id)
+{
+	MqWindow   *window = ref->window;
+	bool		work;
+
+	if (!mq_window_lock(ref, LW_SHARED))
+		return false;
+	work = window->rewalk != 0 || mq_window_next_id(window) < next_id || window->ids[MQ_UNREAD] > 0 ||
+		mq_tree_first_ready(window, PG_INT64_MIN, GetCurrentTimestamp()) != 0;
+	mq_window_unlock(ref);
+	return work;
+}
+
+bool
+mq_window_has_ready(const MqWindowRef *ref)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	bool		ready;
+
+	if (!mq_window_lock(ref, LW_EXCLUSIVE))
+		return false;
+	(void) expire_some(ref->window, now);
+	ready = mq_tree_first_ready(ref->window, PG_INT64_MIN, now) != 0;
+	mq_window_unlock(ref);
+	return ready;
+}
+
+bool
+mq_window_is_full(const MqWindowRef *ref, int max_in_flight)
+{
+	bool		full;
+
+	if (!mq_window_lock(ref, LW_SHARED))
+		return false;
+	full = ref->window->ids[MQ_LEASED] + ref->window->ids[MQ_SETTLING] >= max_in_flight;
+	mq_window_unlock(ref);
+	return full;
+}
+
+void
+mq_window_set_dropped(const MqWindowRef *ref)
+{
+	if (!mq_window_lock(ref, LW_EXCLUSIVE))
+		return;
+	ref->window->dropped = true;
+	mq_window_unlock(ref);
+	mq_wake_all(ref->window);
 }
 
 int
@@ -652,13 +856,14 @@ mq_chunks_free(uint32 chunk)
 	}
 }
 
-/* Frees everything in it. Called under the registry lock and the window lock, as the slot is given up. */
-static void
-clear_window(MqWindow *window)
+void
+mq_window_clear(MqWindow *window)
 {
 	mq_tree_clear(window);
 	mq_chunks_free(window->rewalk);
 	window->rewalk = 0;
+	while (window->consumers != 0)
+		remove_consumer(window, window->consumers);
 	while (window->pending != 0)
 	{
 		mq_chunks_free(MqPendingAt(window->pending)->first);
@@ -669,8 +874,54 @@ clear_window(MqWindow *window)
 	window->walk_seq++;
 }
 
+static void
+send_away_and_clear(MqWindow *window)
+{
+	mq_wake_all(window);
+	mq_window_clear(window);
+}
+
 void
 mq_window_forget(const MqWindowKey *key)
 {
-	mq_window_slot_free(key, clear_window);
+	mq_window_slot_free(key, send_away_and_clear);
+}
+
+#define SWAP(type, a, b) do { type swap_ = (a); (a) = (b); (b) = swap_; } while (0)
+
+static void
+swap_entries(MqWindow *a, MqWindow *b)
+{
+	SWAP(uint32, a->root, b->root);
+	SWAP(uint32, a->pending, b->pending);
+	SWAP(uint32, a->rewalk, b->rewalk);
+	SWAP(uint32, a->consumers, b->consumers);
+	SWAP(int64, a->pending_ids, b->pending_ids);
+	SWAP(int64, a->nodes, b->nodes);
+	for (int i = 0; i < MQ_STATES; i++)
+		SWAP(int64, a->ids[i], b->ids[i]);
+}
+
+void
+mq_window_replace(const MqWindowRef *ref, MqWindow *content, int32 epoch, int64 oldest_needed)
+{
+	MqWindow   *window = ref->window;
+
+	if (mq_window_lock(ref, LW_EXCLUSIVE))
+	{
+		if (window->epoch < epoch)
+		{
+			swap_entries(window, content);
+			window->epoch = epoch;
+			window->walk_seq++;
+			window->changes++;
+			window->failures_changed = false;
+			pg_atomic_write_u64(&window->log_bytes, 0);
+			pg_atomic_write_u64(&window->oldest_needed, oldest_needed);
+		}
+		mq_window_unlock(ref);
+		mq_wake_for_room(window);
+	}
+	/* nobody else knows what is in it, so the lock is not needed however much it is */
+	mq_window_clear(content);
 }

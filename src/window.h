@@ -39,18 +39,30 @@ typedef enum MqWalkFirst
 	MQ_WALK_READ				/* there are messages in front of the ready ones */
 } MqWalkFirst;
 
+/* Who takes, and how much it may have. */
+typedef struct MqTaker
+{
+	uint64		token;			/* of the lease */
+	uint64		owner;			/* whose it is while its transaction is open */
+	TimestampTz deadline;
+	const char *consumer;		/* NULL: no name */
+	int			max_in_flight;	/* of the group; 0: no limit */
+	int			max_per_consumer;	/* of all with that name, or with none; 0: no limit */
+	bool		limited;		/* out: one of the two stood in the way */
+	bool		blocked;		/* out: the second one did; others may take what this one may not */
+} MqTaker;
+
 /*
- * Hands out up to max messages that are ready and have an id above after: leased with token until deadline, owned by
- * owner while its transaction is open. Returns the number of runs filled (at most max_runs).
+ * Hands out up to max messages that are ready and have an id above after. Returns the number of runs filled (at most
+ * max_runs).
  *
  * walk_first may be null; else it is set, and if the walker should go first nothing is taken.
  */
-extern int	mq_window_take(const MqWindowRef *ref, int64 after, int max, uint64 token, uint64 owner,
-						   TimestampTz deadline, MqRun *runs, int max_runs, MqWalkFirst *walk_first);
+extern int	mq_window_take(const MqWindowRef *ref, int64 after, int max, MqTaker *taker, MqRun *runs, int max_runs,
+						   MqWalkFirst *walk_first);
 
 /* The same for messages of the transaction xid itself, which others may not see yet. */
-extern int	mq_window_take_own(const MqWindowRef *ref, uint64 xid, int max, uint64 token, uint64 owner,
-							   TimestampTz deadline, MqRun *runs, int max_runs);
+extern int	mq_window_take_own(const MqWindowRef *ref, uint64 xid, int max, MqTaker *taker, MqRun *runs, int max_runs);
 
 /* What becomes of leased messages. */
 typedef enum MqOutcome
@@ -89,19 +101,43 @@ typedef enum MqClaimAction
 	MQ_CLAIM_CHECK				/* nothing: only see whether it would be refused */
 } MqClaimAction;
 
-/* Returns the number of messages changed; -1: nothing was done, it takes *needed cells. */
+/*
+ * Returns the number of messages changed; -1: nothing was done, it takes *needed cells. *epoch: that of the window, in
+ * which an ack is to be written down; a seek may have raised it since the caller read the definition.
+ */
 extern int64 mq_window_claim(const MqWindowRef *ref, MqClaim *claims, int count, MqClaimAction action,
-							 bool all_or_nothing, uint64 xid, TimestampTz due, MqCellList *cells, int *needed);
+							 bool all_or_nothing, uint64 xid, TimestampTz due, MqCellList *cells, int *needed,
+							 int32 *epoch);
 
 /* Finishes ids in any state, as an ack by transaction xid; ids and counts are of messages below next_id. */
 extern int64 mq_window_discard(const MqWindowRef *ref, const int64 *ids, int count, uint64 xid, MqCellList *cells,
-							   int64 *discarded);
+							   int64 *discarded, int32 *epoch);
 
 /*
  * The transaction xid that settled [lo, hi] is decided (or, mine: the caller's own one rolled back to a savepoint).
  * Never throws, never allocates.
  */
 extern void mq_window_settled(const MqWindowRef *ref, int64 lo, int64 hi, uint64 xid, bool committed, bool mine);
+
+/*
+ * Puts this process into the line of receivers (mq_wait_enlist, wake.h); false: the group is gone.
+ */
+extern bool mq_window_enlist(const MqWindowRef *ref, MqChain *chain, bool again);
+
+/* For the timekeeper, right before it sleeps: when it has to look again. It began to look last at that time. */
+extern TimestampTz mq_window_set_clock(const MqWindowRef *ref, TimestampTz looked_at);
+
+/* Whether there is, or may be, something to hand out; next_id: of the log. */
+extern bool mq_window_has_work(const MqWindowRef *ref, int64 next_id);
+
+/* Whether a message is ready now; ends leases whose time is over. */
+extern bool mq_window_has_ready(const MqWindowRef *ref);
+
+/* Whether so many messages, or more, are in flight. */
+extern bool mq_window_is_full(const MqWindowRef *ref, int max_in_flight);
+
+/* The group is dropped: who waits is sent away, and nobody waits any more. */
+extern void mq_window_set_dropped(const MqWindowRef *ref);
 
 /* Ends leases whose time is over; returns whether more are left. */
 extern bool mq_window_expire(const MqWindowRef *ref, TimestampTz now);
@@ -130,6 +166,16 @@ extern bool mq_window_may_grow(const MqWindow *window);
 
 /* Frees the window and all in it. Caller holds no lock. */
 extern void mq_window_forget(const MqWindowKey *key);
+
+/*
+ * A seek: from now on the window holds what content holds, in a later epoch; rows of the offset log below oldest_needed
+ * are superfluous for it. What it held before is freed (and content itself, if the window is gone or in that
+ * epoch already). Caller holds no lock. Never throws, never allocates.
+ */
+extern void mq_window_replace(const MqWindowRef *ref, MqWindow *content, int32 epoch, int64 oldest_needed);
+
+/* Frees all entries. The caller holds the lock, or is the only one that knows the window. */
+extern void mq_window_clear(MqWindow *window);
 
 /* Chunks (pending messages). Caller holds the window lock. */
 extern void mq_chunks_free(uint32 chunk);

@@ -17,6 +17,7 @@
 #include "storage/procarray.h"
 #include "utils/hsearch.h"
 #include "utils/timestamp.h"
+#include "wake.h"
 #include "walk.h"
 
 #define SEGMENTS_AT_REST	3	/* a queue that has no more has nothing to drop */
@@ -34,6 +35,7 @@ typedef struct Finished
 {
 	FinishedKey key;
 	TimestampTz since;
+	int32		epoch;			/* of the group, in that checkpoint: a seek makes it void */
 } Finished;
 
 static HTAB *finished = NULL;
@@ -75,7 +77,8 @@ settle_decided(void *arg)
 			mq_window_settled(ref, PG_INT64_MIN, PG_INT64_MAX, xids[i],
 							  TransactionIdDidCommit(XidFromFullTransactionId(FullTransactionIdFromU64(xids[i]))), false);
 	/* senders too: a receive looks at them as well, but there may be none for long */
-	(void) mq_walk_settle(ref);
+	if (mq_walk_settle(ref))
+		mq_wake_group(ref->window);
 	return count < room;
 }
 
@@ -157,8 +160,9 @@ note_finished_segments(const MqCheckpoint *checkpoint, const MqQueueWork *work)
 			continue;
 		}
 		entry = hash_search(finished, &key, HASH_ENTER, &found);
-		if (!found)
+		if (!found || entry->epoch != checkpoint->epoch)
 			entry->since = GetCurrentTimestamp();
+		entry->epoch = checkpoint->epoch;
 	}
 }
 
@@ -179,6 +183,18 @@ mq_job_checkpoint(const MqGroup *group, const MqQueueWork *work)
 		note_finished_segments(&checkpoint, work);
 }
 
+/*
+ * COMMIT PREPARED of a sender runs no callback, and who looked before it saw nothing that will be settled: a receiver that
+ * waits looks again when there may be something.
+ */
+static void
+sweep_waiters(const MqWindowRef *ref, const MqQueueWork *work)
+{
+	if (mq_wake_sweep && work->known && pg_atomic_read_u32(&ref->window->waiters) > 0 &&
+		mq_window_has_work(ref, work->tail.next_id))
+		mq_wake_for_room(ref->window);
+}
+
 /* False: transactions may be decided that have marks in the group still. */
 bool
 mq_job_care_for_group(MqGroup *group, const MqQueueWork *work)
@@ -193,6 +209,7 @@ mq_job_care_for_group(MqGroup *group, const MqQueueWork *work)
 	group->window = ref.window;
 	expire_leases(&ref);
 	settled = mq_job_run(settle_decided, &ref, "settling decided transactions");
+	sweep_waiters(&ref, work);
 	needed = (int64) pg_atomic_read_u64(&ref.window->oldest_needed);
 	if (mq_checkpoint_is_due(&ref) || is_time_for_checkpoint(&ref, group->group_no, work) ||
 		(needed != 0 && needed <= mq_ring_blocked_by(mq_worker_database)))
@@ -201,12 +218,19 @@ mq_job_care_for_group(MqGroup *group, const MqQueueWork *work)
 }
 
 TimestampTz
-mq_job_finished_since(int32 group_no, int32 level, int64 segment)
+mq_job_finished_since(const MqGroup *group, int32 level, int64 segment)
 {
-	FinishedKey key = {group_no, level, segment};
+	FinishedKey key = {group->group_no, level, segment};
 	Finished   *entry = hash_search(finished, &key, HASH_FIND, NULL);
+	MqWindowKey window_key = mq_window_key(group, level);
+	MqWindowRef ref = {mq_window_slot(&window_key, false, NULL), window_key};
+	int32		epoch;
 
-	return entry == NULL ? 0 : entry->since;
+	if (entry == NULL || ref.window == NULL || !mq_window_lock(&ref, LW_SHARED))
+		return 0;
+	epoch = ref.window->epoch;
+	mq_window_unlock(&ref);
+	return entry->epoch == epoch ? entry->since : 0;
 }
 
 void

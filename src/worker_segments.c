@@ -68,13 +68,44 @@ is_empty(Oid relid)
 	return empty;
 }
 
+/* By all groups, long enough ago. A queue without groups drops nothing. */
+static bool
+is_finished(const MqQueue *queue, const MqGroup *groups, int count, int64 segment)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	int			of_queue = 0;
+
+	for (int i = 0; i < count; i++)
+	{
+		TimestampTz since;
+
+		if (groups[i].queue.queue_no != queue->queue_no)
+			continue;
+		since = mq_job_finished_since(&groups[i], 0, segment);
+		if (since == 0 || now - since < (int64) mq_drop_delay * USECS_PER_SEC)
+			return false;
+		of_queue++;
+	}
+	return of_queue > 0;
+}
+
+/* Once the segment is locked: a group that was made or moved meanwhile held a lock on it until that could be seen. */
+static bool
+is_still_finished(const MqQueue *queue, int64 segment)
+{
+	int			count;
+	MqGroup    *groups = mq_groups_of(queue, &count);
+
+	return is_finished(queue, groups, count, segment);
+}
+
 /* Locks from the leaf up; a parent in use leaves an empty leaf to be dropped another time. */
 static bool
 drop_segment(void *arg)
 {
 	SegmentJob *job = arg;
 
-	if (!mq_lock_table_conditionally(job->relid, AccessExclusiveLock))
+	if (!mq_lock_table_conditionally(job->relid, AccessExclusiveLock) || !is_still_finished(&job->queue, job->segment))
 		return false;
 	if (ConditionalLockRelationOid(job->queue.table, AccessExclusiveLock) && table_exists(job->queue.table))
 	{
@@ -203,32 +234,11 @@ mq_job_make_segments(MqQueueWork *work)
 	return all;
 }
 
-/* By all groups, long enough ago. A queue without groups drops nothing. */
-static bool
-is_finished(const MqQueueWork *work, int level, int64 segment, TimestampTz now)
-{
-	int			groups = 0;
-
-	for (int i = 0; i < work->all->ngroups; i++)
-	{
-		TimestampTz since;
-
-		if (work->all->groups[i].queue.queue_no != work->queue->queue_no)
-			continue;
-		since = mq_job_finished_since(work->all->groups[i].group_no, level, segment);
-		if (since == 0 || now - since < (int64) mq_drop_delay * USECS_PER_SEC)
-			return false;
-		groups++;
-	}
-	return groups > 0;
-}
-
 /* Old segments: dropped if finished by all, else sealed. */
 void
 mq_job_clear_segments(MqQueueWork *work)
 {
 	int64		active = mq_segment_of(work->tail.next_id, work->queue->segment_size);
-	TimestampTz now = GetCurrentTimestamp();
 
 	for (int i = 0; i < work->nsegments; i++)
 	{
@@ -236,7 +246,7 @@ mq_job_clear_segments(MqQueueWork *work)
 
 		if (job.segment >= active || !OidIsValid(job.relid))
 			continue;
-		if (is_finished(work, work->segments[i].level, job.segment, now))
+		if (is_finished(work->queue, work->all->groups, work->all->ngroups, job.segment))
 			(void) mq_job_run(drop_segment, &job, "dropping a segment");
 		else if (!work->segments[i].sealed)
 			(void) mq_job_run(seal_segment, &job, "sealing a segment");

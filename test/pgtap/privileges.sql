@@ -9,7 +9,7 @@ SELECT plan(38);
 
 SELECT ok(has_schema_privilege('public', 'mq', 'USAGE'), 'PUBLIC: USAGE on schema mq');
 SELECT ok(NOT has_schema_privilege('public', 'mq', 'CREATE'), 'PUBLIC: no CREATE on schema mq');
-SELECT ok(NOT has_function_privilege('public', 'mq.create_queue(text, boolean, bigint)', 'EXECUTE'), 'PUBLIC: no EXECUTE on create_queue');
+SELECT ok(NOT has_function_privilege('public', 'mq.create_queue(text, text[], boolean, bigint, interval, bigint, boolean, interval)', 'EXECUTE'), 'PUBLIC: no EXECUTE on create_queue');
 SELECT ok(has_function_privilege('public', f, 'EXECUTE'), 'PUBLIC: EXECUTE on ' || f || ' (the queue''s own rights decide)')
   FROM unnest(array['mq.send(text, jsonb, jsonb, bytea)', 'mq.send(text, text, jsonb, bytea)', 'mq.send_batch(text, jsonb[], jsonb[], bytea[])',
                     'mq.send_batch(text, text[], jsonb[], bytea[])', 'mq.receive(text, integer, interval, text)', 'mq.pop(text, integer, text)',

@@ -202,7 +202,7 @@ is(one($node, "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'mq la
 # --- a plain owner: worker DDL works without CREATE on schema mq ---------------------------------------------------------------------
 {
 	one($node, "CREATE ROLE plain LOGIN; GRANT USAGE ON SCHEMA mq TO plain; GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA mq TO plain");
-	one($node, "SELECT mq.create_queue('owned', segment_size => 1024); GRANT INSERT, UPDATE, SELECT ON mq.q_owned TO plain");
+	one($node, "SELECT mq.create_queue('owned', segment_size => 1024); GRANT INSERT, SELECT ON mq.q_owned TO plain; SELECT mq.grant('owned', 'consume', 'plain')");
 	my $s = session($node, user => 'plain');
 	is($s->try("SELECT cardinality(mq.send_batch('owned', array_fill('1'::jsonb, ARRAY[5000])))"), '', 'a plain role sends across segments');
 	is($s->q("SELECT count(*) FROM mq.pop('owned', 10000)"), '5000', 'and consumes across segments');

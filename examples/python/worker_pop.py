@@ -1,0 +1,69 @@
+#!/usr/bin/env python3
+"""The other way to consume: mq.pop receives and acks in the transaction that does the work.        worker_pop.py [--pgbouncer]
+
+There is no lease to lose and no receipt to keep: the commit finishes the message together with the invoice, a rollback
+gives it back at once.  The transaction is open as long as the work lasts, so this is for work that is short and in this
+database.
+"""
+
+import signal
+import sys
+import time
+
+import psycopg
+from psycopg.rows import namedtuple_row
+
+POP = "SELECT payload FROM mq.pop('orders')"
+PAUSE = 0.2  # seconds, when there was nothing to receive
+# PgBouncer before 1.21 knows no prepared statements in transaction mode: None is for never
+PREPARE_AFTER = None if "--pgbouncer" in sys.argv else 5
+
+stopping = False
+
+
+def stop(*_):
+    global stopping
+    stopping = True
+
+
+def log(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+def work(db):
+    while not stopping:
+        # psycopg's default mode: this begins a transaction
+        message = db.execute(POP).fetchone()
+        if message is None:
+            db.rollback()
+            time.sleep(PAUSE)
+            continue
+        order = message.payload["order"]
+        try:
+            db.execute("INSERT INTO invoices SELECT id, amount FROM orders WHERE id = %s", [order])
+            db.commit()
+        except psycopg.Error as error:
+            if db.closed:
+                raise
+            db.rollback()  # the message is back, with one failure more
+            log(f"order {order}: {str(error).splitlines()[0]}; again in 1 s")
+            time.sleep(1)
+
+
+def main():
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    backoff = 0.1
+    while not stopping:
+        try:
+            with psycopg.connect(prepare_threshold=PREPARE_AFTER, row_factory=namedtuple_row) as db:
+                backoff = 0.1
+                work(db)
+        except psycopg.OperationalError as error:
+            log(f"no connection: {str(error).splitlines()[0]}; again in {backoff:g} s")
+            time.sleep(backoff)
+            backoff = min(2 * backoff, 5)
+    print("stopped")
+
+
+main()
