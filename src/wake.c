@@ -196,7 +196,7 @@ mq_wake_note_time(MqWindow *window, TimestampTz time)
 
 /* A slot of a window that belonged to another queue before: its line is empty, but somebody may be about to look at it. */
 static void
-bind_to_chain(MqWindow *window, MqChain *chain)
+bind_to_chain(MqWindow *window, const MqChain *chain)
 {
 	MqChain    *old = &mq_chains[window->chain];
 
