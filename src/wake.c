@@ -39,7 +39,7 @@ static void
 link_window(MqChain *chain, MqWindow *window)
 {
 	window->next_waiting = chain->first_waiting;
-	chain->first_waiting = window - mq_windows;
+	chain->first_waiting = (int) (window - mq_windows);
 }
 
 static void
@@ -203,7 +203,7 @@ bind_to_chain(MqWindow *window, const MqChain *chain)
 	if (old == chain)
 		return;
 	SpinLockAcquire(&old->wait_mutex);
-	window->chain = chain - mq_chains;
+	window->chain = (int) (chain - mq_chains);
 	SpinLockRelease(&old->wait_mutex);
 }
 
