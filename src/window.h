@@ -154,6 +154,7 @@ typedef struct MqWindowCounts
 	int64		ids[MQ_STATES];
 	int64		pending;
 	int64		held_back;
+	int32		waiting;		/* receivers in line */
 } MqWindowCounts;
 
 extern bool mq_window_counts(const MqWindowRef *ref, MqWindowCounts *counts);
