@@ -301,6 +301,18 @@ COMMENT ON FUNCTION mq.discard(text, bigint[], text) IS
     'Finishes messages by id, whoever holds them; for the owner of the queue. Returns how many were unfinished.';
 
 -- ---------------------------------------------------------------------------------------------------------------
+-- A look at messages
+
+CREATE FUNCTION mq.browse(queue text, consumer_group text DEFAULT 'default', state text DEFAULT 'ready',
+    max_messages integer DEFAULT 100)
+RETURNS TABLE (id bigint, state text, enqueued_at timestamptz, attempt integer, failures integer, due_at timestamptz,
+    lease_until timestamptz, consumer text, key text, priority integer, routing_key text, headers jsonb, payload jsonb,
+    body bytea)
+LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 100 AS 'MODULE_PATHNAME', 'mq_browse';
+COMMENT ON FUNCTION mq.browse(text, text, text, integer) IS
+    'Messages of a group in a state: ready, scheduled, leased, settling or finished, by ascending id. Takes and changes nothing.';
+
+-- ---------------------------------------------------------------------------------------------------------------
 -- Views. They show queues on which the caller has some right.
 
 CREATE FUNCTION mq.queue_state(OUT queue_no integer, OUT next_id bigint)
@@ -308,12 +320,13 @@ RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', '
 COMMENT ON FUNCTION mq.queue_state() IS 'Append positions, for the view mq.queues.';
 
 CREATE FUNCTION mq.group_state(OUT group_no integer, OUT epoch integer, OUT low_watermark bigint, OUT next_id bigint,
-    OUT ready bigint, OUT leased bigint, OUT settling bigint, OUT pending bigint, OUT unread bigint, OUT held_back bigint)
+    OUT ready bigint, OUT leased bigint, OUT settling bigint, OUT pending bigint, OUT unread bigint, OUT held_back bigint,
+    OUT waiting integer)
 RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_group_state';
 COMMENT ON FUNCTION mq.group_state() IS 'Delivery windows, for the view mq.groups.';
 
 CREATE FUNCTION mq.in_flight_state(OUT group_no integer, OUT id bigint, OUT state text, OUT attempt integer,
-    OUT failures integer, OUT lease_until timestamptz)
+    OUT failures integer, OUT lease_until timestamptz, OUT consumer text)
 RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_in_flight_state';
 COMMENT ON FUNCTION mq.in_flight_state() IS 'Messages handed out, for the view mq.in_flight.';
 
@@ -345,31 +358,62 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
 $$;
 COMMENT ON FUNCTION mq.may_consume(integer) IS 'Whether the caller may consume in a group, given its number.';
 
+CREATE FUNCTION mq.segment_bytes(queue_no integer, level integer, segment bigint) RETURNS bigint
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT pg_catalog.pg_total_relation_size(c.oid) FROM pg_catalog.pg_class c
+    WHERE c.relnamespace OPERATOR(pg_catalog.=) 'mq'::pg_catalog.regnamespace
+      AND c.relname OPERATOR(pg_catalog.=) pg_catalog.format('s_%s_%s_%s', queue_no, level, segment)::pg_catalog.name
+$$;
+COMMENT ON FUNCTION mq.segment_bytes(integer, integer, bigint) IS 'Size on disk of a segment, its TOAST table and its indexes included.';
+
 CREATE VIEW mq.queues WITH (security_barrier) AS
 SELECT q.name::text AS queue,
        c.relowner::regrole AS owner,
        c.oid::regclass AS queue_table,
        q.segment_size,
        s.next_id,
-       (SELECT count(*) FROM mq.segment g WHERE g.queue_no = q.queue_no) AS segments
+       (SELECT count(*) FROM mq.segment g WHERE g.queue_no = q.queue_no) AS segments,
+       (SELECT coalesce(sum(mq.segment_bytes(g.queue_no, g.level, g.segment)), 0)::bigint
+          FROM mq.segment g WHERE g.queue_no = q.queue_no) AS bytes,
+       q.paused, q.retention, q.retention_bytes, q.drop_unread, q.notify_interval
 FROM mq.queue q
 JOIN pg_catalog.pg_class c ON c.relnamespace = 'mq'::regnamespace AND c.relname = ('q_' || q.name)::name
 LEFT JOIN mq.queue_state() s USING (queue_no)
 WHERE mq.may_see(c.oid)
    OR EXISTS (SELECT FROM mq.consumer_group o WHERE o.queue_no = q.queue_no AND mq.may_consume(o.group_no));
 COMMENT ON VIEW mq.queues IS 'The queues the caller has some right on.';
+COMMENT ON COLUMN mq.queues.queue IS 'Name of the queue.';
+COMMENT ON COLUMN mq.queues.owner IS 'Owner of the queue: the owner of its table.';
+COMMENT ON COLUMN mq.queues.queue_table IS 'Table with the messages; SELECT on it is the right to browse.';
+COMMENT ON COLUMN mq.queues.segment_size IS 'Ids per segment.';
 COMMENT ON COLUMN mq.queues.next_id IS 'The next message gets this id or a greater one (exact).';
 COMMENT ON COLUMN mq.queues.segments IS 'Partitions that exist (exact).';
+COMMENT ON COLUMN mq.queues.bytes IS 'Size of the partitions on disk (exact).';
+COMMENT ON COLUMN mq.queues.paused IS 'Nothing is handed out to any group.';
+COMMENT ON COLUMN mq.queues.retention IS 'How long finished messages are kept; null: not for their own sake.';
+COMMENT ON COLUMN mq.queues.retention_bytes IS 'How much is kept of finished messages; null: nothing for its own sake.';
+COMMENT ON COLUMN mq.queues.drop_unread IS 'Retention also drops what groups have not finished.';
+COMMENT ON COLUMN mq.queues.notify_interval IS 'NOTIFY is sent at most so often; null: never.';
 
 CREATE VIEW mq.groups WITH (security_barrier) AS
 SELECT q.name::text AS queue,
        g.name::text AS consumer_group,
-       s.epoch, s.low_watermark, s.next_id, s.ready, s.leased, s.settling, s.pending, s.unread, s.held_back
+       s.epoch, s.low_watermark, s.next_id, s.ready, s.leased, s.settling, s.pending, s.unread, s.held_back,
+       s.waiting,
+       q.paused OR g.paused AS paused,
+       g.max_in_flight, g.max_in_flight_per_consumer, g.visibility_timeout,
+       (SELECT coalesce(sum(mq.segment_bytes(p.queue_no, p.level, p.segment)), 0)::bigint
+          FROM mq.segment p WHERE p.queue_no = q.queue_no AND p.segment >= s.low_watermark / q.segment_size) AS held_bytes,
+       g.dropped,
+       pg_catalog.to_regclass(pg_catalog.format('mq.g_%s', g.group_no)) AS rights
 FROM mq.group_state() s
 JOIN mq.consumer_group g USING (group_no)
 JOIN mq.queue q USING (queue_no)
 WHERE mq.may_see_all(mq.queue_table(q.name)) OR mq.may_consume(g.group_no);
-COMMENT ON VIEW mq.groups IS 'The consumer groups of those queues and what is unfinished in them.';
+COMMENT ON VIEW mq.groups IS 'The consumer groups the caller may manage, browse or consume in, and what is unfinished in them.';
+COMMENT ON COLUMN mq.groups.queue IS 'Name of the queue.';
+COMMENT ON COLUMN mq.groups.consumer_group IS 'Name of the group.';
+COMMENT ON COLUMN mq.groups.epoch IS 'Goes up with every seek and purge.';
 COMMENT ON COLUMN mq.groups.low_watermark IS 'Every message below is finished (exact).';
 COMMENT ON COLUMN mq.groups.next_id IS 'Look-ahead has seen every message below (exact).';
 COMMENT ON COLUMN mq.groups.ready IS 'Messages seen that can be handed out, now or when they are due (exact).';
@@ -378,6 +422,14 @@ COMMENT ON COLUMN mq.groups.settling IS 'Messages acked by transactions that are
 COMMENT ON COLUMN mq.groups.pending IS 'Messages seen whose sender is, or was when last looked at, not decided (exact).';
 COMMENT ON COLUMN mq.groups.unread IS 'Ids not looked at: an upper bound of the messages there.';
 COMMENT ON COLUMN mq.groups.held_back IS 'How often a hand-out or look-ahead was given up because shared memory was full (exact, since the start of the server).';
+COMMENT ON COLUMN mq.groups.waiting IS 'Receivers that wait now (exact).';
+COMMENT ON COLUMN mq.groups.paused IS 'Nothing is handed out: the group or its queue is paused.';
+COMMENT ON COLUMN mq.groups.max_in_flight IS 'Messages handed out and not finished at most; null: no limit.';
+COMMENT ON COLUMN mq.groups.max_in_flight_per_consumer IS 'The same for each consumer name; null: no limit.';
+COMMENT ON COLUMN mq.groups.visibility_timeout IS 'Length of a lease when the call does not say; null: mq.visibility_timeout.';
+COMMENT ON COLUMN mq.groups.held_bytes IS 'Size on disk of the partitions from low_watermark on: what is kept for this group (exact).';
+COMMENT ON COLUMN mq.groups.dropped IS 'Messages that retention dropped before the group had finished them (upper bound).';
+COMMENT ON COLUMN mq.groups.rights IS 'Sequence that carries the rights of the group: USAGE on it is the right to consume.';
 
 CREATE VIEW mq.segments WITH (security_barrier) AS
 SELECT q.name::text AS queue,
@@ -387,23 +439,42 @@ SELECT q.name::text AS queue,
        g.segment * q.segment_size AS first_id,
        (g.segment + 1) * q.segment_size - 1 AS last_id,
        g.sealed,
+       g.sealed_at,
        pg_catalog.pg_total_relation_size(c.oid) AS bytes
 FROM mq.segment g
 JOIN mq.queue q USING (queue_no)
 JOIN pg_catalog.pg_class c ON c.relnamespace = 'mq'::regnamespace
     AND c.relname = pg_catalog.format('s_%s_%s_%s', g.queue_no, g.level, g.segment)::name
-WHERE mq.may_see(mq.queue_table(q.name));
+WHERE mq.may_see(mq.queue_table(q.name))
+   OR EXISTS (SELECT FROM mq.consumer_group o WHERE o.queue_no = q.queue_no AND mq.may_consume(o.group_no));
 COMMENT ON VIEW mq.segments IS 'The partitions of those queues.';
+COMMENT ON COLUMN mq.segments.queue IS 'Name of the queue.';
+COMMENT ON COLUMN mq.segments.level IS 'Priority level; there is one, 0.';
+COMMENT ON COLUMN mq.segments.segment IS 'Number of the partition: first_id / segment_size.';
+COMMENT ON COLUMN mq.segments.segment_table IS 'The partition itself.';
+COMMENT ON COLUMN mq.segments.first_id IS 'Smallest id that may be in it.';
+COMMENT ON COLUMN mq.segments.last_id IS 'Greatest id that may be in it.';
+COMMENT ON COLUMN mq.segments.sealed IS 'Nothing is appended any more; a BRIN index helps browsing.';
+COMMENT ON COLUMN mq.segments.sealed_at IS 'When that was: all messages in it are older.';
+COMMENT ON COLUMN mq.segments.bytes IS 'Size on disk, with TOAST table and indexes (exact).';
 
 CREATE VIEW mq.in_flight WITH (security_barrier) AS
 SELECT q.name::text AS queue,
        g.name::text AS consumer_group,
-       s.id, s.state, s.attempt, s.failures, s.lease_until
+       s.id, s.state, s.attempt, s.failures, s.lease_until, s.consumer
 FROM mq.in_flight_state() s
 JOIN mq.consumer_group g USING (group_no)
 JOIN mq.queue q USING (queue_no)
 WHERE mq.may_see_all(mq.queue_table(q.name)) OR mq.may_consume(g.group_no);
-COMMENT ON VIEW mq.in_flight IS 'The messages of those queues that are handed out, or acked by an undecided transaction.';
+COMMENT ON VIEW mq.in_flight IS 'The messages of those groups that are handed out, or acked by an undecided transaction (exact).';
+COMMENT ON COLUMN mq.in_flight.queue IS 'Name of the queue.';
+COMMENT ON COLUMN mq.in_flight.consumer_group IS 'Name of the group.';
+COMMENT ON COLUMN mq.in_flight.id IS 'Id of the message.';
+COMMENT ON COLUMN mq.in_flight.state IS '''leased'' or ''settling'' (acked by an undecided transaction).';
+COMMENT ON COLUMN mq.in_flight.attempt IS 'How often it was handed out.';
+COMMENT ON COLUMN mq.in_flight.failures IS 'How often it came back as failed.';
+COMMENT ON COLUMN mq.in_flight.lease_until IS 'End of the lease; null: it was discarded.';
+COMMENT ON COLUMN mq.in_flight.consumer IS 'Name the receiver gave; null: none.';
 
 GRANT USAGE ON SCHEMA mq TO PUBLIC;
 GRANT SELECT ON mq.queues, mq.groups, mq.segments, mq.in_flight TO PUBLIC;

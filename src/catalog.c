@@ -182,6 +182,9 @@ queue_from_tuple(HeapTuple tuple, TupleDesc desc, MqQueue *queue)
 		DatumGetObjectId(v[Q_DATABASE - 1]) != MyDatabaseId ||
 		DatumGetObjectId(v[Q_EXTENSION - 1]) != extension.oid;
 	queue->paused = DatumGetBool(v[Q_PAUSED - 1]);
+	queue->retention_us = interval_us(v[Q_RETENTION - 1], isnull[Q_RETENTION - 1]);
+	queue->retention_bytes = isnull[Q_RETENTION_BYTES - 1] ? -1 : DatumGetInt64(v[Q_RETENTION_BYTES - 1]);
+	queue->drop_unread = DatumGetBool(v[Q_DROP_UNREAD - 1]);
 	queue->notify_us = interval_us(v[Q_NOTIFY - 1], isnull[Q_NOTIFY - 1]);
 	queue->db = extension.db;
 	snprintf(relname, sizeof(relname), "q_%s", NameStr(queue->name));

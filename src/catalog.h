@@ -20,6 +20,9 @@ typedef struct MqQueue
 	bool		foreign;		/* last used in another place: restored, copied or upgraded */
 	bool		paused;
 	int64		notify_us;		/* interval of NOTIFY; 0: off */
+	int64		retention_us;	/* finished messages are kept as long; 0: not for their own sake */
+	int64		retention_bytes;	/* or as much; -1: no such limit */
+	bool		drop_unread;	/* past the limit, unfinished ones go too */
 	MqDatabase *db;
 	MqChain    *chain;			/* filled by mq_attach; check its key under the append lock */
 } MqQueue;

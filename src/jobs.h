@@ -42,19 +42,39 @@ typedef struct MqQueueWork
 /* A queue that came from elsewhere is left alone until a client has used it. */
 extern bool mq_job_is_ours(const MqQueue *queue);
 
+/* Reads the definition again, in the middle of a turn; false: the queue is gone. */
+extern bool mq_job_reread_queue(MqQueue *queue);
+
 /* Job: fills a MqQueueWork (queue and all are given). */
 extern bool mq_job_look_at_queue(void *work);
 
 /* Segments ahead of the tail, and the one a sender waits for; false: some could not be made now. */
 extern bool mq_job_make_segments(MqQueueWork *work);
-extern void mq_job_cut_large_segment(const MqQueue *queue, const MqTail *tail, uint64 blocks);
+
+/* Goes on in the next segment when the active one is too large, or too old for the queue's retention. */
+extern void mq_job_cut_segment(const MqQueueWork *work);
 
 /* Drops old segments that all groups have finished, seals the others. */
 extern void mq_job_clear_segments(MqQueueWork *work);
 
+/* ---- worker_retention.c ---- */
+
+/* Whether the limits of the queue let a segment go, if all groups have finished it. kept: bytes of it and all after it. */
+extern bool mq_job_retention_lets_go(const MqQueue *queue, const MqSegmentInfo *segment, int64 kept);
+
+/* Bytes of each segment in the order of the list; palloc'd. NULL: the queue's retention does not ask. */
+extern int64 *mq_job_segment_bytes(const MqQueueWork *work);
+
+/* Whether the active segment has been in use for long enough that its successor is due. */
+extern bool mq_job_segment_is_old(const MqQueueWork *work);
+
+/* Finishes what groups have not, in a segment that is past the limits, for a queue that says so by name. kept: as above. */
+extern void mq_job_drop_unread(const MqQueue *queue, const MqSegmentInfo *segment, int64 kept);
+
 /* ---- worker_groups.c ---- */
 
 extern void mq_job_groups_init(void);
+extern void mq_job_retention_init(void);
 
 /* Leases that ended, transactions that were decided, checkpoints. False: marks of decided transactions may be left. */
 extern bool mq_job_care_for_group(MqGroup *group, const MqQueueWork *work);

@@ -110,14 +110,15 @@ segment_keys(ScanKey keys, const MqQueue *queue, int level, int64 segment)
 static void
 info_from_tuple(HeapTuple tuple, TupleDesc desc, MqSegmentInfo *info)
 {
-	Datum		v[5];
-	bool		isnull[5];
+	Datum		v[6];
+	bool		isnull[6];
 
 	heap_deform_tuple(tuple, desc, v, isnull);
 	info->level = DatumGetInt32(v[1]);
 	info->segment = DatumGetInt64(v[2]);
 	info->file = DatumGetObjectId(v[3]);
 	info->sealed = DatumGetBool(v[4]);
+	info->sealed_at = isnull[5] ? 0 : DatumGetTimestampTz(v[5]);
 }
 
 /* Reads the record of a segment. */
@@ -526,7 +527,7 @@ mq_segment_create(const MqQueue *queue, int level, int64 segment)
 		   parent, name, segment * queue->segment_size, (segment + 1) * queue->segment_size);
 	mq_sql("INSERT INTO mq.segment (queue_no, level, segment, file) VALUES (%d, %d, " INT64_FORMAT ", "
 		   "pg_catalog.pg_relation_filenode('mq.%s')) "
-		   "ON CONFLICT (queue_no, level, segment) DO UPDATE SET file = excluded.file, sealed = false",
+		   "ON CONFLICT (queue_no, level, segment) DO UPDATE SET file = excluded.file, sealed = false, sealed_at = null",
 		   queue->queue_no, level, segment, name);
 	mq_sql_end(&context);
 	MQ_STOP_POINT("segment_attached");
@@ -543,7 +544,7 @@ mq_segment_seal(const MqQueue *queue, int level, int64 segment)
 	MQ_STOP_POINT("seal_before");
 	mq_sql("CREATE INDEX ON mq.%s USING brin (id, enqueued_at)", name);
 	mq_sql("ALTER TABLE mq.%s RESET (autovacuum_enabled, toast.autovacuum_enabled)", name);
-	mq_sql("UPDATE mq.segment SET sealed = true WHERE queue_no = %d AND level = %d AND segment = " INT64_FORMAT,
+	mq_sql("UPDATE mq.segment SET sealed = true, sealed_at = clock_timestamp() WHERE queue_no = %d AND level = %d AND segment = " INT64_FORMAT,
 		   queue->queue_no, level, segment);
 	mq_sql_end(&context);
 }

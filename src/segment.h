@@ -75,6 +75,7 @@ typedef struct MqSegmentInfo
 	int64		segment;
 	Oid			file;			/* the file it was made with; InvalidOid: not in order */
 	bool		sealed;
+	TimestampTz sealed_at;		/* all messages in it are older; 0: not known */
 	Oid			relid;			/* InvalidOid: no such table */
 } MqSegmentInfo;
 

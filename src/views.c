@@ -100,8 +100,8 @@ mq_group_state(PG_FUNCTION_ARGS)
 	groups = mq_groups_all(&count);
 	for (int i = 0; i < count; i++)
 	{
-		Datum		v[10];
-		bool		isnull[10] = {false};
+		Datum		v[11];
+		bool		isnull[11] = {false};
 		MqWindowRef ref;
 		MqWindowCounts counts;
 
@@ -121,14 +121,22 @@ mq_group_state(PG_FUNCTION_ARGS)
 		v[7] = Int64GetDatum(counts.pending);
 		v[8] = Int64GetDatum(unread_estimate(&groups[i], &counts));
 		v[9] = Int64GetDatum(counts.held_back);
+		v[10] = Int32GetDatum(counts.waiting);
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, v, isnull);
 	}
 	return (Datum) 0;
 }
 
+/* An entry in flight and who has it. */
+typedef struct InFlight
+{
+	MqNode		node;
+	char		consumer[MQ_NAME_LENGTH_MAX + 1];
+} InFlight;
+
 /* Copies the leased and settling entries from id on; the lock is held for one lot only. */
 static int
-look(const MqWindowRef *ref, int64 id, MqNode *nodes)
+look(const MqWindowRef *ref, int64 id, InFlight *entries)
 {
 	int			count = 0;
 
@@ -144,20 +152,24 @@ look(const MqWindowRef *ref, int64 id, MqNode *nodes)
 			node = settling;
 		if (node == 0)
 			break;
-		nodes[count] = *MqNodeAt(node);
-		id = nodes[count++].hi + 1;
+		entries[count].node = *MqNodeAt(node);
+		strlcpy(entries[count].consumer, MqNodeAt(node)->consumer == 0 ? "" : MqConsumerAt(MqNodeAt(node)->consumer)->name,
+				sizeof(entries[count].consumer));
+		id = entries[count++].node.hi + 1;
 	}
 	mq_window_unlock(ref);
 	return count;
 }
 
 static void
-show_node(ReturnSetInfo *rsinfo, const MqGroup *group, const MqNode *node)
+show_entry(ReturnSetInfo *rsinfo, const MqGroup *group, const InFlight *entry)
 {
+	const MqNode *node = &entry->node;
+
 	for (int64 id = node->lo; id <= node->hi; id++)
 	{
-		Datum		v[6];
-		bool		isnull[6] = {false};
+		Datum		v[7];
+		bool		isnull[7] = {false};
 
 		CHECK_FOR_INTERRUPTS();
 		v[0] = Int32GetDatum(group->group_no);
@@ -167,8 +179,11 @@ show_node(ReturnSetInfo *rsinfo, const MqGroup *group, const MqNode *node)
 		v[4] = Int32GetDatum(node->failures);
 		v[5] = TimestampTzGetDatum(node->due);
 		isnull[5] = node->token == 0;
+		v[6] = CStringGetTextDatum(entry->consumer);
+		isnull[6] = entry->consumer[0] == '\0';
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, v, isnull);
 		pfree(DatumGetPointer(v[2]));
+		pfree(DatumGetPointer(v[6]));
 	}
 }
 
@@ -177,7 +192,7 @@ Datum
 mq_in_flight_state(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	MqNode	   *nodes = palloc(ROWS_PER_LOOK * sizeof(MqNode));
+	InFlight   *entries = palloc(ROWS_PER_LOOK * sizeof(InFlight));
 	int			count;
 	MqGroup    *groups;
 
@@ -195,11 +210,11 @@ mq_in_flight_state(PG_FUNCTION_ARGS)
 			continue;
 		mq_attach_group(&groups[i]);
 		ref = (MqWindowRef) {groups[i].window, mq_window_key(&groups[i], 0)};
-		while ((n = look(&ref, id, nodes)) > 0)
+		while ((n = look(&ref, id, entries)) > 0)
 		{
 			for (int j = 0; j < n; j++)
-				show_node(rsinfo, &groups[i], &nodes[j]);
-			id = nodes[n - 1].hi + 1;
+				show_entry(rsinfo, &groups[i], &entries[j]);
+			id = entries[n - 1].node.hi + 1;
 		}
 	}
 	return (Datum) 0;

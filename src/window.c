@@ -110,6 +110,29 @@ leave_consumer(MqWindow *window, MqNode *n)
 		remove_consumer(window, c);
 }
 
+static int64
+in_flight(const MqWindow *window)
+{
+	return window->ids[MQ_LEASED] + window->ids[MQ_SETTLING];
+}
+
+/* In flight for a name; all that no name is counted for belong together. */
+static int64
+in_flight_of(const MqWindow *window, const char *name)
+{
+	int64		unnamed = in_flight(window);
+
+	if (name != NULL)
+	{
+		uint32		c = find_consumer(window, name);
+
+		return c == 0 ? 0 : MqConsumerAt(c)->in_flight;
+	}
+	for (uint32 c = window->consumers; c != 0; c = MqConsumerAt(c)->next)
+		unnamed -= MqConsumerAt(c)->in_flight;
+	return unnamed;
+}
+
 /* How many messages the taker may have now. */
 static int
 room_for(const MqWindow *window, MqTaker *taker, int max)
@@ -117,23 +140,12 @@ room_for(const MqWindow *window, MqTaker *taker, int max)
 	int64		room = max;
 
 	if (taker->max_in_flight > 0)
-		room = Min(room, taker->max_in_flight - window->ids[MQ_LEASED] - window->ids[MQ_SETTLING]);
+		room = Min(room, taker->max_in_flight - in_flight(window));
 	if (taker->max_per_consumer > 0)
-	{
-		uint32		c = find_consumer(window, taker->consumer ? taker->consumer : "");
-
-		room = Min(room, taker->max_per_consumer - (c == 0 ? 0 : MqConsumerAt(c)->in_flight));
-	}
+		room = Min(room, taker->max_per_consumer - in_flight_of(window, taker->consumer));
 	taker->limited = room <= 0;
 	taker->blocked = taker->limited && taker->max_per_consumer > 0;
 	return (int) Max(room, 0);
-}
-
-/* Whether the taker's messages are counted under its name. */
-static bool
-is_named(const MqTaker *taker)
-{
-	return taker->consumer != NULL || taker->max_per_consumer > 0;
 }
 
 /* ---- transitions ---- */
@@ -220,13 +232,11 @@ lease_node(MqWindow *window, uint32 node, const MqTaker *taker, MqCellList *cell
 	n->token = taker->token;
 	n->owner = taker->owner;
 	n->due = taker->deadline;
-	if (is_named(taker))
+	if (taker->consumer != NULL)
 	{
-		const char *name = taker->consumer ? taker->consumer : "";
-
-		n->consumer = find_consumer(window, name);
+		n->consumer = find_consumer(window, taker->consumer);
 		if (n->consumer == 0)
-			n->consumer = add_consumer(window, name, cells);
+			n->consumer = add_consumer(window, taker->consumer, cells);
 		MqConsumerAt(n->consumer)->in_flight += n->hi - n->lo + 1;
 	}
 	if (n->attempts < PG_UINT16_MAX)
@@ -292,7 +302,7 @@ mq_window_take(const MqWindowRef *ref, int64 after, int max, MqTaker *taker, MqR
 	TimestampTz now = GetCurrentTimestamp();
 	MqCellList	cells;
 	int			count = 0;
-	int			for_name = is_named(taker) ? 1 : 0;
+	int			for_name = taker->consumer != NULL ? 1 : 0;
 
 	/* at most one cut behind `after` and one at max: both ends of the call; and one for a name */
 	(void) mq_cells_reserve(&cells, 2 + for_name, false);
@@ -634,6 +644,72 @@ mq_window_discard(const MqWindowRef *ref, const int64 *ids, int count, uint64 xi
 	return changed;
 }
 
+bool
+mq_window_discard_range(const MqWindowRef *ref, int64 lo, int64 hi, uint64 xid, MqCellList *cells, int32 *epoch)
+{
+	MqWindow   *window = ref->window;
+	bool		any = false;
+
+	if (!mq_window_lock(ref, LW_EXCLUSIVE))
+		return false;
+	*epoch = window->epoch;
+	while (lo <= hi)
+	{
+		uint32		node = mq_tree_seek(window, lo);
+
+		if (node == 0 || MqNodeAt(node)->lo > hi)
+			break;
+		if (MqNodeAt(node)->state != MQ_SETTLING)
+		{
+			if (MqNodeAt(node)->state == MQ_UNREAD)
+				window->walk_seq++;
+			node = mq_tree_cut(window, node, lo, hi, cells);
+			claim_node(window, node, MQ_CLAIM_SETTLE, xid, 0);
+			any = true;
+		}
+		lo = MqNodeAt(node)->hi + 1;
+	}
+	mq_window_unlock(ref);
+	return any;
+}
+
+bool
+mq_window_has_unfinished(const MqWindowRef *ref, int64 lo, int64 hi)
+{
+	bool		found = false;
+
+	if (!mq_window_lock(ref, LW_SHARED))
+		return false;
+	while (!found && lo <= hi)
+	{
+		uint32		node = mq_tree_seek(ref->window, lo);
+
+		if (node == 0 || MqNodeAt(node)->lo > hi)
+			break;
+		found = MqNodeAt(node)->state != MQ_SETTLING;
+		lo = MqNodeAt(node)->hi + 1;
+	}
+	mq_window_unlock(ref);
+	return found;
+}
+
+int
+mq_window_count_unfinished(const MqWindowRef *ref, const int64 *ids, int count)
+{
+	int			unfinished = 0;
+
+	if (!mq_window_lock(ref, LW_SHARED))
+		return 0;
+	for (int i = 0; i < count; i++)
+	{
+		uint32		node = mq_tree_seek(ref->window, ids[i]);
+
+		unfinished += node != 0 && MqNodeAt(node)->lo <= ids[i] && MqNodeAt(node)->state != MQ_SETTLING;
+	}
+	mq_window_unlock(ref);
+	return unfinished;
+}
+
 /*
  * An ack that did not happen: the lease goes on. If the same transaction had taken the lease, that did not happen
  * either: mine (a savepoint of the running transaction) it is still open and keeps it, else the message is ready again.
@@ -772,7 +848,7 @@ mq_window_is_full(const MqWindowRef *ref, int max_in_flight)
 
 	if (!mq_window_lock(ref, LW_SHARED))
 		return false;
-	full = ref->window->ids[MQ_LEASED] + ref->window->ids[MQ_SETTLING] >= max_in_flight;
+	full = in_flight(ref->window) >= max_in_flight;
 	mq_window_unlock(ref);
 	return full;
 }
@@ -840,6 +916,7 @@ mq_window_counts(const MqWindowRef *ref, MqWindowCounts *counts)
 	memcpy(counts->ids, window->ids, sizeof(counts->ids));
 	counts->pending = window->pending_ids;
 	counts->held_back = window->held_back;
+	counts->waiting = pg_atomic_read_u32(&window->waiters);
 	mq_window_unlock(ref);
 	return true;
 }

@@ -114,6 +114,18 @@ extern int64 mq_window_discard(const MqWindowRef *ref, const int64 *ids, int cou
 							   int64 *discarded, int32 *epoch);
 
 /*
+ * The same for all in [lo, hi], whoever has it; two cells are needed. Returns whether there was anything.
+ */
+extern bool mq_window_discard_range(const MqWindowRef *ref, int64 lo, int64 hi, uint64 xid, MqCellList *cells,
+									int32 *epoch);
+
+/* Whether something in [lo, hi] is not finished, nor acked by anybody yet. */
+extern bool mq_window_has_unfinished(const MqWindowRef *ref, int64 lo, int64 hi);
+
+/* How many of these ids are not finished, nor acked by anybody yet. */
+extern int	mq_window_count_unfinished(const MqWindowRef *ref, const int64 *ids, int count);
+
+/*
  * The transaction xid that settled [lo, hi] is decided (or, mine: the caller's own one rolled back to a savepoint).
  * Never throws, never allocates.
  */
@@ -154,6 +166,7 @@ typedef struct MqWindowCounts
 	int64		ids[MQ_STATES];
 	int64		pending;
 	int64		held_back;
+	int32		waiting;		/* receivers in line */
 } MqWindowCounts;
 
 extern bool mq_window_counts(const MqWindowRef *ref, MqWindowCounts *counts);

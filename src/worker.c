@@ -258,9 +258,9 @@ care_for_queue(const MqQueueList *all, MqQueue *queue)
 	MqQueueWork	work = {all, queue};
 	bool		settled = true;
 
-	work.known = mq_job_run(mq_job_look_at_queue, &work, "looking at a queue");
+	work.known = mq_job_run(mq_job_look_at_queue, &work, psprintf("looking at queue \"%s\"", NameStr(queue->name)));
 	if (work.known && mq_job_make_segments(&work))
-		mq_job_cut_large_segment(queue, &work.tail, work.tail_blocks);
+		mq_job_cut_segment(&work);
 	for (int i = 0; i < all->ngroups; i++)
 		if (all->groups[i].queue.queue_no == queue->queue_no)
 			settled &= mq_job_care_for_group(&all->groups[i], &work);
@@ -380,6 +380,7 @@ make_memory(void)
 {
 	turn_context = AllocSetContextCreate(TopMemoryContext, "mq worker turn", ALLOCSET_DEFAULT_SIZES);
 	mq_job_groups_init();
+	mq_job_retention_init();
 }
 
 /* The first request lets the turn end and the last checkpoints be written; a second one ends it at once. */

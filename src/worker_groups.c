@@ -11,6 +11,7 @@
 #include "access/transam.h"
 #include "access/twophase.h"
 #include "miscadmin.h"
+#include "rebuild.h"
 #include "ring.h"
 #include "settings.h"
 #include "stop_point.h"
@@ -195,6 +196,30 @@ sweep_waiters(const MqWindowRef *ref, const MqQueueWork *work)
 		mq_wake_for_room(ref->window);
 }
 
+/*
+ * A group that has finished all it has seen, and is asked by nobody, does not come to see that the rest of a segment is
+ * empty: then the segment could not go.
+ */
+static bool
+look_past_segment(void *arg)
+{
+	MqGroup    *group = arg;
+	MqWindowRef ref = {group->window, mq_window_key(group, 0)};
+
+	mq_attach_group(group);
+	return mq_walk(group, &ref, 1);
+}
+
+static bool
+is_stuck_behind(const MqWindowRef *ref, const MqQueueWork *work)
+{
+	MqWindowCounts counts;
+	int64		size = work->queue->segment_size;
+
+	return work->known && mq_window_counts(ref, &counts) && counts.low_watermark == counts.next_id &&
+		mq_segment_of(counts.next_id, size) < mq_segment_of(work->tail.next_id, size);
+}
+
 /* False: transactions may be decided that have marks in the group still. */
 bool
 mq_job_care_for_group(MqGroup *group, const MqQueueWork *work)
@@ -210,6 +235,8 @@ mq_job_care_for_group(MqGroup *group, const MqQueueWork *work)
 	expire_leases(&ref);
 	settled = mq_job_run(settle_decided, &ref, "settling decided transactions");
 	sweep_waiters(&ref, work);
+	if (is_stuck_behind(&ref, work))
+		(void) mq_job_run(look_past_segment, group, "looking ahead");
 	needed = (int64) pg_atomic_read_u64(&ref.window->oldest_needed);
 	if (mq_checkpoint_is_due(&ref) || is_time_for_checkpoint(&ref, group->group_no, work) ||
 		(needed != 0 && needed <= mq_ring_blocked_by(mq_worker_database)))

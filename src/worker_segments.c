@@ -25,6 +25,8 @@ typedef struct SegmentJob
 	MqQueue		queue;
 	int64		segment;
 	Oid			relid;
+	const MqSegmentInfo *info;
+	int64		kept;			/* bytes of it and all after it */
 } SegmentJob;
 
 /* Asked once it is locked: the queue may have been dropped since it was listed. */
@@ -68,7 +70,7 @@ is_empty(Oid relid)
 	return empty;
 }
 
-/* By all groups, long enough ago. A queue without groups drops nothing. */
+/* By all groups, long enough ago. A queue without groups drops nothing but by its retention. */
 static bool
 is_finished(const MqQueue *queue, const MqGroup *groups, int count, int64 segment)
 {
@@ -86,17 +88,23 @@ is_finished(const MqQueue *queue, const MqGroup *groups, int count, int64 segmen
 			return false;
 		of_queue++;
 	}
-	return of_queue > 0;
+	return of_queue > 0 || queue->retention_us > 0 || queue->retention_bytes >= 0;
 }
 
-/* Once the segment is locked: a group that was made or moved meanwhile held a lock on it until that could be seen. */
+/*
+ * Once the segment is locked: a group that was made or moved meanwhile held a lock on it until that could be seen; and the
+ * retention may have been changed.
+ */
 static bool
-is_still_finished(const MqQueue *queue, int64 segment)
+may_still_go(SegmentJob *job)
 {
 	int			count;
-	MqGroup    *groups = mq_groups_of(queue, &count);
+	MqGroup    *groups;
 
-	return is_finished(queue, groups, count, segment);
+	if (!mq_job_reread_queue(&job->queue) || !mq_job_retention_lets_go(&job->queue, job->info, job->kept))
+		return false;
+	groups = mq_groups_of(&job->queue, &count);
+	return is_finished(&job->queue, groups, count, job->segment);
 }
 
 /* Locks from the leaf up; a parent in use leaves an empty leaf to be dropped another time. */
@@ -105,7 +113,7 @@ drop_segment(void *arg)
 {
 	SegmentJob *job = arg;
 
-	if (!mq_lock_table_conditionally(job->relid, AccessExclusiveLock) || !is_still_finished(&job->queue, job->segment))
+	if (!mq_lock_table_conditionally(job->relid, AccessExclusiveLock) || !may_still_go(job))
 		return false;
 	if (ConditionalLockRelationOid(job->queue.table, AccessExclusiveLock) && table_exists(job->queue.table))
 	{
@@ -136,16 +144,17 @@ segment_made(const MqQueue *queue, int64 segment)
 	ConditionVariableBroadcast(&queue->chain->segment_made);
 }
 
-/* Jumps to the next segment when the active one has become too large. The next one exists already. */
+/* The next segment exists already. */
 void
-mq_job_cut_large_segment(const MqQueue *queue, const MqTail *tail, uint64 blocks)
+mq_job_cut_segment(const MqQueueWork *work)
 {
+	const MqQueue *queue = work->queue;
 	MqChainKey	key = mq_chain_key(queue, 0);
 	MqChain    *chain = queue->chain;
-	int64		segment = mq_segment_of(tail->next_id, queue->segment_size);
+	int64		segment = mq_segment_of(work->tail.next_id, queue->segment_size);
 	int64		next = (segment + 1) * queue->segment_size;
 
-	if (blocks * BLCKSZ < (uint64) mq_segment_max_size * 1024 * 1024)
+	if (work->tail_blocks * BLCKSZ < (uint64) mq_segment_max_size * 1024 * 1024 && !mq_job_segment_is_old(work))
 		return;
 	LWLockAcquire(MqAppendLock(chain), LW_EXCLUSIVE);
 	if (memcmp(&chain->key, &key, sizeof(key)) == 0 && mq_segment_of(chain->next_id, queue->segment_size) == segment)
@@ -163,6 +172,19 @@ mq_job_is_ours(const MqQueue *queue)
 	MqChainKey	key = mq_chain_key(queue, 0);
 
 	return !queue->foreign || mq_chain_slot(&key, false, NULL) != NULL;
+}
+
+bool
+mq_job_reread_queue(MqQueue *queue)
+{
+	MqQueue		now;
+
+	mq_catalog_catch_up();
+	if (!mq_queue_find(NameStr(queue->name), &now) || now.queue_no != queue->queue_no)
+		return false;
+	now.chain = queue->chain;
+	*queue = now;
+	return true;
 }
 
 /* Pages of a segment; 0 also when it cannot be locked now. */
@@ -222,7 +244,7 @@ mq_job_make_segments(MqQueueWork *work)
 
 		if (!has_segment(work->segments, work->nsegments, segment))
 		{
-			if (!mq_job_run(make_segment, &job, "creating a segment"))
+			if (!mq_job_run(make_segment, &job, psprintf("creating a segment of queue \"%s\"", NameStr(work->queue->name))))
 			{
 				all = false;
 				continue;
@@ -234,21 +256,39 @@ mq_job_make_segments(MqQueueWork *work)
 	return all;
 }
 
-/* Old segments: dropped if finished by all, else sealed. */
+static void
+clear_segment(const MqQueueWork *work, const MqSegmentInfo *segment, int64 kept)
+{
+	SegmentJob	job = {*work->queue, segment->segment, segment->relid, segment, kept};
+	char	   *name = NameStr(work->queue->name);
+
+	if (!mq_job_retention_lets_go(work->queue, segment, kept))
+	{
+		if (!segment->sealed)
+			(void) mq_job_run(seal_segment, &job, psprintf("sealing a segment of queue \"%s\"", name));
+	}
+	else if (is_finished(work->queue, work->all->groups, work->all->ngroups, job.segment))
+		(void) mq_job_run(drop_segment, &job, psprintf("dropping a segment of queue \"%s\"", name));
+	else if (!segment->sealed)
+		(void) mq_job_run(seal_segment, &job, psprintf("sealing a segment of queue \"%s\"", name));
+	else if (work->queue->drop_unread)
+		mq_job_drop_unread(work->queue, segment, kept);
+}
+
+/* Old segments: dropped if finished by all and the retention lets them go, else sealed. */
 void
 mq_job_clear_segments(MqQueueWork *work)
 {
 	int64		active = mq_segment_of(work->tail.next_id, work->queue->segment_size);
+	int64	   *bytes = mq_job_segment_bytes(work);
+	int64		kept = 0;
 
+	for (int i = 0; i < work->nsegments && bytes != NULL; i++)
+		kept += bytes[i];
 	for (int i = 0; i < work->nsegments; i++)
 	{
-		SegmentJob	job = {*work->queue, work->segments[i].segment, work->segments[i].relid};
-
-		if (job.segment >= active || !OidIsValid(job.relid))
-			continue;
-		if (is_finished(work->queue, work->all->groups, work->all->ngroups, job.segment))
-			(void) mq_job_run(drop_segment, &job, "dropping a segment");
-		else if (!work->segments[i].sealed)
-			(void) mq_job_run(seal_segment, &job, "sealing a segment");
+		if (work->segments[i].segment < active && OidIsValid(work->segments[i].relid))
+			clear_segment(work, &work->segments[i], kept);
+		kept -= bytes != NULL ? bytes[i] : 0;
 	}
 }

@@ -83,9 +83,9 @@ enter_work() {
 
 # kill -9 and not an orderly stop: nothing in there is needed any more, and leaving must not be able to hang
 leave_work() {
-	local status=$? pidfile
+	local status=$? pidfile pid
 	trap '' INT TERM HUP
-	jobs -p | xargs -r kill 2>/dev/null || true
+	for pid in $(jobs -p); do kill "$pid" 2>/dev/null || true; done   # bash's own: a bare Debian has no other
 	while read -r pidfile; do
 		kill_server "${pidfile%/*}"
 	done < <(find "$work" -name postmaster.pid 2>/dev/null)

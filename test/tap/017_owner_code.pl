@@ -132,11 +132,10 @@ CREATE FUNCTION m.now() RETURNS timestamptz LANGUAGE plpgsql AS $f$ BEGIN PERFOR
 CREATE FUNCTION m.pg_notify(text, text) RETURNS void LANGUAGE plpgsql AS $f$ BEGIN PERFORM m.trap('pg_notify'); END $f$;
 CREATE FUNCTION m.count(int) RETURNS bigint LANGUAGE plpgsql AS $f$ BEGIN PERFORM m.trap('count'); RETURN 0; END $f$;
 SQL
-	one($node, "ALTER DATABASE postgres SET search_path = m, pg_catalog, public; ALTER ROLE postgres SET search_path = m, pg_catalog; ALTER DATABASE postgres SET default_tablespace = pg_default");
-	my $at = -s $node->logfile;
 	my $w = backend_pid($node, 'mq worker');
 	my $s = session($node);
-	$s->q("SET search_path = pg_catalog");
+	one($node, "ALTER DATABASE postgres SET search_path = m, pg_catalog, public; ALTER ROLE postgres SET search_path = m, pg_catalog; ALTER DATABASE postgres SET default_tablespace = pg_default");
+	my $at = -s $node->logfile;
 	$s->q("SELECT pg_terminate_backend($w)");
 	poll_until('another worker', sub { my $p = $s->q("SELECT pid FROM pg_stat_activity WHERE backend_type = 'mq worker'"); $p ne '' && $p ne $w });
 	$m->q("SET search_path = pg_catalog; SELECT mq.create_queue('path', segment_size => 1024, notify_interval => '50 ms', retention => '1 ms', drop_unread => true)");
