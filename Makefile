@@ -6,7 +6,7 @@
 #   make torture  ledgers against a nemesis                       MINUTES=10 SEED=1
 #   make instructions  machine instructions per verb, under callgrind, beside what they were
 #   make coverage  which lines of src/ the rings do not run (part of make test)
-#   make lint     gcc -fanalyzer, cppcheck, clang-tidy
+#   make lint     gcc -fanalyzer, cppcheck, clang-tidy         make sanitize, make valgrind  the rings on such servers
 #
 #   make          builds mq.so against the newest PostgreSQL of 15 to 18 here (PG_CONFIG=... for another)
 #   make install  puts it into that PostgreSQL
@@ -26,16 +26,20 @@ OBJS       = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c)))
 .DEFAULT_GOAL = all
 
 # the runners need neither PGXS nor a compiler to be there yet: tools/setup installs them
-RUNNERS = demo test bench mutants torture lint instructions coverage
+RUNNERS = demo test bench mutants torture lint instructions coverage sanitize valgrind
 .PHONY: $(RUNNERS)
 
 # (make hands variables from its command line, like MINUTES, on to them by itself)
-$(filter-out test coverage,$(RUNNERS)):
+$(filter-out test coverage sanitize valgrind,$(RUNNERS)):
 	@tools/$@
 test:
 	@tools/test $(RINGS)
 coverage:
 	@tools/test $(or $(RINGS),regress isolation tap pgtap) coverage
+sanitize:
+	@MQ_UNDER=sanitizers tools/test $(or $(RINGS),regress isolation tap)
+valgrind:
+	@MQ_UNDER=valgrind tools/test $(or $(RINGS),regress isolation)
 
 ifneq ($(filter-out $(RUNNERS),$(or $(MAKECMDGOALS),all)),)
 

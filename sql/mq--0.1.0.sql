@@ -204,6 +204,10 @@ RETURNS bigint LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_sen
 COMMENT ON FUNCTION mq.send(text, text, jsonb, bytea) IS
     'Sends a message whose payload is given as JSON text, and returns its id.';
 
+CREATE FUNCTION mq.send(queue text, payload json, headers jsonb DEFAULT NULL, body bytea DEFAULT NULL)
+RETURNS bigint LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_send_text';
+COMMENT ON FUNCTION mq.send(text, json, jsonb, bytea) IS 'mq.send for a payload of type json.';
+
 CREATE FUNCTION mq.send_batch(queue text, payloads jsonb[] DEFAULT NULL, headers jsonb[] DEFAULT NULL,
                               bodies bytea[] DEFAULT NULL)
 RETURNS bigint[] LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_send_batch';

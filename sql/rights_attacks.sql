@@ -48,7 +48,8 @@ BEGIN
 END $$;
 
 -- ---------------------------------------------------------------------------------------------------------------------
--- Every call by every role: allowed where it says so, else 42501.
+-- Every call by every role: allowed where it says so, else 42501.  (CALL mq.wait warns in here; so does GRANT.)
+SET client_min_messages = error;
 CREATE TEMP TABLE call (what text, allowed text);       -- s send, b browse, c consume of a, m manage; the owner: always
 INSERT INTO call VALUES
 	($$SELECT mq.send('victim', '1')$$, 's'),
@@ -123,7 +124,6 @@ RESET ROLE;
 SELECT what, said FROM (SELECT what, allowed, pg_temp.attempt('regress_mqa_none', what) AS said FROM call) x
 WHERE said <> CASE WHEN allowed <> '' OR what ~ '(receive|pop|wait|ack|nack|release|extend|seek)\(' THEN 'ok' ELSE '42501' END ORDER BY 1;
 -- nobody gives what is not his to give, whether that raises 42501 or warns as GRANT does
-SET client_min_messages = error;
 CREATE FUNCTION pg_temp.has(who name) RETURNS text LANGUAGE sql AS $$
 	SELECT concat_ws(' ', (SELECT string_agg(p, ' ') FROM unnest(array['INSERT', 'SELECT', 'UPDATE', 'TRUNCATE']) p WHERE has_table_privilege(who, 'mq.q_victim', p)),
 		(SELECT count(*) FROM mq.consumer_group g JOIN mq.queue q USING (queue_no) WHERE q.name = 'victim' AND has_sequence_privilege(who, format('mq.g_%s', group_no), 'USAGE'))) $$;
@@ -145,7 +145,6 @@ END $$;
 SELECT r AS role, pg_temp.give('regress_mqa_' || r) AS friend_has FROM unnest(array['send', 'browse', 'consume', 'manage', 'none', 'owner']) r;
 DROP OWNED BY regress_mqa_friend;
 DROP ROLE regress_mqa_friend;
-SET client_min_messages = warning;
 SET ROLE regress_mqa_owner;
 SELECT mq.revoke('victim', p, 'regress_mqa_none') FROM unnest(array['send', 'browse', 'consume', 'manage']) p;
 RESET ROLE;
@@ -159,6 +158,7 @@ SELECT pg_temp.attempt('regress_mqa_none', 'DELETE FROM mq.q_victim') AS delete,
 DO $$ BEGIN EXECUTE (SELECT format('GRANT SELECT, UPDATE ON SEQUENCE mq.g_%s TO regress_mqa_none', group_no) FROM mq.consumer_group JOIN mq.queue q USING (queue_no) WHERE q.name = 'victim' AND consumer_group.name = 'a'); END $$;
 SELECT what, said FROM (SELECT what, pg_temp.attempt('regress_mqa_none', what) AS said FROM call) x WHERE said <> '42501' AND what NOT LIKE 'LOCK%' ORDER BY 1;
 DROP OWNED BY regress_mqa_none;
+SET client_min_messages = warning;
 
 -- ---------------------------------------------------------------------------------------------------------------------
 -- What there is to learn: names of queues and groups, ids, keys, consumers, depths.
@@ -167,6 +167,7 @@ SELECT r AS role, pg_temp.attempt('regress_mqa_' || r, 'SELECT 1/(NOT EXISTS (SE
 	pg_temp.attempt('regress_mqa_' || r, 'SELECT 1/(NOT EXISTS (SELECT FROM mq.segments WHERE queue <> ''victim''))::int') AS segments,
 	pg_temp.attempt('regress_mqa_' || r, 'SELECT 1/(NOT EXISTS (SELECT FROM mq.in_flight WHERE queue <> ''victim''))::int') AS in_flight
 FROM unnest(array['owner', 'send', 'browse', 'consume', 'manage', 'none']) r;
+SELECT mq.seek('victim', g, start => 'earliest') FROM unnest(array['a', 'b']) g;
 SELECT count(*) AS leased FROM mq.receive('victim', 2, '1 h', consumer_group => 'a', consumer => 'a secret');
 SELECT count(*) AS leased FROM mq.receive('victim', 3, '1 h', consumer_group => 'b', consumer => 'b secret');
 SELECT count(*) AS leased FROM mq.receive('other', 1, '1 h', consumer_group => 'secret_group', consumer => 'other secret');
@@ -221,7 +222,7 @@ SELECT pg_temp.attempt('regress_mqa_none', $$SELECT mq.create_group('victim', 'a
 
 -- ---------------------------------------------------------------------------------------------------------------------
 -- Receipts: forged, replayed, of others.
-SELECT mq.seek('victim', g, start => 'earliest') FROM unnest(array['a', 'b']) g;
+SELECT mq.seek(q, g, start => 'earliest') FROM (VALUES ('victim', 'a'), ('victim', 'b'), ('other', 'secret_group')) v (q, g);
 SELECT receipt AS ra FROM mq.receive('victim', 1, '1 h', consumer_group => 'a') \gset
 SELECT receipt AS rb FROM mq.receive('victim', 1, '1 h', consumer_group => 'b') \gset
 SELECT receipt AS ro FROM mq.receive('other', 1, '1 h', consumer_group => 'secret_group') \gset

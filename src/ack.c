@@ -18,6 +18,7 @@
 #include "transaction.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/fmgrprotos.h"
 #include "utils/uuid.h"
 #include "verbs.h"
@@ -30,6 +31,8 @@ typedef struct Receipt
 	int			position;
 	bool		refused;
 } Receipt;
+
+#define NOT_AN_ARGUMENT (-1)
 
 typedef struct ClaimCall
 {
@@ -289,14 +292,6 @@ claim_scalar(FunctionCallInfo fcinfo, const char *function, MqClaimAction action
 	PG_RETURN_VOID();
 }
 
-/* Turns a receipt given as text into the uuid that claim_scalar expects. */
-static void
-receipt_from_text(FunctionCallInfo fcinfo)
-{
-	mq_check_not_null(fcinfo, 0, "receipt");
-	fcinfo->args[0].value = DirectFunctionCall1(uuid_in, CStringGetDatum(TextDatumGetCString(PG_GETARG_DATUM(0))));
-}
-
 static Datum
 refused_array(const ClaimCall *call, const Datum *arguments)
 {
@@ -318,8 +313,9 @@ claim_array(FunctionCallInfo fcinfo, const char *function, MqClaimAction action,
 	Datum	   *values;
 
 	mq_check_not_null(fcinfo, 0, "receipts");
-	mq_check_not_null(fcinfo, strict_arg, "strict");
-	call.strict = PG_GETARG_BOOL(strict_arg);
+	if (strict_arg != NOT_AN_ARGUMENT)
+		mq_check_not_null(fcinfo, strict_arg, "strict");
+	call.strict = strict_arg == NOT_AN_ARGUMENT || PG_GETARG_BOOL(strict_arg);
 	call.count = mq_array_arg(fcinfo, 0, "receipts", UUIDOID, &values, NULL);
 	call.receipts = MemoryContextAllocHuge(CurrentMemoryContext, (call.count + 1) * sizeof(Receipt));
 	for (int i = 0; i < call.count; i++)
@@ -347,6 +343,25 @@ timeout_arg(FunctionCallInfo fcinfo, int arg)
 	return GetCurrentTimestamp() + mq_interval_us(PG_GETARG_INTERVAL_P(arg), "visibility_timeout", 1);
 }
 
+/*
+ * A receipt given as text; or several, as an array's text: that is what an untyped parameter becomes, and uuid_in would
+ * even take the braces around a single one for its own.
+ */
+static Datum
+claim_text(FunctionCallInfo fcinfo, const char *function, MqClaimAction action, TimestampTz due)
+{
+	char	   *text = mq_text_arg(fcinfo, 0, "receipt");
+
+	if (text[0] == '{')
+	{
+		fcinfo->args[0].value = OidInputFunctionCall(F_ARRAY_IN, text, UUIDOID, -1);
+		(void) claim_array(fcinfo, function, action, due, NOT_AN_ARGUMENT);
+		PG_RETURN_VOID();
+	}
+	fcinfo->args[0].value = DirectFunctionCall1(uuid_in, CStringGetDatum(text));
+	return claim_scalar(fcinfo, function, action, due);
+}
+
 MQ_FUNCTION(mq_ack);
 Datum
 mq_ack(PG_FUNCTION_ARGS)
@@ -358,8 +373,7 @@ MQ_FUNCTION(mq_ack_text);
 Datum
 mq_ack_text(PG_FUNCTION_ARGS)
 {
-	receipt_from_text(fcinfo);
-	return mq_ack(fcinfo);
+	return claim_text(fcinfo, "mq.ack()", MQ_CLAIM_SETTLE, 0);
 }
 
 MQ_FUNCTION(mq_ack_array);
@@ -380,8 +394,7 @@ MQ_FUNCTION(mq_nack_text);
 Datum
 mq_nack_text(PG_FUNCTION_ARGS)
 {
-	receipt_from_text(fcinfo);
-	return mq_nack(fcinfo);
+	return claim_text(fcinfo, "mq.nack()", MQ_CLAIM_FAIL, delay_arg(fcinfo, 1));
 }
 
 MQ_FUNCTION(mq_nack_array);
@@ -402,8 +415,7 @@ MQ_FUNCTION(mq_release_text);
 Datum
 mq_release_text(PG_FUNCTION_ARGS)
 {
-	receipt_from_text(fcinfo);
-	return mq_release(fcinfo);
+	return claim_text(fcinfo, "mq.release()", MQ_CLAIM_RELEASE, 0);
 }
 
 MQ_FUNCTION(mq_release_array);
@@ -424,8 +436,7 @@ MQ_FUNCTION(mq_extend_text);
 Datum
 mq_extend_text(PG_FUNCTION_ARGS)
 {
-	receipt_from_text(fcinfo);
-	return mq_extend(fcinfo);
+	return claim_text(fcinfo, "mq.extend()", MQ_CLAIM_EXTEND, timeout_arg(fcinfo, 1));
 }
 
 MQ_FUNCTION(mq_extend_array);

@@ -63,9 +63,8 @@ mq_group_insert(const MqQueue *queue, const char *name, int64 start_id)
 		mq_sql("CREATE SEQUENCE mq.g_%d", group_no);
 		mq_sql("ALTER SEQUENCE mq.g_%d OWNER TO %s", group_no, owner);
 		mq_sql("ALTER SEQUENCE mq.g_%d OWNED BY mq.%s.id", group_no, table);
-		mq_sql("COMMENT ON SEQUENCE mq.g_%d IS %s", group_no,
-			   quote_literal_cstr(psprintf("USAGE on it is the right to consume in group \"%s\" of queue \"%s\".",
-										   name, NameStr(queue->name))));
+		/* no names: everybody can read comments */
+		mq_sql("COMMENT ON SEQUENCE mq.g_%d IS 'USAGE is the right to consume in a group: see mq.groups.'", group_no);
 	}
 	mq_sql_end(&context);
 	definitions_changed();

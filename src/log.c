@@ -627,11 +627,12 @@ locate(Relation rel, PageIsBefore is_before, int64 bound)
 	{
 		BlockNumber mid = lo + (hi - lo) / 2;
 		BlockNumber at = mid;
-		PageMax		max = {-1, -1};
+		PageMax		max;
 
 		CHECK_FOR_INTERRUPTS();
-		while (at < hi && (max = page_max(rel, at)).id < 0)
-			at++;
+		max = page_max(rel, at);
+		while (max.id < 0 && ++at < hi)
+			max = page_max(rel, at);
 		if (at < hi && is_before(max, bound))
 			lo = at + 1;
 		else

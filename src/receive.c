@@ -215,7 +215,7 @@ row_bytes(HeapTuple tuple)
 		Datum		value = heap_getattr(tuple, parts[i], mq_row_descriptor(), &isnull);
 
 		if (!isnull)
-			bytes += toast_raw_datum_size(value) - VARHDRSZ;
+			bytes += (int64) toast_raw_datum_size(value) - VARHDRSZ;
 	}
 	return bytes;
 }

@@ -210,12 +210,14 @@ mq_in_flight_state(PG_FUNCTION_ARGS)
 			continue;
 		mq_attach_group(&groups[i]);
 		ref = (MqWindowRef) {groups[i].window, mq_window_key(&groups[i], 0)};
-		while ((n = look(&ref, id, entries)) > 0)
+		/* one look shows a moment; only who has more in flight than fits into one sees several */
+		do
 		{
+			n = look(&ref, id, entries);
 			for (int j = 0; j < n; j++)
 				show_entry(rsinfo, &groups[i], &entries[j]);
-			id = entries[n - 1].node.hi + 1;
-		}
+			id = n > 0 ? entries[n - 1].node.hi + 1 : id;
+		} while (n == ROWS_PER_LOOK);
 	}
 	return (Datum) 0;
 }

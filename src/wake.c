@@ -39,7 +39,7 @@ static void
 link_window(MqChain *chain, MqWindow *window)
 {
 	window->next_waiting = chain->first_waiting;
-	chain->first_waiting = window - mq_windows;
+	chain->first_waiting = (int) (window - mq_windows);
 }
 
 static void
@@ -196,14 +196,14 @@ mq_wake_note_time(MqWindow *window, TimestampTz time)
 
 /* A slot of a window that belonged to another queue before: its line is empty, but somebody may be about to look at it. */
 static void
-bind_to_chain(MqWindow *window, MqChain *chain)
+bind_to_chain(MqWindow *window, const MqChain *chain)
 {
 	MqChain    *old = &mq_chains[window->chain];
 
 	if (old == chain)
 		return;
 	SpinLockAcquire(&old->wait_mutex);
-	window->chain = chain - mq_chains;
+	window->chain = (int) (chain - mq_chains);
 	SpinLockRelease(&old->wait_mutex);
 }
 

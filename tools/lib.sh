@@ -127,12 +127,11 @@ stage_conf() {
 
 # ---- a throw-away server ---------------------------------------------------------------------------------------------
 
-# servers_run <command...>: from now on pg_ctl starts servers by this command, with the server's own behind it
+# servers_run <shell words>: from now on pg_ctl starts servers by these words, with the server's own command behind them
 servers_run() {
-	local real=$bindir
 	mkdir -p "$work/bin"
-	printf '#!/bin/sh\nexec %s "%s/postgres" "$@"\n' "${*@Q}" "$real" >"$work/bin/postgres"
-	printf '#!/bin/sh\nexec "%s/pg_ctl" -p "%s/bin/postgres" "$@"\n' "$real" "$work" >"$work/bin/pg_ctl"
+	printf '#!/bin/sh\nexec %s "%s/postgres" "$@"\n' "$*" "$bindir" >"$work/bin/postgres"
+	printf '#!/bin/sh\nexec "%s/pg_ctl" -p "%s/bin/postgres" "$@"\n' "$bindir" "$work" >"$work/bin/pg_ctl"
 	chmod +x "$work/bin/postgres" "$work/bin/pg_ctl"
 	PATH=$work/bin:$PATH
 }

@@ -22,7 +22,7 @@
 
 /* the lease lasts mq.visibility_timeout, 30 s unless set: mq.receive('orders', 10, '5 minutes') is for slower work */
 static const char *const RECEIVE =
-	"SELECT payload->>'order', receipt, failures FROM mq.receive('orders', 10)";
+	"SELECT id, receipt, payload->>'order', failures FROM mq.receive('orders', 10)";
 static const char *const WRITE_INVOICE = "INSERT INTO invoices SELECT id, amount FROM orders WHERE id = $1";
 static const char *const ACK = "SELECT mq.ack($1::uuid)";
 
@@ -47,9 +47,19 @@ pause_ms(int ms)
 	nanosleep(&ts, NULL);
 }
 
+/* is it our query or data that is wrong, so that another attempt could change nothing? */
+static bool
+is_server_error(const PGresult *res)
+{
+	const char *sqlstate = PQresultErrorField(res, PG_DIAG_SQLSTATE);
+
+	/* without SQLSTATE: libpq's own; 08: connection; 57P: the server goes down, comes up, or ended the session */
+	return sqlstate != NULL && strncmp(sqlstate, "08", 2) != 0 && strncmp(sqlstate, "57P", 3) != 0;
+}
+
 /* false: the connection is lost */
 static bool
-nack(PGconn *db, const char *order, const char *receipt, int failures, const char *reason)
+nack(PGconn *db, const char *id, const char *receipt, int failures, const char *reason)
 {
 	char		delay[16];
 	const char *params[] = {receipt, delay};
@@ -57,7 +67,7 @@ nack(PGconn *db, const char *order, const char *receipt, int failures, const cha
 	bool		ok;
 
 	snprintf(delay, sizeof(delay), "%d", failures < 12 ? 1 << failures : 3600);
-	fprintf(stderr, "order %s: %s; again in %s s\n", order, reason, delay);
+	fprintf(stderr, "message %s: %s; again in %s s\n", id, reason, delay);
 	res = PQexecParams(db, NACK, 2, NULL, params, NULL, NULL, 0);
 	ok = PQresultStatus(res) == PGRES_TUPLES_OK;
 	PQclear(res);
@@ -65,29 +75,28 @@ nack(PGconn *db, const char *order, const char *receipt, int failures, const cha
 }
 
 /*
- * The result that tells what became of a transaction: its first error, else null.  Reads all of its results, up to the
- * mark of the sync, which may be missing when the connection breaks.
+ * Reads all results of a transaction, up to the mark of the sync.  *error is the first that is one, else null.
+ * False: the connection is lost, and no mark comes.
  */
-static PGresult *
-read_transaction(PGconn *db)
+static bool
+read_transaction(PGconn *db, PGresult **error)
 {
-	PGresult   *error = NULL;
+	int			nulls = 0;		/* one is between two statements, more is the end */
 
-	while (PQstatus(db) == CONNECTION_OK)
+	while (nulls < 2)
 	{
 		PGresult   *res = PQgetResult(db);
 		ExecStatusType status = PQresultStatus(res);
 
-		if (res == NULL)
-			continue;			/* between two statements */
-		if (status == PGRES_FATAL_ERROR && error == NULL)
-			error = res;
+		nulls = res == NULL ? nulls + 1 : 0;
+		if (res != NULL && status == PGRES_FATAL_ERROR && *error == NULL)
+			*error = res;
 		else
 			PQclear(res);
-		if (status == PGRES_PIPELINE_SYNC)
-			break;
+		if (res != NULL && status == PGRES_PIPELINE_SYNC)
+			return true;
 	}
-	return error;
+	return false;
 }
 
 /* false: the connection is lost */
@@ -100,7 +109,7 @@ handle(PGconn *db, PGresult *messages)
 
 	for (int i = 0; i < n && ok; i++)
 	{
-		const char *order[] = {PQgetvalue(messages, i, 0)};
+		const char *order[] = {PQgetvalue(messages, i, 2)};
 		const char *receipt[] = {PQgetvalue(messages, i, 1)};
 
 		ok = PQsendQueryParams(db, WRITE_INVOICE, 1, NULL, order, NULL, NULL, 0) &&
@@ -108,24 +117,21 @@ handle(PGconn *db, PGresult *messages)
 			PQpipelineSync(db);
 	}
 	for (int i = 0; i < n && ok; i++)
-	{
-		errors[i] = read_transaction(db);
-		ok = PQstatus(db) == CONNECTION_OK;
-	}
+		ok = read_transaction(db, &errors[i]);
 	ok = ok && PQexitPipelineMode(db);
 
 	for (int i = 0; i < n; i++)
 	{
-		const char *order = PQgetvalue(messages, i, 0);
+		const char *id = PQgetvalue(messages, i, 0);
 
 		if (ok && errors[i] != NULL)
 		{
 			const char *sqlstate = PQresultErrorField(errors[i], PG_DIAG_SQLSTATE);
 
 			if (sqlstate != NULL && strcmp(sqlstate, LEASE_LOST) == 0)
-				fprintf(stderr, "order %s: lease lost, rolled back\n", order);
+				fprintf(stderr, "message %s: lease lost, rolled back\n", id);
 			else
-				ok = nack(db, order, PQgetvalue(messages, i, 1), atoi(PQgetvalue(messages, i, 2)),
+				ok = nack(db, id, PQgetvalue(messages, i, 1), atoi(PQgetvalue(messages, i, 3)),
 						  PQresultErrorField(errors[i], PG_DIAG_MESSAGE_PRIMARY));
 		}
 		PQclear(errors[i]);
@@ -134,28 +140,24 @@ handle(PGconn *db, PGresult *messages)
 	return ok;
 }
 
-/* Works until it is told to stop or the connection is lost. */
-static void
+/* One batch.  False: the connection is lost. */
+static bool
 work(PGconn *db)
 {
-	bool		ok = true;
+	PGresult   *messages = PQexec(db, RECEIVE);
+	bool		ok = PQresultStatus(messages) == PGRES_TUPLES_OK;
 
-	while (ok && !stopping)
+	if (!ok && is_server_error(messages))
 	{
-		PGresult   *messages = PQexec(db, RECEIVE);
-
-		ok = PQresultStatus(messages) == PGRES_TUPLES_OK;
-		if (!ok && PQstatus(db) == CONNECTION_OK)
-		{
-			fprintf(stderr, "%s", PQerrorMessage(db));
-			exit(1);
-		}
-		if (ok && PQntuples(messages) > 0)
-			ok = handle(db, messages);
-		else if (ok)
-			pause_ms(PAUSE_MS);
-		PQclear(messages);
+		fprintf(stderr, "%s", PQerrorMessage(db));
+		exit(1);
 	}
+	if (ok && PQntuples(messages) > 0)
+		ok = handle(db, messages);
+	else if (ok)
+		pause_ms(PAUSE_MS);
+	PQclear(messages);
+	return ok;
 }
 
 int
@@ -170,12 +172,15 @@ main(void)
 	{
 		PGconn	   *db = PQconnectdb("");	/* PGHOST and so on */
 
-		if (PQstatus(db) == CONNECTION_OK)
+		bool		ok = PQstatus(db) == CONNECTION_OK;
+
+		while (ok && !stopping)
 		{
-			backoff = 100;
-			work(db);
+			ok = work(db);
+			if (ok)
+				backoff = 100;	/* only now: a pooler lets us connect when the server is away */
 		}
-		if (PQstatus(db) != CONNECTION_OK)
+		if (!ok)
 		{
 			fprintf(stderr, "no connection: %.*s; again in %d ms\n",
 					(int) strcspn(PQerrorMessage(db), "\n"), PQerrorMessage(db), backoff);

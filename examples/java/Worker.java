@@ -20,13 +20,13 @@ public class Worker {
 
     /** The lease lasts mq.visibility_timeout, 30 s unless set; a third argument is for slower work. */
     static final String RECEIVE =
-            "SELECT (payload->>'order')::bigint, receipt, failures FROM mq.receive('orders', 10)";
+            "SELECT id, receipt, payload->>'order', failures FROM mq.receive('orders', 10)";
 
     static final long PAUSE = 200; // milliseconds, when there was nothing to receive
     static final String LEASE_LOST = "MQ001";
     static final String CONNECTION_LOST = "08006";
 
-    record Message(long order, UUID receipt, int failures) {}
+    record Message(long id, UUID receipt, String order, int failures) {}
 
     static volatile boolean stopping = false;
 
@@ -35,8 +35,10 @@ public class Worker {
         long backoff = 100;
         while (!stopping) {
             try (Connection db = DriverManager.getConnection(URL)) {
-                backoff = 100;
-                work(db);
+                while (!stopping) {
+                    work(db);
+                    backoff = 100; // only now: a pooler lets us connect when the server is away
+                }
             } catch (SQLException error) {
                 if (!isConnectionError(error)) {
                     throw error;
@@ -50,14 +52,12 @@ public class Worker {
     }
 
     static void work(Connection db) throws SQLException, InterruptedException {
-        while (!stopping) {
-            List<Message> messages = receive(db);
-            for (Message message : messages) {
-                handle(db, message);
-            }
-            if (messages.isEmpty()) {
-                Thread.sleep(PAUSE);
-            }
+        List<Message> messages = receive(db);
+        for (Message message : messages) {
+            handle(db, message);
+        }
+        if (messages.isEmpty()) {
+            Thread.sleep(PAUSE);
         }
     }
 
@@ -66,7 +66,7 @@ public class Worker {
         try (Statement statement = db.createStatement();
                 ResultSet row = statement.executeQuery(RECEIVE)) {
             while (row.next()) {
-                messages.add(new Message(row.getLong(1), row.getObject(2, UUID.class), row.getInt(3)));
+                messages.add(new Message(row.getLong(1), row.getObject(2, UUID.class), row.getString(3), row.getInt(4)));
             }
         }
         return messages;
@@ -75,7 +75,7 @@ public class Worker {
     static void handle(Connection db, Message message) throws SQLException {
         db.setAutoCommit(false);
         try {
-            writeInvoice(db, message.order);
+            writeInvoice(db, Long.parseLong(message.order));
             ack(db, message);
             db.commit();
         } catch (SQLException | RuntimeException error) {
@@ -84,10 +84,10 @@ public class Worker {
             }
             db.rollback();
             if (error instanceof SQLException sql && LEASE_LOST.equals(sql.getSQLState())) {
-                log("order %d: lease lost, rolled back", message.order);
+                log("message %d: lease lost, rolled back", message.id);
             } else {
                 long delay = Math.min(1L << Math.min(message.failures, 12), 3600);
-                log("order %d: %s; again in %d s", message.order, firstLine(error), delay);
+                log("message %d: %s; again in %d s", message.id, firstLine(error), delay);
                 nack(db, message, delay);
             }
         } finally {

@@ -8,7 +8,7 @@ const { setTimeout: sleep } = require('node:timers/promises')
 const { Client } = require('pg')
 
 // the lease lasts mq.visibility_timeout, 30 s unless set: mq.receive('orders', 10, '5 minutes') is for slower work
-const RECEIVE = "SELECT payload, receipt, failures FROM mq.receive('orders', 10)"
+const RECEIVE = "SELECT id, receipt, payload, failures FROM mq.receive('orders', 10)"
 const PAUSE = 200 // milliseconds, when there was nothing to receive
 
 const stopping = new AbortController()
@@ -19,31 +19,29 @@ async function writeInvoice(db, order) {
   await db.query('INSERT INTO invoices SELECT id, amount FROM orders WHERE id = $1', [order])
 }
 
-async function handle(db, { payload: { order }, receipt, failures }) {
+async function handle(db, { id, receipt, payload, failures }) {
   await db.query('BEGIN')
   try {
-    await writeInvoice(db, order)
+    await writeInvoice(db, payload.order)
     await db.query('SELECT mq.ack($1)', [receipt])
     await db.query('COMMIT')
   } catch (error) {
     await db.query('ROLLBACK') // throws if the connection is lost
     if (error.code === 'MQ001') {
-      console.error(`order ${order}: lease lost, rolled back`)
+      console.error(`message ${id}: lease lost, rolled back`)
       return
     }
     const delay = Math.min(2 ** failures, 3600)
-    console.error(`order ${order}: ${error.message}; again in ${delay} s`)
+    console.error(`message ${id}: ${error.message}; again in ${delay} s`)
     // not strict: should the lease be over by now, then others have the message, and that is that
     await db.query('SELECT mq.nack(ARRAY[$1::uuid], make_interval(secs => $2), strict => false)', [receipt, delay])
   }
 }
 
 async function work(db) {
-  while (!stopping.signal.aborted) {
-    const { rows: messages } = await db.query(RECEIVE)
-    for (const message of messages) await handle(db, message)
-    if (messages.length === 0) await pause(PAUSE)
-  }
+  const { rows: messages } = await db.query(RECEIVE)
+  for (const message of messages) await handle(db, message)
+  if (messages.length === 0) await pause(PAUSE)
 }
 
 async function main() {
@@ -55,8 +53,10 @@ async function main() {
     db.on('error', error => { lost ??= error }) // without a listener, a connection lost while idle ends the process
     try {
       await db.connect()
-      backoff = 100
-      await work(db)
+      while (!stopping.signal.aborted) {
+        await work(db)
+        backoff = 100 // only now: a pooler lets us connect when the server is away
+      }
     } catch (error) {
       if (!isConnectionError(error) && !lost) throw error
       console.error(`no connection: ${(lost ?? error).message}; again in ${backoff} ms`)

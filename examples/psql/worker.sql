@@ -7,7 +7,7 @@
 \set receive 'SELECT * FROM mq.receive(''orders'')'
 
 -- one row, also when there is no message: \gset wants exactly one
-SELECT receipt IS NOT NULL AS found, payload->>'order' AS order, receipt, least(2 ^ failures, 3600) AS delay
+SELECT receipt IS NOT NULL AS found, id, receipt, payload->>'order' AS order, least(2 ^ failures, 3600) AS delay
 FROM (VALUES (1)) AS one LEFT JOIN (:receive) AS message ON true
 \gset
 
@@ -17,7 +17,7 @@ FROM (VALUES (1)) AS one LEFT JOIN (:receive) AS message ON true
 	\if :ERROR
 		\set reason :LAST_ERROR_MESSAGE
 		ROLLBACK;
-		\warn order :order: :reason; again in :delay s
+		\warn message :id: :reason; again in :delay s
 		-- not strict: should the lease be over by now, then others have the message, and that is that
 		SELECT mq.nack(ARRAY[:'receipt'::uuid], :delay * interval '1 s', strict => false) \g /dev/null
 	\else
@@ -26,7 +26,7 @@ FROM (VALUES (1)) AS one LEFT JOIN (:receive) AS message ON true
 		COMMIT;   -- rolls back if the ack has failed
 		SELECT :'ack' = 'MQ001' AS lease_lost \gset
 		\if :lease_lost
-			\warn order :order: lease lost, rolled back
+			\warn message :id: lease lost, rolled back
 		\endif
 	\endif
 \else

@@ -10,7 +10,7 @@ import psycopg
 from psycopg.rows import namedtuple_row
 
 CONSUMERS = 4
-RECEIVE = "SELECT payload, receipt, failures FROM mq.receive('orders', 5)"
+RECEIVE = "SELECT id, receipt, payload, failures FROM mq.receive('orders', 5)"
 PAUSE = 0.2  # seconds, when there was nothing to receive
 # PgBouncer before 1.21 knows no prepared statements in transaction mode: None is for never
 PREPARE_AFTER = None if "--pgbouncer" in sys.argv else 5
@@ -20,25 +20,28 @@ def log(text):
     print(text, file=sys.stderr, flush=True)
 
 
+def first_line(error):
+    return (str(error) or repr(error)).splitlines()[0]
+
+
 async def write_invoice(db, order):
     """The work.  Whatever it raises, nothing of it stays."""
     await db.execute("INSERT INTO invoices SELECT id, amount FROM orders WHERE id = %s", [order])
 
 
 async def handle(db, message):
-    order = message.payload["order"]
     try:
         async with db.transaction():
-            await write_invoice(db, order)
+            await write_invoice(db, message.payload["order"])
             await db.execute("SELECT mq.ack(%s)", [message.receipt])
     except Exception as error:
         if db.closed:
             raise
         if getattr(error, "sqlstate", None) == "MQ001":
-            log(f"order {order}: lease lost, rolled back")
+            log(f"message {message.id}: lease lost, rolled back")
             return
         delay = min(2**message.failures, 3600)
-        log(f"order {order}: {str(error).splitlines()[0]}; again in {delay} s")
+        log(f"message {message.id}: {first_line(error)}; again in {delay} s")
         # not strict: should the lease be over by now, then others have the message, and that is that
         await db.execute(
             "SELECT mq.nack(ARRAY[%s], make_interval(secs => %s), strict => false)", [message.receipt, delay]
@@ -53,12 +56,11 @@ async def pause(stopping, seconds):
 
 
 async def work(db, stopping):
-    while not stopping.is_set():
-        messages = await (await db.execute(RECEIVE)).fetchall()
-        for message in messages:
-            await handle(db, message)
-        if not messages:
-            await pause(stopping, PAUSE)
+    messages = await (await db.execute(RECEIVE)).fetchall()
+    for message in messages:
+        await handle(db, message)
+    if not messages:
+        await pause(stopping, PAUSE)
 
 
 async def consumer(stopping):
@@ -68,10 +70,11 @@ async def consumer(stopping):
             async with await psycopg.AsyncConnection.connect(
                 autocommit=True, prepare_threshold=PREPARE_AFTER, row_factory=namedtuple_row
             ) as db:
-                backoff = 0.1
-                await work(db, stopping)
+                while not stopping.is_set():
+                    await work(db, stopping)
+                    backoff = 0.1  # only now: a pooler lets us connect when the server is away
         except psycopg.OperationalError as error:
-            log(f"no connection: {str(error).splitlines()[0]}; again in {backoff:g} s")
+            log(f"no connection: {first_line(error)}; again in {backoff:g} s")
             await pause(stopping, backoff)
             backoff = min(2 * backoff, 30)
 

@@ -2,8 +2,8 @@
 """The other way to consume: mq.pop receives and acks in the transaction that does the work.        worker_pop.py [--pgbouncer]
 
 There is no lease to lose and no receipt to keep: the commit finishes the message together with the invoice, a rollback
-gives it back at once.  The transaction is open as long as the work lasts, so this is for work that is short and in this
-database.
+gives it back at once, without a delay: a message that always fails comes first again and again.  The transaction is open
+as long as the work lasts.  So this is for work that is short, in this database, and not expected to fail.
 """
 
 import signal
@@ -13,7 +13,7 @@ import time
 import psycopg
 from psycopg.rows import namedtuple_row
 
-POP = "SELECT payload FROM mq.pop('orders')"
+POP = "SELECT id, payload FROM mq.pop('orders')"
 PAUSE = 0.2  # seconds, when there was nothing to receive
 # PgBouncer before 1.21 knows no prepared statements in transaction mode: None is for never
 PREPARE_AFTER = None if "--pgbouncer" in sys.argv else 5
@@ -30,24 +30,26 @@ def log(text):
     print(text, file=sys.stderr, flush=True)
 
 
+def first_line(error):
+    return (str(error) or repr(error)).splitlines()[0]
+
+
 def work(db):
-    while not stopping:
-        # psycopg's default mode: this begins a transaction
-        message = db.execute(POP).fetchone()
-        if message is None:
-            db.rollback()
-            time.sleep(PAUSE)
-            continue
-        order = message.payload["order"]
-        try:
-            db.execute("INSERT INTO invoices SELECT id, amount FROM orders WHERE id = %s", [order])
-            db.commit()
-        except psycopg.Error as error:
-            if db.closed:
-                raise
-            db.rollback()  # the message is back, with one failure more
-            log(f"order {order}: {str(error).splitlines()[0]}; again in 1 s")
-            time.sleep(1)
+    # psycopg's default mode: this begins a transaction
+    message = db.execute(POP).fetchone()
+    if message is None:
+        db.rollback()
+        time.sleep(PAUSE)
+        return
+    try:
+        db.execute("INSERT INTO invoices SELECT id, amount FROM orders WHERE id = %s", [message.payload["order"]])
+        db.commit()
+    except Exception as error:
+        if db.closed:
+            raise
+        db.rollback()  # the message is back, with one failure more
+        log(f"message {message.id}: {first_line(error)}; again in 1 s")
+        time.sleep(1)
 
 
 def main():
@@ -57,10 +59,11 @@ def main():
     while not stopping:
         try:
             with psycopg.connect(prepare_threshold=PREPARE_AFTER, row_factory=namedtuple_row) as db:
-                backoff = 0.1
-                work(db)
+                while not stopping:
+                    work(db)
+                    backoff = 0.1  # only now: a pooler lets us connect when the server is away
         except psycopg.OperationalError as error:
-            log(f"no connection: {str(error).splitlines()[0]}; again in {backoff:g} s")
+            log(f"no connection: {first_line(error)}; again in {backoff:g} s")
             time.sleep(backoff)
             backoff = min(2 * backoff, 5)
     print("stopped")

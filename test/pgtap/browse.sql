@@ -67,7 +67,7 @@ SELECT is(pg_temp.shows('br'), 'ready [1 2 3 4 5 6 7 8 9 10 11 12] scheduled [] 
 -- order and limit over several segments
 SELECT mq.create_queue('br2', segment_size => 1024);
 SELECT cardinality(mq.send_batch('br2', (SELECT array_agg(to_jsonb(i)) FROM generate_series(1, 2500) i)));
-SELECT ok((SELECT array_agg(payload::text::int) = array_agg(i) FROM (SELECT payload, row_number() OVER () AS i FROM mq.browse('br2', max_messages => 3000)) x), 'ascending, over segments');
+SELECT ok((SELECT array_agg(payload::text::bigint) = array_agg(i) FROM (SELECT payload, row_number() OVER () AS i FROM mq.browse('br2', max_messages => 3000)) x), 'ascending, over segments');
 SELECT is((SELECT count(*)::int FROM mq.browse('br2')), 100, 'a hundred by default');
 SELECT is((SELECT count(*)::int FROM mq.pop('br2', 2000)), 2000, '2000 are finished');
 SELECT is((SELECT min(payload::text::int) || ' ' || count(*) FROM mq.browse('br2', max_messages => 1000)), '2001 500', 'what is left');
@@ -88,7 +88,9 @@ SELECT mq.alter_queue('br', retention => '1 day');
 SELECT results_eq($$SELECT retention, retention_bytes, drop_unread, notify_interval FROM mq.queues WHERE queue = 'br'$$, $$VALUES ('1 day'::interval, 12345678::bigint, true, '3 s'::interval)$$, 'null leaves an option as it is');
 SELECT mq.alter_queue('br', reset => '{retention_bytes,notify_interval}');
 SELECT results_eq($$SELECT retention, retention_bytes, drop_unread, notify_interval FROM mq.queues WHERE queue = 'br'$$, $$VALUES ('1 day'::interval, null::bigint, true, null::interval)$$, 'reset gives the default back');
-SELECT is((SELECT string_agg(consumer_group || ' ' || paused, ', ' ORDER BY 1) FROM mq.groups WHERE queue = 'br'), 'default false, x true', 'paused groups');
+SELECT is((SELECT string_agg(consumer_group || ' ' || paused, ', ' ORDER BY consumer_group) FROM mq.groups WHERE queue = 'br'), 'default true, x true', 'a paused queue pauses all its groups');
+SELECT mq.resume('br');
+SELECT is((SELECT string_agg(consumer_group || ' ' || paused, ', ' ORDER BY consumer_group) FROM mq.groups WHERE queue = 'br'), 'default false, x true', 'resumed, one group is paused still');
 SELECT is((SELECT q.bytes FROM mq.queues q WHERE queue = 'br2')::bigint, (SELECT sum(bytes)::bigint FROM mq.segments WHERE queue = 'br2'), 'mq.queues.bytes: the segments together');
 SELECT mq.create_group('br2', 'all', start => 'earliest');
 SELECT is((SELECT held_bytes FROM mq.groups WHERE queue = 'br2' AND consumer_group = 'all')::bigint, (SELECT sum(bytes)::bigint FROM mq.segments WHERE queue = 'br2'), 'held_bytes: a group at the beginning keeps everything');

@@ -24,7 +24,7 @@ INSERT INTO public_function VALUES
 	('send_batch',   'queue text, payloads text[], headers jsonb[] DEFAULT NULL::jsonb[], bodies bytea[] DEFAULT NULL::bytea[]', 'bigint[]'),
 	('receive',      'queue text, max_messages integer DEFAULT 1, visibility_timeout interval DEFAULT NULL::interval, wait interval DEFAULT NULL::interval, consumer_group text DEFAULT ''default''::text, consumer text DEFAULT NULL::text, max_bytes integer DEFAULT NULL::integer', 'SETOF mq.message'),
 	('pop',          'queue text, max_messages integer DEFAULT 1, consumer_group text DEFAULT ''default''::text, wait interval DEFAULT NULL::interval, max_bytes integer DEFAULT NULL::integer, consumer text DEFAULT NULL::text', 'SETOF mq.message'),
-	('wait',         'IN queue text, IN timeout interval DEFAULT ''00:01:00''::interval, IN consumer_group text DEFAULT ''default''::text, INOUT available boolean DEFAULT NULL::boolean', NULL),
+	('wait',         'IN queue text, IN timeout interval DEFAULT ''00:01:00''::interval, IN consumer_group text DEFAULT ''default''::text', NULL),
 	('ack',          'receipt uuid', 'void'),
 	('ack',          'receipt text', 'void'),
 	('ack',          'receipts uuid[], strict boolean DEFAULT true', 'uuid[]'),

@@ -12,7 +12,7 @@ SELECT ok(NOT has_schema_privilege('public', 'mq', 'CREATE'), 'PUBLIC: no CREATE
 SELECT ok(NOT has_function_privilege('public', 'mq.create_queue(text, text[], boolean, bigint, interval, bigint, boolean, interval)', 'EXECUTE'), 'PUBLIC: no EXECUTE on create_queue');
 SELECT ok(has_function_privilege('public', f, 'EXECUTE'), 'PUBLIC: EXECUTE on ' || f || ' (the queue''s own rights decide)')
   FROM unnest(array['mq.send(text, jsonb, jsonb, bytea)', 'mq.send(text, text, jsonb, bytea)', 'mq.send_batch(text, jsonb[], jsonb[], bytea[])',
-                    'mq.send_batch(text, text[], jsonb[], bytea[])', 'mq.receive(text, integer, interval, interval, text, text, integer)', 'mq.pop(text, integer, text, interval, integer, text)', 'mq.wait(text, interval, text, boolean)',
+                    'mq.send_batch(text, text[], jsonb[], bytea[])', 'mq.receive(text, integer, interval, interval, text, text, integer)', 'mq.pop(text, integer, text, interval, integer, text)', 'mq.wait(text, interval, text)',
                     'mq.browse(text, text, text, integer)', 'mq.seek(text, text, text, bigint, timestamptz)', 'mq.purge(text)', 'mq.pause(text, text)', 'mq.resume(text, text)', 'mq.drop_group(text, text)',
                     'mq.create_group(text, text, text, bigint, timestamptz, integer, integer, interval, boolean)', 'mq.alter_group(text, text, integer, integer, interval, text[])',
                     'mq.alter_queue(text, interval, bigint, boolean, interval, text[])', 'mq.grant(text, text, text, text)', 'mq.revoke(text, text, text, text)',

@@ -6,6 +6,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log"
@@ -21,30 +22,34 @@ import (
 )
 
 // The lease lasts mq.visibility_timeout, 30 s unless set: mq.receive('orders', 10, '5 minutes') is for slower work.
-const receive = "SELECT payload, receipt, failures FROM mq.receive('orders', 10)"
+const receive = "SELECT id, receipt, payload, failures FROM mq.receive('orders', 10)"
 
 const pause = 200 * time.Millisecond // when there was nothing to receive
 
 const leaseLost = "MQ001"
 
 type message struct {
-	Payload struct {
-		Order int64 `json:"order"`
-	}
+	ID       int64
 	Receipt  pgtype.UUID
+	Payload  []byte
 	Failures int
 }
 
 // The work.  Whatever error it returns, nothing of it stays.
-func writeInvoice(ctx context.Context, tx pgx.Tx, order int64) error {
-	_, err := tx.Exec(ctx, "INSERT INTO invoices SELECT id, amount FROM orders WHERE id = $1", order)
+func writeInvoice(ctx context.Context, tx pgx.Tx, payload []byte) error {
+	var p struct {
+		Order int64 `json:"order"`
+	}
+	if err := json.Unmarshal(payload, &p); err != nil {
+		return err
+	}
+	_, err := tx.Exec(ctx, "INSERT INTO invoices SELECT id, amount FROM orders WHERE id = $1", p.Order)
 	return err
 }
 
 func handle(ctx context.Context, db *pgx.Conn, m message) error {
-	order := m.Payload.Order
 	err := pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error {
-		if err := writeInvoice(ctx, tx, order); err != nil {
+		if err := writeInvoice(ctx, tx, m.Payload); err != nil {
 			return err
 		}
 		_, err := tx.Exec(ctx, "SELECT mq.ack($1::uuid)", m.Receipt)
@@ -55,36 +60,34 @@ func handle(ctx context.Context, db *pgx.Conn, m message) error {
 	case err == nil || db.IsClosed():
 		return err
 	case errors.As(err, &pgErr) && pgErr.Code == leaseLost:
-		log.Printf("order %d: lease lost, rolled back", order)
+		log.Printf("message %d: lease lost, rolled back", m.ID)
 		return nil
 	}
 	delay := time.Hour
 	if m.Failures < 12 {
 		delay = time.Second << m.Failures
 	}
-	log.Printf("order %d: %v; again in %v", order, err, delay)
+	log.Printf("message %d: %v; again in %v", m.ID, err, delay)
 	// Not strict: should the lease be over by now, then others have the message, and that is that.
 	_, err = db.Exec(ctx, "SELECT mq.nack(ARRAY[$1::uuid], $2::interval, strict => false)", m.Receipt, delay)
 	return err
 }
 
-// Works until it is told to stop, which it does between two batches, or until there is an error.
+// One batch.
 func work(stopping context.Context, db *pgx.Conn) error {
 	ctx := context.Background() // not the one that stops us: what has begun is finished
-	for stopping.Err() == nil {
-		rows, _ := db.Query(ctx, receive)
-		messages, err := pgx.CollectRows(rows, pgx.RowToStructByPos[message])
-		if err != nil {
+	rows, _ := db.Query(ctx, receive)
+	messages, err := pgx.CollectRows(rows, pgx.RowToStructByPos[message])
+	if err != nil {
+		return err
+	}
+	for _, m := range messages {
+		if err := handle(ctx, db, m); err != nil {
 			return err
 		}
-		for _, m := range messages {
-			if err := handle(ctx, db, m); err != nil {
-				return err
-			}
-		}
-		if len(messages) == 0 {
-			sleep(stopping, pause)
-		}
+	}
+	if len(messages) == 0 {
+		sleep(stopping, pause)
 	}
 	return nil
 }
@@ -106,8 +109,11 @@ func main() {
 		// default_query_exec_mode=cache_describe, for it knows no prepared statements there.
 		db, err := pgx.Connect(stopping, os.Getenv("DATABASE_URL"))
 		if err == nil {
-			backoff = 100 * time.Millisecond
-			err = work(stopping, db)
+			for err == nil && stopping.Err() == nil {
+				if err = work(stopping, db); err == nil {
+					backoff = 100 * time.Millisecond // only now: a pooler lets us connect when the server is away
+				}
+			}
 			db.Close(context.Background())
 		}
 		switch {
