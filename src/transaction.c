@@ -416,6 +416,8 @@ subxact_callback(SubXactEvent event, SubTransactionId sub, SubTransactionId pare
 	}
 	else if (event == SUBXACT_EVENT_ABORT_SUB)
 	{
+		/* a wait that ended in an error, which the transaction survives */
+		mq_wait_leave(true);
 		while (undo_list != NULL && undo_list->level >= level)
 		{
 			undo_one(undo_list);

@@ -16,13 +16,12 @@
 
 #include <libpq-fe.h>
 
-#define PAUSE_MS		200		/* when there was nothing to receive */
 #define MAX_BACKOFF_MS	30000
 #define LEASE_LOST		"MQ001"
 
 /* the lease lasts mq.visibility_timeout, 30 s unless set: mq.receive('orders', 10, '5 minutes') is for slower work */
 static const char *const RECEIVE =
-	"SELECT id, receipt, payload->>'order', failures FROM mq.receive('orders', 10)";
+	"SELECT id, receipt, payload->>'order', failures FROM mq.receive('orders', 10, wait => '1 s')";
 static const char *const WRITE_INVOICE = "INSERT INTO invoices SELECT id, amount FROM orders WHERE id = $1";
 static const char *const ACK = "SELECT mq.ack($1::uuid)";
 
@@ -154,8 +153,6 @@ work(PGconn *db)
 	}
 	if (ok && PQntuples(messages) > 0)
 		ok = handle(db, messages);
-	else if (ok)
-		pause_ms(PAUSE_MS);
 	PQclear(messages);
 	return ok;
 }

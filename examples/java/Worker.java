@@ -20,9 +20,8 @@ public class Worker {
 
     /** The lease lasts mq.visibility_timeout, 30 s unless set; a third argument is for slower work. */
     static final String RECEIVE =
-            "SELECT id, receipt, payload->>'order', failures FROM mq.receive('orders', 10)";
+            "SELECT id, receipt, payload->>'order', failures FROM mq.receive('orders', 10, wait => '1 s')";
 
-    static final long PAUSE = 200; // milliseconds, when there was nothing to receive
     static final String LEASE_LOST = "MQ001";
     static final String CONNECTION_LOST = "08006";
 
@@ -55,9 +54,6 @@ public class Worker {
         List<Message> messages = receive(db);
         for (Message message : messages) {
             handle(db, message);
-        }
-        if (messages.isEmpty()) {
-            Thread.sleep(PAUSE);
         }
     }
 

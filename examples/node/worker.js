@@ -8,8 +8,7 @@ const { setTimeout: sleep } = require('node:timers/promises')
 const { Client } = require('pg')
 
 // the lease lasts mq.visibility_timeout, 30 s unless set: mq.receive('orders', 10, '5 minutes') is for slower work
-const RECEIVE = "SELECT id, receipt, payload, failures FROM mq.receive('orders', 10)"
-const PAUSE = 200 // milliseconds, when there was nothing to receive
+const RECEIVE = "SELECT id, receipt, payload, failures FROM mq.receive('orders', 10, wait => '1 s')"
 
 const stopping = new AbortController()
 const pause = ms => sleep(ms, undefined, { signal: stopping.signal }).catch(() => {})
@@ -41,7 +40,6 @@ async function handle(db, { id, receipt, payload, failures }) {
 async function work(db) {
   const { rows: messages } = await db.query(RECEIVE)
   for (const message of messages) await handle(db, message)
-  if (messages.length === 0) await pause(PAUSE)
 }
 
 async function main() {

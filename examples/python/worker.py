@@ -13,8 +13,7 @@ import psycopg
 from psycopg.rows import namedtuple_row
 
 # the lease lasts mq.visibility_timeout, 30 s unless set: mq.receive('orders', 10, '5 minutes') is for slower work
-RECEIVE = "SELECT id, receipt, payload, failures FROM mq.receive('orders', 10)"
-PAUSE = 0.2  # seconds, when there was nothing to receive
+RECEIVE = "SELECT id, receipt, payload, failures FROM mq.receive('orders', 10, wait => '1 s')"
 # PgBouncer before 1.21 knows no prepared statements in transaction mode: None is for never
 PREPARE_AFTER = None if "--pgbouncer" in sys.argv else 5
 
@@ -60,8 +59,6 @@ def work(db):
     messages = db.execute(RECEIVE).fetchall()
     for message in messages:
         handle(db, message)
-    if not messages:
-        time.sleep(PAUSE)
 
 
 def main():

@@ -10,8 +10,7 @@ import psycopg
 from psycopg.rows import namedtuple_row
 
 CONSUMERS = 4
-RECEIVE = "SELECT id, receipt, payload, failures FROM mq.receive('orders', 5)"
-PAUSE = 0.2  # seconds, when there was nothing to receive
+RECEIVE = "SELECT id, receipt, payload, failures FROM mq.receive('orders', 5, wait => '1 s')"
 # PgBouncer before 1.21 knows no prepared statements in transaction mode: None is for never
 PREPARE_AFTER = None if "--pgbouncer" in sys.argv else 5
 
@@ -59,8 +58,6 @@ async def work(db, stopping):
     messages = await (await db.execute(RECEIVE)).fetchall()
     for message in messages:
         await handle(db, message)
-    if not messages:
-        await pause(stopping, PAUSE)
 
 
 async def consumer(stopping):

@@ -13,8 +13,7 @@ import time
 import psycopg
 from psycopg.rows import namedtuple_row
 
-POP = "SELECT id, payload FROM mq.pop('orders')"
-PAUSE = 0.2  # seconds, when there was nothing to receive
+POP = "SELECT id, payload FROM mq.pop('orders', wait => '1 s')"
 # PgBouncer before 1.21 knows no prepared statements in transaction mode: None is for never
 PREPARE_AFTER = None if "--pgbouncer" in sys.argv else 5
 
@@ -39,7 +38,6 @@ def work(db):
     message = db.execute(POP).fetchone()
     if message is None:
         db.rollback()
-        time.sleep(PAUSE)
         return
     try:
         db.execute("INSERT INTO invoices SELECT id, amount FROM orders WHERE id = %s", [message.payload["order"]])

@@ -22,9 +22,7 @@ import (
 )
 
 // The lease lasts mq.visibility_timeout, 30 s unless set: mq.receive('orders', 10, '5 minutes') is for slower work.
-const receive = "SELECT id, receipt, payload, failures FROM mq.receive('orders', 10)"
-
-const pause = 200 * time.Millisecond // when there was nothing to receive
+const receive = "SELECT id, receipt, payload, failures FROM mq.receive('orders', 10, wait => '1 s')"
 
 const leaseLost = "MQ001"
 
@@ -85,9 +83,6 @@ func work(stopping context.Context, db *pgx.Conn) error {
 		if err := handle(ctx, db, m); err != nil {
 			return err
 		}
-	}
-	if len(messages) == 0 {
-		sleep(stopping, pause)
 	}
 	return nil
 }
