@@ -20,6 +20,7 @@ INSERT INTO public_function VALUES
 	('browse',       'queue text, consumer_group text DEFAULT ''default''::text, state text DEFAULT ''ready''::text, max_messages integer DEFAULT 100', 'TABLE(id bigint, state text, enqueued_at timestamp with time zone, attempt integer, failures integer, due_at timestamp with time zone, lease_until timestamp with time zone, consumer text, key text, priority integer, routing_key text, headers jsonb, payload jsonb, body bytea)'),
 	('send',         'queue text, payload jsonb DEFAULT NULL::jsonb, headers jsonb DEFAULT NULL::jsonb, body bytea DEFAULT NULL::bytea', 'bigint'),
 	('send',         'queue text, payload text, headers jsonb DEFAULT NULL::jsonb, body bytea DEFAULT NULL::bytea', 'bigint'),
+	('send',         'queue text, payload json, headers jsonb DEFAULT NULL::jsonb, body bytea DEFAULT NULL::bytea', 'bigint'),
 	('send_batch',   'queue text, payloads jsonb[] DEFAULT NULL::jsonb[], headers jsonb[] DEFAULT NULL::jsonb[], bodies bytea[] DEFAULT NULL::bytea[]', 'bigint[]'),
 	('send_batch',   'queue text, payloads text[], headers jsonb[] DEFAULT NULL::jsonb[], bodies bytea[] DEFAULT NULL::bytea[]', 'bigint[]'),
 	('receive',      'queue text, max_messages integer DEFAULT 1, visibility_timeout interval DEFAULT NULL::interval, wait interval DEFAULT NULL::interval, consumer_group text DEFAULT ''default''::text, consumer text DEFAULT NULL::text, max_bytes integer DEFAULT NULL::integer', 'SETOF mq.message'),
@@ -43,7 +44,7 @@ CREATE TEMP TABLE actual AS
 	       provolatile, proparallel, proisstrict, prosecdef, proleakproof, prokind, proconfig
 	  FROM pg_proc WHERE pronamespace = 'mq'::regnamespace;
 
-SELECT plan(33 * 8 + 4);
+SELECT plan(34 * 8 + 4);
 
 SELECT is((SELECT string_agg(a.result, ' or ') FROM actual a WHERE a.name = f.name AND a.args = f.args), f.result,
           format('mq.%s(%s) returns %s', f.name, f.args, f.result)) FROM public_function f;

@@ -22,7 +22,7 @@ INSERT INTO wrong VALUES
 	($$mq.seek(null, start => 'latest')$$, '22004'), ($$mq.seek('g', null, start => 'latest')$$, '22004'),
 	($$mq.purge(null)$$, '22004'), ($$mq.pause(null)$$, '22004'), ($$mq.resume(null)$$, '22004'),
 	($$mq.alter_queue(null)$$, '22004'), ($$mq.alter_queue('g', reset => null)$$, '22004'), ($$mq.alter_queue('g', reset => '{null}')$$, '22004'),
-	($$mq.create_queue('x', groups => null)$$, '22004'), ($$mq.create_queue('x', groups => '{null}')$$, '22004'), ($$mq.create_queue('x', if_not_exists => null)$$, '22004'), ($$mq.create_queue('x', drop_unread => null)$$, '22004'),
+	($$mq.create_queue('x', groups => null)$$, '22004'), ($$mq.create_queue('x', groups => '{null}')$$, '22004'), ($$mq.create_queue('x', if_not_exists => null)$$, '22004'), ($$mq.create_queue('x0', drop_unread => null)$$, '22004'),
 	($$mq.grant(null, 'send', 'public')$$, '22004'), ($$mq.grant('g', null, 'public')$$, '22004'), ($$mq.grant('g', 'send', null)$$, '22004'), ($$mq.revoke('g', 'send', null)$$, '22004'),
 	-- unknown
 	($$mq.create_group('no', 'x')$$, '42704'), ($$mq.alter_group('no', 'x')$$, '42704'), ($$mq.alter_group('g', 'x')$$, '42704'), ($$mq.drop_group('no', 'x')$$, '42704'), ($$mq.drop_group('g', 'x')$$, '42704'),

@@ -37,7 +37,7 @@ is(silent('mq_n', 1.5), 'silent', 'nothing to take: no notification');
 
 # --- what makes a message ready --------------------------------------------------------------------------------------------
 one($node, "SELECT t.put('n', 'm', 1)");
-is(next_on('mq_n'), '["a", "b"]' =~ s/ //gr, 'a commit: both groups have something') or 1;
+is(next_on('mq_n'), '["a","b"]', 'a commit: both groups have something');
 one($node, "SELECT count(*) FROM mq.pop('n', 10, consumer_group => 'a')");
 ok(told('mq_n', qr/^\["b"\]$/), 'b has not taken it: it is told again, a is not');
 one($node, "SELECT t.put('n', 'm', 1)");
