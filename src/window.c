@@ -929,7 +929,7 @@ mq_window_counts(const MqWindowRef *ref, MqWindowCounts *counts)
 	memcpy(counts->ids, window->ids, sizeof(counts->ids));
 	counts->pending = window->pending_ids;
 	counts->held_back = window->held_back;
-	counts->waiting = pg_atomic_read_u32(&window->waiters);
+	counts->waiting = (int32) pg_atomic_read_u32(&window->waiters);
 	mq_window_unlock(ref);
 	return true;
 }
