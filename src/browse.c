@@ -126,10 +126,12 @@ look(const Browse *b, int64 *id, BrowseRange *ranges)
 	return count;
 }
 
-/* What decided senders sent is kept apart until it is read again. */
+/* What decided senders sent is kept apart until it is read again; and leases may be over. */
 static void
 settle(const Browse *b)
 {
+	while (mq_window_expire(&b->ref, b->now))
+		CHECK_FOR_INTERRUPTS();
 	(void) mq_walk_settle(&b->ref);
 	while (b->ref.window->rewalk != 0 && mq_walk(&b->group, &b->ref, PG_INT32_MAX))
 		CHECK_FOR_INTERRUPTS();

@@ -71,6 +71,16 @@ extern bool mq_job_segment_is_old(const MqQueueWork *work);
 /* Finishes what groups have not, in a segment that is past the limits, for a queue that says so by name. kept: as above. */
 extern void mq_job_drop_unread(const MqQueue *queue, const MqSegmentInfo *segment, int64 kept);
 
+/* ---- worker_notify.c ---- */
+
+extern void mq_job_notify_init(void);
+
+/* Learns from a turn which queues notify, and that they are to be looked at. */
+extern void mq_job_notify_plan(const MqQueueList *all);
+
+/* Notifies for the queues whose time it is; returns when it is to be called again, PG_INT64_MAX: when nudged. */
+extern TimestampTz mq_job_notify(void);
+
 /* ---- worker_groups.c ---- */
 
 extern void mq_job_groups_init(void);

@@ -308,12 +308,16 @@ has_row_security(Oid relid)
 	return result;
 }
 
-/* An append writes the heap directly: refuse what it would not maintain. */
+/*
+ * Refuses a table, or a segment, to which its owner has added what an append would bypass, or what would run code of the
+ * owner's when we do DDL on it as somebody else: even an index on a constant expression does.
+ */
 static void
-check_appendable(const MqQueue *queue, Relation rel)
+check_unaltered(const MqQueue *queue, Relation rel)
 {
 	TupleConstr *constr = RelationGetDescr(rel)->constr;
 
+	check_columns(rel);
 	if (rel->rd_rel->relhasindex && RelationGetIndexList(rel) != NIL)
 		refuse(rel, "an index");
 	if (has_foreign_trigger(rel))
@@ -326,6 +330,13 @@ check_appendable(const MqQueue *queue, Relation rel)
 		refuse(rel, "row level security");
 	if (rel->rd_rel->relhasrules)
 		refuse(rel, "a rule");
+}
+
+/* An append writes the heap directly: refuse what it would not maintain. */
+static void
+check_appendable(const MqQueue *queue, Relation rel)
+{
+	check_unaltered(queue, rel);
 	if (!RelationIsPermanent(rel))
 		refuse(rel, "no crash safety");
 	if (rel->rd_tableam != GetHeapamTableAmRoutine())
@@ -515,7 +526,9 @@ mq_segment_create(const MqQueue *queue, int level, int64 segment)
 	Oid			owner = InvalidOid;
 	Relation	rel;
 
-	rel = relation_open(queue->table, AccessShareLock);
+	/* what ATTACH takes; nobody can add an index or a constraint from here on */
+	rel = relation_open(queue->table, ShareUpdateExclusiveLock);
+	check_unaltered(queue, rel);
 	owner = rel->rd_rel->relowner;
 	relation_close(rel, NoLock);
 
@@ -538,7 +551,12 @@ mq_segment_seal(const MqQueue *queue, int level, int64 segment)
 {
 	MqSqlContext context;
 	char		name[NAMEDATALEN];
+	Relation	rel = mq_segment_open(queue, level, segment, ShareLock);
 
+	if (rel == NULL)
+		return;
+	check_unaltered(queue, rel);
+	relation_close(rel, NoLock);
 	segment_name(name, queue, level, segment);
 	mq_sql_begin(&context);
 	MQ_STOP_POINT("seal_before");

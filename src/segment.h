@@ -62,10 +62,10 @@ extern bool mq_segment_is_ordered(const MqQueue *queue, int level, int64 segment
  */
 extern bool mq_segment_is_gone(const MqQueue *queue, int level, int64 segment);
 
-/* Creates and attaches; runs SQL as the extension's owner. The caller holds, or may wait for, the parent's lock. */
+/* Creates and attaches; runs SQL as the extension's owner, hence 55000 when somebody altered the queue's table. The caller holds, or may wait for, the parent's lock. */
 extern void mq_segment_create(const MqQueue *queue, int level, int64 segment);
 
-/* Sealed: no more appends come; indexes for browsing are built. */
+/* Sealed: no more appends come; indexes for browsing are built. The caller has locked it SHARE. 55000 as above. */
 extern void mq_segment_seal(const MqQueue *queue, int level, int64 segment);
 
 /* The segments on record, ascending; palloc'd. */

@@ -129,7 +129,7 @@ send_one(FunctionCallInfo fcinfo, bool payload_is_text)
 	parts.headers = PG_GETARG_DATUM(2);
 	parts.body = PG_GETARG_DATUM(3);
 	tuple = form_row(&parts);
-	mq_transaction_sent(queue.chain);
+	mq_transaction_sent(&queue);
 	mq_log_append(&queue, 0, &tuple, 1, &id);
 	PG_RETURN_INT64(id);
 }
@@ -220,7 +220,7 @@ send_many(FunctionCallInfo fcinfo, bool payload_is_text)
 		tuples[i] = form_row(&parts);
 	}
 	ids = MemoryContextAllocHuge(CurrentMemoryContext, count * sizeof(int64));
-	mq_transaction_sent(queue.chain);
+	mq_transaction_sent(&queue);
 	mq_log_append(&queue, 0, tuples, count, ids);
 
 	/* a Datum holds an int64 as it is (shmem.h asserts 64 bits) */

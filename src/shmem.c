@@ -98,6 +98,7 @@ init_slots(void)
 		SpinLockInit(&mq_chains[i].wait_mutex);
 		mq_chains[i].first_waiting = -1;
 		pg_atomic_init_u32(&mq_chains[i].waiters, 0);
+		pg_atomic_init_u32(&mq_chains[i].notify, MQ_NOTIFY_OFF);
 	}
 
 	memset(mq_windows, 0, mq_max_groups * sizeof(MqWindow));
@@ -204,6 +205,7 @@ database_init(MqDatabase *db, const MqDatabaseKey *key)
 	db->worker_procno = -1;
 	db->worker_pid = 0;
 	db->worker_wanted = true;
+	db->turn_wanted = false;
 	db->paused_until = 0;
 	db->key = *key;
 }
@@ -262,6 +264,7 @@ chain_init(MqChain *chain, const MqChainKey *key)
 	chain->truncations = 0;
 	chain->wanted_segment = -1;
 	chain->adopt_wanted = false;
+	pg_atomic_write_u32(&chain->notify, MQ_NOTIFY_OFF);
 	chain->key = *key;
 }
 
@@ -499,8 +502,8 @@ mq_session_transaction_open(uint64 owner)
 	return owner != 0 && MqProcLxid(proc) == (LocalTransactionId) owner && MqProcBackendBits(proc) == owner >> 50;
 }
 
-void
-mq_worker_wake(MqDatabase *db)
+static void
+wake_worker(MqDatabase *db, bool turn)
 {
 	int			procno;
 
@@ -508,9 +511,22 @@ mq_worker_wake(MqDatabase *db)
 	procno = db->worker_procno;
 	if (procno < 0)
 		db->worker_wanted = true;
+	db->turn_wanted |= turn;
 	SpinLockRelease(&db->mutex);
 	if (procno < 0)
 		procno = mq_shared->launcher_procno;
 	if (procno >= 0)
 		SetLatch(&ProcGlobal->allProcs[procno].procLatch);
+}
+
+void
+mq_worker_wake(MqDatabase *db)
+{
+	wake_worker(db, true);
+}
+
+void
+mq_worker_nudge(MqDatabase *db)
+{
+	wake_worker(db, false);
 }

@@ -49,6 +49,7 @@ typedef struct MqDatabase
 	int			worker_procno;	/* mutex; -1: none */
 	pid_t		worker_pid;		/* mutex; 0: none */
 	bool		worker_wanted;	/* mutex; somebody asks the launcher for a worker */
+	bool		turn_wanted;	/* mutex; somebody asks the worker for a turn at once */
 	TimestampTz paused_until;	/* mutex; no worker before this (DROP DATABASE in progress) */
 } MqDatabase;
 
@@ -81,7 +82,16 @@ typedef struct MqChain
 	slock_t		wait_mutex;		/* guards first_waiting, and of the windows and processes in line what wake.c says */
 	int			first_waiting;	/* wait_mutex; slot of a window that has receivers in line, -1: none */
 	pg_atomic_uint32 waiters;	/* in line, in all groups (written under wait_mutex, read without) */
+	pg_atomic_uint32 notify;	/* MqNotify (no lock) */
 } MqChain;
+
+/* Whether the worker sends NOTIFY for the queue, and has been told that there is something new. */
+typedef enum MqNotify
+{
+	MQ_NOTIFY_OFF,				/* -> IDLE, by the worker */
+	MQ_NOTIFY_IDLE,				/* -> PENDING, by a sender; -> OFF */
+	MQ_NOTIFY_PENDING			/* -> IDLE, by the worker before it looks */
+} MqNotify;
 
 typedef struct MqWindowKey
 {
@@ -314,7 +324,11 @@ extern uint64 mq_new_token(void);
 extern uint64 mq_session_transaction(void);
 extern bool mq_session_transaction_open(uint64 owner);
 
-/* Wakes the worker of a database, or asks the launcher to start one. Never throws. */
+/*
+ * Asks the worker of a database for a turn at once, or the launcher to start one; mq_worker_nudge only wakes it, to look at
+ * the queues that notify. Never throw.
+ */
 extern void mq_worker_wake(MqDatabase *db);
+extern void mq_worker_nudge(MqDatabase *db);
 
 #endif

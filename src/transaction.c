@@ -53,6 +53,7 @@ typedef struct Sent
 {
 	struct Sent *older;
 	MqChain    *chain;
+	MqDatabase *db;
 } Sent;
 
 /* Newest first, in TopTransactionContext; levels never increase along the lists. */
@@ -148,17 +149,18 @@ mq_transaction_drops(const MqWindowRef *ref)
 }
 
 void
-mq_transaction_sent(MqChain *chain)
+mq_transaction_sent(const MqQueue *queue)
 {
 	Sent	   *sent = sent_to;
 
-	while (sent != NULL && sent->chain != chain)
+	while (sent != NULL && sent->chain != queue->chain)
 		sent = sent->older;
 	if (sent != NULL)
 		return;
 	sent = MemoryContextAlloc(TopTransactionContext, sizeof(Sent));
 	sent->older = sent_to;
-	sent->chain = chain;
+	sent->chain = queue->chain;
+	sent->db = queue->db;
 	sent_to = sent;
 }
 
@@ -274,7 +276,15 @@ static void
 wake_receivers(void)
 {
 	for (Sent *sent = sent_to; sent != NULL; sent = sent->older)
+	{
+		uint32		idle = MQ_NOTIFY_IDLE;
+
 		mq_wake_queue(sent->chain);
+		/* NOTIFY itself is the worker's: it would make senders wait for each other */
+		if (pg_atomic_read_u32(&sent->chain->notify) == MQ_NOTIFY_IDLE &&
+			pg_atomic_compare_exchange_u32(&sent->chain->notify, &idle, MQ_NOTIFY_PENDING))
+			mq_worker_nudge(sent->db);
+	}
 }
 
 static void

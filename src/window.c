@@ -813,6 +813,19 @@ mq_window_set_clock(const MqWindowRef *ref, TimestampTz looked_at)
 	return clock;
 }
 
+TimestampTz
+mq_window_next_event(const MqWindowRef *ref)
+{
+	TimestampTz next = PG_INT64_MAX;
+
+	if (!mq_window_lock(ref, LW_SHARED))
+		return next;
+	if (ref->window->root != 0)
+		next = Min(MqNodeAt(ref->window->root)->min_ready, MqNodeAt(ref->window->root)->min_deadline);
+	mq_window_unlock(ref);
+	return next;
+}
+
 bool
 mq_window_has_work(const MqWindowRef *ref, int64 next_id)
 {

@@ -139,6 +139,9 @@ extern bool mq_window_enlist(const MqWindowRef *ref, MqChain *chain, bool again)
 /* For the timekeeper, right before it sleeps: when it has to look again. It began to look last at that time. */
 extern TimestampTz mq_window_set_clock(const MqWindowRef *ref, TimestampTz looked_at);
 
+/* When something becomes ready by the clock alone: a due time, or the end of a lease. PG_INT64_MAX: never. */
+extern TimestampTz mq_window_next_event(const MqWindowRef *ref);
+
 /* Whether there is, or may be, something to hand out; next_id: of the log. */
 extern bool mq_window_has_work(const MqWindowRef *ref, int64 next_id);
 

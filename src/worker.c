@@ -37,6 +37,7 @@
 MqDatabase *mq_worker_database = NULL;
 static MemoryContext turn_context = NULL;
 static TimestampTz table_since[MQ_MAX_OFFSET_TABLES];
+static TimestampTz next_turn = 0;
 
 /* ---- jobs ---- */
 
@@ -313,6 +314,7 @@ turn(void)
 		settled &= care_for_queue(&all, &all.queues[i]);
 	for (int i = 0; i < nprepared && settled; i++)
 		forget_prepared(prepared[i]);
+	mq_job_notify_plan(&all);
 	care_for_ring(&all);
 	(void) mq_job_run(clear_slots, NULL, "clearing up");
 }
@@ -381,6 +383,23 @@ make_memory(void)
 	turn_context = AllocSetContextCreate(TopMemoryContext, "mq worker turn", ALLOCSET_DEFAULT_SIZES);
 	mq_job_groups_init();
 	mq_job_retention_init();
+	mq_job_notify_init();
+}
+
+/* Every second, or when somebody asks for one: then the latch was set for that, and not only to notify. */
+static bool
+is_time_for_turn(void)
+{
+	bool		wanted;
+
+	SpinLockAcquire(&mq_worker_database->mutex);
+	wanted = mq_worker_database->turn_wanted;
+	mq_worker_database->turn_wanted = false;
+	SpinLockRelease(&mq_worker_database->mutex);
+	if (!wanted && GetCurrentTimestamp() < next_turn)
+		return false;
+	next_turn = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), TURN_MS);
+	return true;
 }
 
 /* The first request lets the turn end and the last checkpoints be written; a second one ends it at once. */
@@ -396,6 +415,8 @@ handle_sigterm(SIGNAL_ARGS)
 void
 mq_worker_main(Datum arg)
 {
+	uint32		wait_event;
+
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, handle_sigterm);
 	BackgroundWorkerUnblockSignals();
@@ -403,19 +424,26 @@ mq_worker_main(Datum arg)
 	/* what cannot be locked conditionally (a default partition, TOAST tables in DDL) must not hold up everything else */
 	SetConfigOption("lock_timeout", "1s", PGC_SUSET, PGC_S_OVERRIDE);
 	make_memory();
+	wait_event = MqWaitEventNew("MqWorkerMain");
 	attach();
 	for (;;)
 	{
+		TimestampTz notify;
+
 		CHECK_FOR_INTERRUPTS();
 		if (ConfigReloadPending)
 		{
 			ConfigReloadPending = false;
 			ProcessConfigFile(PGC_SIGHUP);
 		}
-		turn();
+		if (is_time_for_turn())
+			turn();
+		notify = mq_job_notify();
 		MemoryContextReset(turn_context);
 		pgstat_report_activity(STATE_IDLE, NULL);
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, TURN_MS, PG_WAIT_EXTENSION);
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 TimestampDifferenceMilliseconds(GetCurrentTimestamp(), Min(next_turn, notify)),
+						 wait_event);
 		ResetLatch(MyLatch);
 		if (ShutdownRequestPending)
 		{

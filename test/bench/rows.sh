@@ -4,12 +4,13 @@
 #   <row>_about          what it is, its gate and target, the sides that can do it
 #   <row>_setup          once, before its first round (optional)
 #   <row>_before <side>  before each round, not measured (optional)
-#   <row>_rate  <side>   one round: prints messages per second (for wal: bytes per message)
+#   <row>_rate  <side>   one round: prints messages per second (for wal: bytes per message; for wake: two times; for idle: CPU)
 #   <row>_done           after its last round (optional)
 # Ratios are rate of mq / rate of limit, and of a peer / rate of limit, or of that peer's own limit where it has one
-# (skip_locked_limit).  In rows about sizes lower is better.
+# (skip_locked_limit).  In rows about sizes, times and CPU lower is better.  A row may have parts: as many values per round, each
+# with a gate and a target; and `also`: a side that has to pass the same gates.
 
-all_rows=(send receive_ack send_batch fetch held backlog wal)
+all_rows=(send receive_ack send_batch fetch held backlog wal wake wake_100 notify idle)
 bench=$work/src/test/bench
 
 # pgbench_rate <clients> <script> [database]: transactions per second
@@ -40,6 +41,8 @@ make_database() {
 drop_database() { q -c "DROP DATABASE $1 WITH (FORCE)" >/dev/null; }
 
 sql() { q -d bench -c "SET client_min_messages = warning" "$@" >/dev/null; }
+# client <name>: compiles test/bench/<name>.c, to $work/<name>
+client() { "${CC:-cc}" -std=gnu99 -O2 -I"$("$PG_CONFIG" --includedir)" "$bench/$1.c" -o "$work/$1" -L"$("$PG_CONFIG" --libdir)" -lpq; }
 times() { awk -v a="$1" -v b="$2" 'BEGIN { printf "%.1f\n", a * b }'; }
 
 # ---- send ------------------------------------------------------------------------------------------------------------
@@ -106,7 +109,7 @@ fetch_about() {
 	gate=0.55 target=0.80 sides='limit mq skip_locked pgq'
 }
 fetch_setup() {
-	"${CC:-cc}" -O2 -I"$("$PG_CONFIG" --includedir)" "$bench/fetch.c" -o "$work/fetch" -L"$("$PG_CONFIG" --libdir)" -lpq
+	client fetch
 	if_side pgq sql -c 'CALL bench.fill_pgq(200)'
 }
 fetch_before() {
@@ -236,3 +239,127 @@ wal_rate() {
 	q -d bench -c "SELECT round(pg_wal_lsn_diff('$to', '$from') / 100000, 1)"
 }
 wal_done() { if_side mq sql -c "SELECT mq.drop_queue('wal', true)"; sql -c 'DROP TABLE IF EXISTS bench.narrow'; }
+
+# ---- waking a receiver -----------------------------------------------------------------------------------------------
+
+wake_about()     { waking_about 1; }
+wake_setup()     { waking_setup; }
+wake_rate()      { waking_rate "$1" 1; }
+wake_done()      { waking_done; }
+wake_note()      { waking_note; }
+wake_100_about() { waking_about 100; }
+wake_100_setup() { waking_setup; }
+wake_100_rate()  { waking_rate "$1" 100; }
+wake_100_done()  { waking_done; }
+wake_100_note()  { waking_note; }
+
+waking_about() {
+	title="from send issued to message at the client of a blocked receiver, $1 waiting: pop; lease: receive (ack after it)"
+	limit_title='plain INSERT, table with a PK, issued to answered, p50'
+	parts='p50 p99' gate='2.5 6' target='1.5 3' sides='limit mq lease' also=lease unit=' us' lower_is_better=1
+}
+waking_setup() {
+	client wake
+	if_side mq sql -c "SELECT mq.create_queue('wake')"
+	: >"$work/tmp/wakes"
+}
+waking_rate() {
+	local send="SELECT mq.send('wake', \$1::jsonb)"
+	case $1 in
+		limit) wake 'INSERT INTO bench.plain (payload) VALUES ($1::jsonb)' ;;
+		mq)    wake "$send" "$2" "SELECT payload FROM mq.pop('wake', 1, wait => '60 s')" ;;
+		lease) wake "$send" "$2" "SELECT payload, receipt FROM mq.receive('wake', 1, wait => '60 s')" 'SELECT mq.ack($1::uuid)' ;;
+	esac
+	sed "s/^/$1 /" "$work/tmp/wake" >>"$work/tmp/wakes"
+	# the limit of both parts is its p50
+	awk -v side="$1" '$1 == "issued" { print $2, side == "limit" ? $2 : $3 }' "$work/tmp/wake"
+}
+wake() { "$work/wake" "host=$PGHOST dbname=bench" "$SECONDS_PER_ROUND" 200 "$@" >"$work/tmp/wake"; }
+waking_done() { if_side mq sql -c "SELECT mq.drop_queue('wake', true)"; }
+waking_note() {
+	say "    measured from the send's answer: pop $(wakes mq answered) us, lease $(wakes lease answered) us; the send alone: $(wakes mq send) us; the INSERT's p99: $(wakes limit issued 4) us"
+	say "    messages that took more than 0.5 s: $(awk '$2 == "late" { n += $3 } END { print n + 0 }' "$work/tmp/wakes"); sent while no receiver waited: $(awk '$2 == "busy" { n += $3 } END { print n + 0 }' "$work/tmp/wakes"), of $(awk '$2 == "send" { n += $6 } END { print n + 0 }' "$work/tmp/wakes")"
+}
+# wakes <side> <what> [column]: median of the rounds' p50 (4: p99)
+wakes() { awk -v side="$1" -v what="$2" -v column="${3:-3}" '$1 == side && $2 == what { print "it", 0, $column }' "$work/tmp/wakes" >"$work/tmp/column"; median_of it "$work/tmp/column"; }
+
+# ---- LISTEN ----------------------------------------------------------------------------------------------------------
+
+notify_about() {
+	title="send, 1 per transaction, 16 clients, notify_interval 100 ms, 50 sessions that LISTEN"
+	limit_title='no notify_interval, 50 sessions idle'
+	gate=0.98 target=1.0 sides='limit mq'
+}
+notify_setup() {
+	client hold
+	sql -c "SELECT mq.create_queue('notify_off')" -c "SELECT mq.create_queue('notify_on', notify_interval => '100 ms')"
+	notified=0
+}
+notify_before() {
+	case $1 in
+		limit) hold 50 ;;
+		mq)    hold 50 'LISTEN mq_notify_on' ;;
+	esac
+}
+notify_rate()  { pgbench_rate 16 "notify.$1.sql"; }
+notify_after() {
+	hold_end
+	# a worker that says nothing must not pass for a cheap one
+	if [ "$1" = mq ]; then notified=$((notified + held)); fi
+}
+notify_note()  { say "    notifications read by each session, per second of a round: $(awk -v n="$notified" -v s="$SECONDS_PER_ROUND" -v r="$ROUNDS" 'BEGIN { printf "%.1f", n / 50 / s / r }')"; }
+notify_done()  {
+	sql -c "SELECT mq.drop_queue('notify_off', true), mq.drop_queue('notify_on', true)"
+	[ "$notified" -gt 0 ] || die 'notify: nobody was notified'
+}
+
+# hold <connections> [statement]: opens them, and runs the statement on each
+hold() {
+	coproc HOLDER { "$work/hold" "host=$PGHOST dbname=bench application_name=hold" "$@"; }
+	read -r held <&"${HOLDER[0]}" && [ "$held" = ready ] || die 'hold: no connections'
+	sleep 1
+}
+# ends them; held: how many notifications they got
+hold_end() {
+	local pid=$HOLDER_PID in=${HOLDER[1]} out=${HOLDER[0]}
+	exec {in}>&-
+	read -r held <&"$out"
+	wait "$pid"
+}
+
+# ---- idle waiters ----------------------------------------------------------------------------------------------------
+
+idle_about() {
+	title='CPU of 200 idle waiters and of the worker, % of one core, over 10 s; the difference counts' limit_title='the same sessions idle'
+	gate=0.5 target=0.1 sides='limit mq' unit=' %' lower_is_better=1 by_difference=1
+}
+idle_setup() { client hold; sql -c "SELECT mq.create_queue('idle')"; }
+idle_before() {
+	case $1 in
+		limit) hold 200 ;;
+		mq)    hold 200 "SELECT FROM mq.pop('idle', 1, wait => '60 s')" ;;
+	esac
+}
+idle_rate() {
+	local from to waiting
+	sleep 1
+	from=$(cpu_ns)
+	sleep 10
+	to=$(cpu_ns)
+	waiting=$(q -c "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'hold' AND state = 'active'")
+	[ "$waiting" = "$(if [ "$1" = mq ]; then echo 200; else echo 0; fi)" ] || die "idle, $1: $waiting sessions wait"
+	awk -v ns=$((to - from)) 'BEGIN { printf "%.4f\n", ns / 10e9 * 100 }'
+}
+idle_after() { hold_end; }
+idle_done()  { sql -c "SELECT mq.drop_queue('idle')"; }
+
+# CPU time so far of the held sessions and of the database's worker, in nanoseconds: as the scheduler counts it (utime and stime
+# are whole hundredths of a second, which each of 200 processes could stay below)
+cpu_ns() {
+	local pid ns total=0
+	for pid in $(q -c "SELECT pid FROM pg_stat_activity WHERE application_name = 'hold' OR backend_type = 'mq worker' AND datname = 'bench'"); do
+		read -r ns _ <"/proc/$pid/schedstat"
+		total=$((total + ns))
+	done
+	say "$total"
+}

@@ -177,8 +177,8 @@ sub turns
 	$s->close;
 	one($node, "SELECT mq.create_queue('limit', segment_size => 1024, retention_bytes => 0, drop_unread => true)");
 	fill('limit', 4, unread => 1);
-	ok(poll_until('drops', sub { first_segment('limit') >= 3 }, 30), 'drop_unread by bytes');
-	cmp_ok(one($node, "SELECT dropped FROM mq.groups WHERE queue = 'limit'"), '>=', 3 * 1024 - 1, 'counted');
+	ok(poll_until('drops', sub { first_segment('limit') >= 4 }, 30), 'drop_unread by bytes');
+	cmp_ok(one($node, "SELECT dropped FROM mq.groups WHERE queue = 'limit'"), '>=', 4 * 1024 - 1, 'counted');
 	one($node, "SELECT mq.alter_queue('limit', drop_unread => false)");
 	fill('limit', 3, unread => 1);
 	my $first = first_segment('limit');
