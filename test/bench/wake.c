@@ -47,9 +47,11 @@ typedef struct Message
 	double		received;
 } Message;
 
+static const char *conninfo;
 static Session *sessions;		/* 0 sends, the others receive */
 static int	waiters;
 static int	waiting;			/* receivers whose clients wait for a message */
+static int	acking;				/* receivers that have one and acknowledge it */
 static int	has_ack;
 static Message *messages;
 static int	sent;
@@ -66,10 +68,27 @@ now(void)
 	return t.tv_sec + t.tv_nsec / 1e9;
 }
 
+/* A receiver that waits does not see that its client goes, and would take a message of the next run. */
+static void
+end_receivers(void)
+{
+	PGconn	   *conn = PQconnectdb(conninfo);
+	char		sql[100];
+
+	for (int i = 1; i <= waiters; i++)
+	{
+		sprintf(sql, "SELECT pg_terminate_backend(%d, 5000)", sessions[i].conn == NULL ? 0 : PQbackendPID(sessions[i].conn));
+		PQclear(PQexec(conn, sql));
+	}
+	PQfinish(conn);
+}
+
 static void
 die(const char *what)
 {
 	fprintf(stderr, "wake: %s", what);
+	if (sessions != NULL)
+		end_receivers();
 	exit(1);
 }
 
@@ -118,7 +137,6 @@ send_next(void)
 static void
 receive_next(Session *s)
 {
-	s->acking = 0;
 	waiting++;
 	start(s, "receive", 0, NULL);
 }
@@ -146,6 +164,8 @@ got_result(Session *s, PGresult *res)
 	}
 	if (s->acking)
 	{
+		s->acking = 0;
+		acking--;
 		receive_next(s);
 		return;
 	}
@@ -157,6 +177,7 @@ got_result(Session *s, PGresult *res)
 		const char *receipt = PQgetvalue(res, 0, PQfnumber(res, "receipt"));
 
 		s->acking = 1;
+		acking++;
 		start(s, "ack", 1, &receipt);
 	}
 	else
@@ -223,7 +244,7 @@ handle(double until)
 static int
 all_done(void)
 {
-	return returned == sent && (waiters == 0 || received == sent);
+	return returned == sent && (waiters == 0 || (received == sent && acking == 0));
 }
 
 static void
@@ -233,27 +254,11 @@ finish(void)
 
 	while (!all_done() && now() < end)
 		handle(end);
-	for (int n = 0; n < sent && waiters > 0; n++)
+	for (int n = 0; n < sent && waiters > 0 && !all_done(); n++)
 		if (messages[n].received == 0)
 			fprintf(stderr, "wake: message %d of %d has not come\n", n, sent);
 	if (!all_done())
-		exit(1);
-}
-
-/* A receiver that waits does not see that its client goes, and would take a message of the next run. */
-static void
-end_receivers(void)
-{
-	PGconn	   *conn = sessions[0].conn;
-	char		sql[100];
-
-	check(&sessions[0], PQsetnonblocking(conn, 0) == 0);
-	for (int i = 1; i <= waiters; i++)
-	{
-		sprintf(sql, "SELECT pg_terminate_backend(%d)", PQbackendPID(sessions[i].conn));
-		PQclear(checked(&sessions[0], PQexec(conn, sql)));
-	}
-	PQclear(checked(&sessions[0], PQexec(conn, "SELECT pg_sleep(0.2)")));
+		die("that is too long\n");
 }
 
 /* One after the other: it takes each session some statements until it is quick. */
@@ -324,6 +329,7 @@ main(int argc, char **argv)
 
 	if (argc != 5 && argc != 7 && argc != 8)
 		die("usage: wake conninfo seconds per_second statement [waiters receive [ack]]\n");
+	conninfo = argv[1];
 	seconds = atof(argv[2]);
 	per_second = atof(argv[3]);
 	waiters = argc > 5 ? atoi(argv[5]) : 0;
@@ -341,7 +347,7 @@ main(int argc, char **argv)
 	{
 		Session    *s = &sessions[i];
 
-		s->conn = PQconnectdb(argv[1]);
+		s->conn = PQconnectdb(conninfo);
 		check(s, PQstatus(s->conn) == CONNECTION_OK && PQsetnonblocking(s->conn, 1) == 0);
 		watch(PQsocket(s->conn), s);
 		if (i == 0)
