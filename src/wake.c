@@ -169,6 +169,8 @@ mq_wake_group(MqWindow *window)
 void
 mq_wake_for_room(MqWindow *window)
 {
+	if (pg_atomic_read_u32(&window->waiters) == 0)
+		return;
 	while (wake_one(window, true))
 		;
 	(void) wake_one(window, false);
