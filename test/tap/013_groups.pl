@@ -553,9 +553,6 @@ rest_is('begin', $_, [], "begin/$_: nothing comes back") for qw(earliest id_b de
 rest_is('multi', $_, [], "multi/$_: nothing comes back") for qw(two three);
 is(one($node, "SELECT count(*) FROM mq.groups WHERE queue = 'multi'"), '3', 'the groups are there');
 
-$node->stop;
-my $log = PostgreSQL::Test::Utils::slurp_file($node->logfile);
-unlike($log, qr/TRAP|PANIC|signal (?:6|7|8|11)/, 'no assertion, no panic');
 # --- 'latest' while a sender is open that made its segments itself: nobody can see them yet ------------------------------------
 {
 	one($node, "SELECT mq.create_queue('unseen', segment_size => 1024); SELECT mq.send('unseen', '0')");
@@ -568,4 +565,7 @@ unlike($log, qr/TRAP|PANIC|signal (?:6|7|8|11)/, 'no assertion, no panic');
 	$s->close;
 }
 
+$node->stop;
+my $log = PostgreSQL::Test::Utils::slurp_file($node->logfile);
+unlike($log, qr/TRAP|PANIC|signal (?:6|7|8|11)/, 'no assertion, no panic');
 done_testing();
