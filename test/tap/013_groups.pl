@@ -353,6 +353,19 @@ for my $by ('earliest', 'latest', 'start_id', 'start_time', 'start_id forwards')
 	$_->close for $a, $b;
 }
 
+# --- acks of a transaction that seeks belong to the old epoch: on disk too ---------------------------------------------------
+{
+	one($node, "SELECT mq.create_queue('epoch'); SELECT t.put('epoch', 'm', 6)");
+	my ($a, $open) = map { session($node) } 1, 2;
+	$open->q("BEGIN; SELECT mq.ack(receipt) FROM mq.receive('epoch')");
+	$a->q("BEGIN; SELECT mq.seek('epoch', start => 'earliest'); SELECT mq.ack(array_agg(receipt)) FROM mq.receive('epoch', 2); COMMIT");
+	$open->q('COMMIT');
+	one($node, "SELECT mq.ack(array_agg(receipt)) FROM mq.receive('epoch', 3)");
+	crash('kill9');
+	rest_is('epoch', 'default', [ k('m', 4 .. 6) ], 'after kill -9: what was acked in the transaction of the seek, or before, comes again; what was acked after it does not');
+	$_->close for $a, $open;
+}
+
 # --- seek back while the worker drops finished segments: nothing that is still there may vanish ---------------------------------
 {
 	one($node, "SELECT mq.create_queue('drop', segment_size => 1024)");
