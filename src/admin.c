@@ -197,6 +197,7 @@ mq_create_queue(PG_FUNCTION_ARGS)
 
 	mq_check_not_null(fcinfo, 1, "groups");
 	mq_check_not_null(fcinfo, 2, "if_not_exists");
+	mq_check_not_null(fcinfo, 6, "drop_unread");
 	mq_check_writable("mq.create_queue()");
 	mq_catalog_catch_up();
 	ngroups = group_names(fcinfo, &groups);

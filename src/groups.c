@@ -227,7 +227,7 @@ mq_alter_group(PG_FUNCTION_ARGS)
 	if (set != NULL)
 		set_options(group.group_no, set);
 	mq_attach_queue(&queue);
-	mq_transaction_sent(&queue);
+	mq_transaction_changed(&queue);
 	PG_RETURN_VOID();
 }
 
@@ -362,7 +362,7 @@ set_paused(FunctionCallInfo fcinfo, const char *function, bool paused)
 	definitions_changed();
 	/* who waits looks again, at the definition too */
 	mq_attach_queue(&queue);
-	mq_transaction_sent(&queue);
+	mq_transaction_changed(&queue);
 }
 
 MQ_FUNCTION(mq_pause);

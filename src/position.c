@@ -119,7 +119,7 @@ find_latest(const MqQueue *queue, const MqSegmentInfo *segments, int count, int6
 static int64
 find_time(const MqQueue *queue, const MqSegmentInfo *segments, int count, int64 next_id, TimestampTz time)
 {
-	int64		first = next_id;
+	int64		first = next_id;	/* where what could not be looked at begins */
 
 	for (int i = 0; i < count && first == next_id; i++)
 	{
@@ -156,33 +156,49 @@ check_id(int64 id, int64 next_id)
 				 errhint("The next message gets the greater one or one above it.")));
 }
 
+/*
+ * Where the log that this transaction can see ends. Ids beyond may have been given already, in a segment that an open
+ * transaction made: all of that is still to come.
+ */
+static int64
+visible_end(const MqQueue *queue, const MqSegmentInfo *segments, int count, int64 next_id)
+{
+	if (count == 0)
+		return 1;
+	return Min(next_id, (segments[count - 1].segment + 1) * queue->segment_size);
+}
+
 void
 mq_position_find(const MqQueue *queue, const MqStart *start, MqPosition *position)
 {
 	int			count;
-	MqSegmentInfo *segments = lock_segments(queue, &count);
+	MqSegmentInfo *segments;
 	MqTail		tail;
+	int64		end;
 
 	*position = (MqPosition) {NULL, 0};
+	/* before the list: a segment that is made and filled in between lies behind it then */
 	if (!mq_log_tail(queue, 0, &tail))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("queue \"%s\" was dropped", NameStr(queue->name)),
 				 errhint("Use mq.create_queue to create it.")));
+	segments = lock_segments(queue, &count);
+	end = visible_end(queue, segments, count, tail.next_id);
 	switch (start->kind)
 	{
 		case MQ_START_EARLIEST:
-			add_part(position, first_id(queue, segments, count, tail.next_id), PG_INT64_MAX);
+			add_part(position, first_id(queue, segments, count, end), PG_INT64_MAX);
 			break;
 		case MQ_START_LATEST:
-			find_latest(queue, segments, count, tail.next_id, position);
+			find_latest(queue, segments, count, end, position);
 			break;
 		case MQ_START_ID:
 			check_id(start->id, tail.next_id);
 			add_part(position, start->id, PG_INT64_MAX);
 			break;
 		case MQ_START_TIME:
-			add_part(position, find_time(queue, segments, count, tail.next_id, start->time), PG_INT64_MAX);
+			add_part(position, find_time(queue, segments, count, end, start->time), PG_INT64_MAX);
 			break;
 	}
 	pfree(segments);

@@ -54,6 +54,7 @@ typedef struct Sent
 	struct Sent *older;
 	MqChain    *chain;
 	MqDatabase *db;
+	bool		changed;		/* its definition */
 } Sent;
 
 /* Newest first, in TopTransactionContext; levels never increase along the lists. */
@@ -148,20 +149,30 @@ mq_transaction_drops(const MqWindowRef *ref)
 	replacements = push_replacement(ref);
 }
 
-void
-mq_transaction_sent(const MqQueue *queue)
+static Sent *
+remember_queue(const MqQueue *queue)
 {
 	Sent	   *sent = sent_to;
 
 	while (sent != NULL && sent->chain != queue->chain)
 		sent = sent->older;
 	if (sent != NULL)
-		return;
+		return sent;
 	sent = MemoryContextAlloc(TopTransactionContext, sizeof(Sent));
-	sent->older = sent_to;
-	sent->chain = queue->chain;
-	sent->db = queue->db;
-	sent_to = sent;
+	*sent = (Sent) {sent_to, queue->chain, queue->db, false};
+	return sent_to = sent;
+}
+
+void
+mq_transaction_sent(const MqQueue *queue)
+{
+	(void) remember_queue(queue);
+}
+
+void
+mq_transaction_changed(const MqQueue *queue)
+{
+	remember_queue(queue)->changed = true;
 }
 
 uint64
@@ -279,7 +290,10 @@ wake_receivers(void)
 	{
 		uint32		idle = MQ_NOTIFY_IDLE;
 
-		mq_wake_queue(sent->chain);
+		if (sent->changed)
+			mq_wake_queue_all(sent->chain);
+		else
+			mq_wake_queue(sent->chain);
 		/* NOTIFY itself is the worker's: it would make senders wait for each other */
 		if (pg_atomic_read_u32(&sent->chain->notify) == MQ_NOTIFY_IDLE &&
 			pg_atomic_compare_exchange_u32(&sent->chain->notify, &idle, MQ_NOTIFY_PENDING))

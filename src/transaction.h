@@ -32,8 +32,11 @@ extern int64 mq_transaction_next_n(MqDatabase *db, int *table);
  */
 extern MqWindow *mq_transaction_replace(const MqWindowRef *ref, int32 epoch, int64 oldest_needed);
 
-/* This transaction sent to the queue (which is attached), or did something else that its receivers wait for: they are woken at commit. */
+/* This transaction sent to the queue (which is attached): a receiver of each group is woken at commit. */
 extern void mq_transaction_sent(const MqQueue *queue);
+
+/* This transaction changed what receivers of the queue (which is attached) may have: all of them are woken at commit. */
+extern void mq_transaction_changed(const MqQueue *queue);
 
 /* This transaction drops the group: who waits for it is sent away at commit. */
 extern void mq_transaction_drops(const MqWindowRef *ref);

@@ -69,11 +69,15 @@ mq_wait_more(MqWait *wait, bool blocked)
 {
 	TimestampTz until;
 
-	if (blocked && mq_wait_block())
+	if (blocked)
 	{
-		/* what woke this process may be for another one */
-		mq_wake_group(wait->ref->window);
-		return true;
+		bool		first = mq_wait_block();
+
+		/* what woke this process, or what the clock has made ready, may be for another one */
+		if (first || mq_wait_is_timekeeper())
+			mq_wake_group(wait->ref->window);
+		if (first)
+			return true;
 	}
 	do
 	{

@@ -73,6 +73,8 @@ put_into_line(MqChain *chain, MqWindow *window, int procno, bool at_front)
 		window->last_waiter = procno;
 	w->listed = true;
 	w->blocked = false;
+	if (window->timekeeper < 0)
+		window->timekeeper = procno;
 	count_waiters(chain, window, 1);
 }
 
@@ -142,6 +144,30 @@ mq_wake_queue(MqChain *chain)
 		set_latch(woken[i]);
 }
 
+void
+mq_wake_queue_all(MqChain *chain)
+{
+	/* no more than there are now: who looks again gets into line again */
+	uint32		waiters = pg_atomic_read_u32(&chain->waiters);
+
+	for (uint32 i = 0; i < waiters; i++)
+	{
+		int			procno = -1;
+
+		SpinLockAcquire(&chain->wait_mutex);
+		if (chain->first_waiting >= 0)
+		{
+			procno = mq_windows[chain->first_waiting].last_waiter;
+			take_out_of_line(chain, &mq_windows[chain->first_waiting], procno);
+			mq_waiters[procno].woken = true;
+		}
+		SpinLockRelease(&chain->wait_mutex);
+		if (procno < 0)
+			break;
+		set_latch(procno);
+	}
+}
+
 static bool
 wake_one(MqWindow *window, bool blocked)
 {
@@ -169,6 +195,8 @@ mq_wake_group(MqWindow *window)
 void
 mq_wake_for_room(MqWindow *window)
 {
+	if (pg_atomic_read_u32(&window->waiters) == 0)
+		return;
 	while (wake_one(window, true))
 		;
 	(void) wake_one(window, false);
@@ -217,8 +245,6 @@ mq_wait_enlist(MqChain *chain, MqWindow *window, bool again)
 	mq_waiters[me].woken = false;
 	if (!mq_waiters[me].listed)
 		put_into_line(chain, window, me, again);
-	if (window->timekeeper < 0)
-		window->timekeeper = me;
 	SpinLockRelease(&chain->wait_mutex);
 	my_chain = chain;
 	my_window = window;

@@ -19,6 +19,9 @@
 /* One receiver of each group of the queue: a sender's commit. The chain may have got another owner: that does no harm. */
 extern void mq_wake_queue(MqChain *chain);
 
+/* All receivers of the queue: a definition has changed. */
+extern void mq_wake_queue_all(MqChain *chain);
+
 /* One receiver of the group; the caller does not hold the window lock. */
 extern void mq_wake_group(MqWindow *window);
 

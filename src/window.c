@@ -96,6 +96,13 @@ remove_consumer(MqWindow *window, uint32 consumer)
 	mq_cell_free(consumer);
 }
 
+static void
+remove_if_idle(MqWindow *window, uint32 consumer)
+{
+	if (MqConsumerAt(consumer)->in_flight == 0)
+		remove_consumer(window, consumer);
+}
+
 /* The node's messages are not in flight any more. */
 static void
 leave_consumer(MqWindow *window, MqNode *n)
@@ -106,8 +113,7 @@ leave_consumer(MqWindow *window, MqNode *n)
 		return;
 	n->consumer = 0;
 	MqConsumerAt(c)->in_flight -= n->hi - n->lo + 1;
-	if (MqConsumerAt(c)->in_flight == 0)
-		remove_consumer(window, c);
+	remove_if_idle(window, c);
 }
 
 static int64
@@ -223,22 +229,32 @@ apply_outcome(MqWindow *window, uint32 node, MqOutcome outcome, TimestampTz due)
 	}
 }
 
-/* cells: one of them for a name that is new */
+/*
+ * The taker's name in the window; 0: it has none, or there is no memory for it. A name takes a cell only while it has
+ * something in flight, so it may come from the reserve: else, with memory full, nobody with a name could take anything.
+ */
+static uint32
+consumer_of(MqWindow *window, const MqTaker *taker, MqCellList *for_name)
+{
+	uint32		c;
+
+	if (taker->consumer == NULL)
+		return 0;
+	c = find_consumer(window, taker->consumer);
+	return c != 0 || for_name->count == 0 ? c : add_consumer(window, taker->consumer, for_name);
+}
+
 static void
-lease_node(MqWindow *window, uint32 node, const MqTaker *taker, MqCellList *cells)
+lease_node(MqWindow *window, uint32 node, const MqTaker *taker, uint32 consumer)
 {
 	MqNode	   *n = MqNodeAt(node);
 
 	n->token = taker->token;
 	n->owner = taker->owner;
 	n->due = taker->deadline;
-	if (taker->consumer != NULL)
-	{
-		n->consumer = find_consumer(window, taker->consumer);
-		if (n->consumer == 0)
-			n->consumer = add_consumer(window, taker->consumer, cells);
-		MqConsumerAt(n->consumer)->in_flight += n->hi - n->lo + 1;
-	}
+	n->consumer = consumer;
+	if (consumer != 0)
+		MqConsumerAt(consumer)->in_flight += n->hi - n->lo + 1;
 	if (n->attempts < PG_UINT16_MAX)
 		n->attempts++;
 	mq_tree_set_state(window, node, MQ_LEASED);
@@ -301,14 +317,17 @@ mq_window_take(const MqWindowRef *ref, int64 after, int max, MqTaker *taker, MqR
 	MqWindow   *window = ref->window;
 	TimestampTz now = GetCurrentTimestamp();
 	MqCellList	cells;
+	MqCellList	for_name;
+	uint32		consumer;
 	int			count = 0;
-	int			for_name = taker->consumer != NULL ? 1 : 0;
 
-	/* at most one cut behind `after` and one at max: both ends of the call; and one for a name */
-	(void) mq_cells_reserve(&cells, 2 + for_name, false);
+	/* at most one cut behind `after` and one at max: both ends of the call */
+	(void) mq_cells_reserve(&cells, 2, false);
+	(void) mq_cells_reserve(&for_name, taker->consumer != NULL, true);
 	if (!mq_window_lock(ref, LW_EXCLUSIVE))
 	{
 		mq_cells_return(&cells);
+		mq_cells_return(&for_name);
 		return 0;
 	}
 	(void) expire_some(window, now);
@@ -319,6 +338,7 @@ mq_window_take(const MqWindowRef *ref, int64 after, int max, MqTaker *taker, MqR
 		if (*walk_first != MQ_WALK_NOT)
 			max = 0;
 	}
+	consumer = consumer_of(window, taker, &for_name);
 	while (count < max_runs && max > 0)
 	{
 		uint32		node = mq_tree_first_ready(window, after, now);
@@ -329,24 +349,26 @@ mq_window_take(const MqWindowRef *ref, int64 after, int max, MqTaker *taker, MqR
 			break;
 		lo = Max(MqNodeAt(node)->lo, after + 1);
 		cuts = (lo != MqNodeAt(node)->lo) + (MqNodeAt(node)->hi - lo >= max);
-		if (cuts + for_name > 0 && (cells.count < cuts + for_name || !mq_window_may_grow(window)))
-		{
-			window->held_back++;
-			break;
-		}
 		if (cuts > 0)
 		{
+			if (cells.count < cuts || !mq_window_may_grow(window))
+			{
+				window->held_back++;
+				break;
+			}
 			node = mq_tree_cut(window, node, lo, Min(MqNodeAt(node)->hi, lo + max - 1), &cells);
 		}
-		lease_node(window, node, taker, &cells);
-		for_name = 0;
+		lease_node(window, node, taker, consumer);
 		run_from_node(&runs[count], node);
-		max -= (int) (runs[count].hi - runs[count].lo + 1);
+		max -= runs[count].hi - runs[count].lo + 1;
 		after = runs[count].hi;
 		count++;
 	}
+	if (consumer != 0)
+		remove_if_idle(window, consumer);
 	mq_window_unlock(ref);
 	mq_cells_return(&cells);
+	mq_cells_return(&for_name);
 	return count;
 }
 
@@ -422,17 +444,22 @@ mq_window_take_own(const MqWindowRef *ref, uint64 xid, int max, MqTaker *taker, 
 {
 	MqWindow   *window = ref->window;
 	MqCellList	cells;
+	MqCellList	for_name;
+	uint32		consumer;
 	int			count = 0;
 	uint32		p;
 
-	if (!mq_cells_reserve(&cells, max_runs + 1, false))
+	if (!mq_cells_reserve(&cells, max_runs, false))
 		return 0;
+	(void) mq_cells_reserve(&for_name, taker->consumer != NULL, true);
 	if (!mq_window_lock(ref, LW_EXCLUSIVE))
 	{
 		mq_cells_return(&cells);
+		mq_cells_return(&for_name);
 		return 0;
 	}
 	max = room_for(window, taker, max);
+	consumer = consumer_of(window, taker, &for_name);
 	p = mq_pending_find(window, xid);
 	while (p != 0 && MqPendingAt(p)->first != 0 && count < max_runs && max > 0)
 	{
@@ -461,7 +488,7 @@ mq_window_take_own(const MqWindowRef *ref, uint64 xid, int max, MqTaker *taker, 
 		MqNodeAt(node)->flags = MQ_NODE_OWN_SENT;
 		MqNodeAt(node)->state = MQ_UNREAD;
 		mq_tree_insert(window, node);
-		lease_node(window, node, taker, &cells);
+		lease_node(window, node, taker, consumer);
 		MqPendingAt(p)->count -= hi - lo + 1;
 		window->pending_ids -= hi - lo + 1;
 		run_from_node(&runs[count], node);
@@ -470,9 +497,12 @@ mq_window_take_own(const MqWindowRef *ref, uint64 xid, int max, MqTaker *taker, 
 	}
 	if (p != 0 && MqPendingAt(p)->first == 0)
 		mq_pending_unlink(window, p);
+	if (consumer != 0)
+		remove_if_idle(window, consumer);
 	window->walk_seq++;
 	mq_window_unlock(ref);
 	mq_cells_return(&cells);
+	mq_cells_return(&for_name);
 	return count;
 }
 
