@@ -361,9 +361,9 @@ for my $by ('earliest', 'latest', 'start_id', 'start_time', 'start_id forwards')
 	$open->q("BEGIN; SELECT mq.ack(receipt) FROM mq.receive('epoch')");
 	$a->q("BEGIN; SELECT mq.seek('epoch', start => 'earliest'); SELECT mq.ack(array_agg(receipt)) FROM mq.receive('epoch', 2); COMMIT");
 	$open->q('COMMIT');
-	one($node, "SELECT mq.ack(array_agg(receipt)) FROM mq.receive('epoch', 3)");
+	one($node, "SELECT mq.ack(receipt) FROM mq.receive('epoch', 1)");
 	crash('kill9');
-	rest_is('epoch', 'default', [ k('m', 4 .. 6) ], 'after kill -9: what was acked in the transaction of the seek, or before, comes again; what was acked after it does not');
+	rest_is('epoch', 'default', [ k('m', 2 .. 6) ], 'after kill -9: what was acked in the transaction of the seek, or before, comes again; what was acked after it does not');
 	$_->close for $a, $open;
 }
 
@@ -371,7 +371,8 @@ for my $by ('earliest', 'latest', 'start_id', 'start_time', 'start_id forwards')
 {
 	one($node, "SELECT mq.create_queue('drop', segment_size => 1024)");
 	my ($bad, $raced) = (0, 0);
-	for my $i (1 .. scaled(8))
+	my $rounds = scaled(8);
+	for my $i (1 .. ($rounds < 5 ? 5 : $rounds))
 	{
 		one($node, "SELECT t.put_batch('drop', 'd$i', 4000)");
 		one($node, "SELECT t.pop('drop', 100000)");

@@ -331,13 +331,13 @@ SKIP:
 	$q = queue('clock', n => 1);
 	my $x = session($node);
 	$t = time();
-	$s->q("SELECT count(*) FROM mq.receive('$q', 1, '2 s')");
-	waiter($_, $q) for $x, $w, $w2;
-	$admin->q("SELECT pg_cancel_backend($x->{pid})");
-	is(($x->finish(8))[0], '57014', 'the first of three receivers leaves');
+	$s->q("SELECT count(*) FROM mq.receive('$q', 1, '3 s')");
+	waiter($x, $q, undef, '1500 ms');
+	waiter($_, $q) for $w, $w2;
+	is(join(':', $x->finish(8)), ':', 'the first of three receivers has waited long enough');
 	poll_until('one of the others to have it', sub { $w->is_done || $w2->is_done }, 10);
 	my ($got, $other) = $w->is_done ? ($w, $w2) : ($w2, $w);
-	ends($got, 'the end of a lease after the first one has left', $t, out => 'm:1', least => 1.5, most => 2 + $SOON);
+	ends($got, 'the end of a lease after the first one has left', $t, out => 'm:1', least => 2.5, most => 3 + $SOON);
 	$t = time();
 	$s->q("SELECT t.put('$q', 'n', 1)");
 	ends($other, 'and the last one is woken too', $t, out => 'n:1');
@@ -512,7 +512,7 @@ my $ticks = sub {
 	}
 	$bench->finish;
 	like($out, qr/processed: [1-9]\d\d/, 'chaos: senders were busy') or diag($err);
-	cmp_ok($ended, '>', 20, "chaos: $ended waits were ended by force");
+	cmp_ok($ended, '>', scaled(20), "chaos: $ended waits were ended by force");
 	# the rest is for those that finish what they receive: they have to be woken for it
 	for my $i (0 .. $#x)
 	{

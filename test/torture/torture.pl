@@ -302,7 +302,7 @@ my %producer = (
 	bulk => [ 1, sub {
 		begin() or return;
 		my $q = any_queue();
-		for my $i (1 .. 1 + rnd(6))
+		for my $i (1 .. 1 + rnd(4))
 		{
 			my @k = send_some($q, 1000, 1) or return give_up();
 			note_line('SEND', $tx, @k);
@@ -761,7 +761,7 @@ sub sleeper
 		if (!$conn || $conn->{gone}) { $conn = connect_patiently('sleeper') or die 'no connection'; }
 		begin() or next;
 		my $t0 = now();
-		my ($state, $rows) = run("SELECT payload->>'k' FROM mq.pop('$q', " . (1 + rnd(20)) . ", '$g', wait => '60 s')");
+		my ($state, $rows) = run("SELECT payload->>'k' FROM mq.pop('$q', " . (1 + rnd(rnd(3) ? 20 : 5000)) . ", '$g', wait => '60 s')");
 		if ($state ne '' || !@$rows) { give_up(); next; }
 		my @k = map { "$_->[0]\@$g" } @$rows;
 		note_line('RECV', $tx, $t0, now(), @k);
@@ -852,7 +852,7 @@ sub judge
 			if    ($what eq 'SEND') { $send_tx{$_} = $t for @rest; }
 			elsif ($what eq 'ACK') { push @{ $ack_keys{$t} }, @rest; }
 			elsif ($what eq 'END') { $word{$t} = [@rest]; }
-			elsif ($what eq 'RECV') { my ($t0, $t1, @k) = @rest; push @{ $recv{$_} }, [ $t0, $t1, $t ] for @k; }
+			elsif ($what eq 'RECV') { my ($t0, $t1, @k) = @rest; my $call = [ $t0, $t1, $t ]; push @{ $recv{$_} }, $call for @k; }
 			elsif ($what eq 'HANG') { $wrong{hang}++; $sample{hang} ||= "$t: @rest"; }
 			elsif ($what eq 'WRONG') { my ($kind, $detail) = @rest; $wrong{$kind}++; $sample{$kind} ||= "$t: $detail"; }
 			elsif ($what eq 'STRANGE') { $wrong{strange}++; $sample{strange} .= "@rest; "; }
@@ -870,7 +870,8 @@ sub judge
 	{
 		next if !$marked{$t};
 		my ($w, $t0, $t1) = @{ $word{$t} || [ 'unknown', 0, 0 ] };
-		push @{ $acked{$_} }, { tx => $t, from => $t0, known => $w eq 'commit' ? $t1 : undef } for @{ $ack_keys{$t} };
+		my $ack = { tx => $t, from => $t0, known => $w eq 'commit' ? $t1 : undef };
+		push @{ $acked{$_} }, $ack for @{ delete $ack_keys{$t} };
 	}
 	my $sent = 0;
 	for my $k (keys %send_tx)
