@@ -342,6 +342,22 @@ SKIP:
 	$s->q("SELECT t.put('$q', 'n', 1)");
 	ends($other, 'and the last one is woken too', $t, out => 'n:1');
 
+	# woken, and interrupted before it could look
+	for my $how ('cancel', 'terminate')
+	{
+		$q = queue("stopped_$how");
+		my $y = session($node);
+		waiter($_, $q) for $y, $w;
+		kill 'STOP', $y->{pid};
+		$s->q("SELECT t.put('$q', 'm', 1)");
+		$admin->q("SELECT pg_${how}_backend($y->{pid})");
+		$t = time();
+		kill 'CONT', $y->{pid};
+		ends($w, "after $how of the receiver that was woken for it the next one", $t, out => 'm:1');
+		$y->finish;
+		$y->close;
+	}
+
 	# an error that the transaction survives
 	my $pop_it = "mq.pop('%q', wait => '20 s')";
 	my %how = (

@@ -494,14 +494,17 @@ sub take_all
 	return \%got;
 }
 
-# The group has just been put to the id $from (undef: to the end).  What was there before and still is has to come, from there on;
-# what was there before has not, below.
+# The group has just been put to the id $from (undef: to the end).  What was there before and still is has to come, from there on,
+# and whatever has been committed since, from there on; what was there before and is below has not.
 sub check_position
 {
 	my ($q, $g, $from, $before, $what) = @_;
 	my $after = log_now($q) or return;
+	sleep(rnd(100) / 1000);
+	my $later = log_now($q) or return;
 	my $got = take_all($q, $g) or return;
-	my @missed = grep { defined $from && $before->{$_} >= $from && exists $after->{$_} && !$got->{$_} } keys %$before;
+	my @missed = grep { !$got->{$_} && (exists $before->{$_} ? defined $from && $later->{$_} >= $from
+		: !exists $after->{$_} && (!defined $from || $later->{$_} >= $from)) } keys %$later;
 	my @early = grep { (!defined $from || $before->{$_} < $from) && $got->{$_} } keys %$before;
 	note_line('WRONG', $tx, 'missed', "$what, $g of $q: " . @missed . ", like $missed[0]") if @missed;
 	note_line('WRONG', $tx, 'early', "$what, $g of $q: " . @early . ", like $early[0]") if @early;
