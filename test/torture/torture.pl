@@ -21,6 +21,7 @@
 #   asleep     a message that stays ready while a receiver waits, once all is quiet
 #   over       more messages in flight than max_in_flight
 #   missed, early  after a seek or create_group: a message that was there and did not come; one that is before the position and came
+#   late       one that came only when the group was asked once more half a second later
 #   receipt    one from before a seek that was good after it, or not good after a seek that was rolled back
 #   paused     a message handed out by a queue or group that is paused
 #
@@ -506,7 +507,14 @@ sub check_position
 	my @missed = grep { !$got->{$_} && (exists $before->{$_} ? defined $from && $later->{$_} >= $from
 		: !exists $after->{$_} && (!defined $from || $later->{$_} >= $from)) } keys %$later;
 	my @early = grep { (!defined $from || $before->{$_} < $from) && $got->{$_} } keys %$before;
-	note_line('WRONG', $tx, 'missed', "$what, $g of $q: " . @missed . ", like $missed[0]") if @missed;
+	if (@missed)
+	{
+		# lost, or given only when asked once more?
+		sleep 0.5;
+		my $more = take_all($q, $g) or return;
+		my @lost = grep { !$more->{$_} } @missed;
+		note_line('WRONG', $tx, @lost ? 'missed' : 'late', "$what, $g of $q: " . @missed . ", like $missed[0] (id $later->{$missed[0]}); asked once more, " . @lost . ' of them, at ' . now());
+	}
 	note_line('WRONG', $tx, 'early', "$what, $g of $q: " . @early . ", like $early[0]") if @early;
 	$count{"checked_$what"}++;
 	return 1;
@@ -764,7 +772,7 @@ sub sleeper
 		if (!$conn || $conn->{gone}) { $conn = connect_patiently('sleeper') or die 'no connection'; }
 		begin() or next;
 		my $t0 = now();
-		my ($state, $rows) = run("SELECT payload->>'k' FROM mq.pop('$q', " . (1 + rnd(rnd(3) ? 20 : 5000)) . ", '$g', wait => '60 s')");
+		my ($state, $rows) = run("SELECT payload->>'k' FROM mq.pop('$q', " . (1 + rnd(rnd(3) ? 20 : 5000)) . ", '$g', wait => '60 s', consumer => '$me')");
 		if ($state ne '' || !@$rows) { give_up(); next; }
 		my @k = map { "$_->[0]\@$g" } @$rows;
 		note_line('RECV', $tx, $t0, now(), @k);
