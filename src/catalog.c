@@ -369,7 +369,7 @@ mq_group_by_number(int32 group_no, MqGroup *result)
 }
 
 bool
-mq_group_reread(MqGroup *group)
+mq_group_refresh(MqGroup *group, bool past_cache)
 {
 	MqWindow   *window = group->window;
 	MqChain    *chain = group->queue.chain;
@@ -377,7 +377,7 @@ mq_group_reread(MqGroup *group)
 
 	(void) mq_extension(false);
 	ScanKeyInit(&key, G_NUMBER, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(group->group_no));
-	if (!read_group("consumer_group_pkey", &key, 1, group))
+	if (past_cache ? !read_group("consumer_group_pkey", &key, 1, group) : !mq_group_by_number(group->group_no, group))
 		return false;
 	group->window = window;
 	group->queue.chain = chain;

@@ -70,8 +70,11 @@ extern void mq_group_by_name(const char *queue, const char *group, MqGroup *resu
 extern bool mq_group_find(const MqQueue *queue, const char *name, MqGroup *result);
 extern bool mq_group_by_number(int32 group_no, MqGroup *result);
 
-/* Reads the definition again, past the cache: what a commit has just made visible may not have come round yet. */
-extern bool mq_group_reread(MqGroup *group);
+/*
+ * Looks the definition up again; false: it is gone. past_cache: what a commit has just made visible may not have come
+ * round yet.
+ */
+extern bool mq_group_refresh(MqGroup *group, bool past_cache);
 
 /* Every group (and its queue) of the database, committed or made by this transaction; palloc'd array. */
 extern MqGroup *mq_groups_all(int *count);

@@ -67,6 +67,13 @@ MqLockHeldByMe(const LOCKTAG *tag, LOCKMODE mode)
 #define MqWaitEventNew(name) WaitEventExtensionNew(name)
 #endif
 
+/*
+ * What libpq/libpq.h declares, which needs headers of GSSAPI that Debian's server headers come without: the set of events that a
+ * backend waits for while it reads from its client. The same from 15 to 18.
+ */
+extern PGDLLIMPORT struct WaitEventSet *FeBeWaitSet;
+#define FeBeWaitSetSocketPos 0
+
 /* 18: attributes are reached through TupleDescAttr only (true everywhere here); MAGIC gained a name. */
 #if PG_VERSION_NUM >= 180000
 #define MQ_MODULE_MAGIC PG_MODULE_MAGIC_EXT(.name = "mq", .version = "0.1.0")

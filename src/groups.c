@@ -141,6 +141,42 @@ write_position(const MqGroup *group, int32 epoch, const MqPosition *position)
 
 /* ---- definitions ---- */
 
+/* To be called after a wait for a lock, or when a change found no row: the queue may have been dropped meanwhile. */
+static void
+check_not_dropped(const MqQueue *queue)
+{
+	MqQueue		now;
+
+	mq_catalog_catch_up();
+	mq_queue_by_name(NameStr(queue->name), &now);
+	if (now.queue_no != queue->queue_no)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("queue \"%s\" was dropped", NameStr(queue->name)),
+				 errhint("There is another one of that name now.")));
+}
+
+/* A change of one definition; 42704 if it was dropped meanwhile. */
+static void
+change(const MqQueue *queue, const char *sql)
+{
+	MqSqlContext context;
+	uint64		rows;
+
+	mq_sql_begin(&context);
+	rows = mq_sql("%s", sql);
+	mq_sql_end(&context);
+	if (rows == 0)
+	{
+		check_not_dropped(queue);
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("the consumer group of queue \"%s\" was dropped", NameStr(queue->name)),
+				 errhint("The view mq.groups lists the groups.")));
+	}
+	definitions_changed();
+}
+
 /* The queue that argument 0 names, for someone who may manage it. */
 static void
 managed_queue(FunctionCallInfo fcinfo, const char *function, MqQueue *queue)
@@ -152,14 +188,9 @@ managed_queue(FunctionCallInfo fcinfo, const char *function, MqQueue *queue)
 }
 
 static void
-set_options(int32 group_no, const char *set)
+set_options(const MqQueue *queue, int32 group_no, const char *set)
 {
-	MqSqlContext context;
-
-	mq_sql_begin(&context);
-	mq_sql("UPDATE mq.consumer_group SET %s WHERE group_no = %d", set, group_no);
-	mq_sql_end(&context);
-	definitions_changed();
+	change(queue, psprintf("UPDATE mq.consumer_group SET %s WHERE group_no = %d", set, group_no));
 }
 
 static bool
@@ -172,11 +203,12 @@ create_group(MqQueue *queue, const char *name, const MqStart *start, const char 
 
 	mq_attach_queue(queue);
 	mq_position_find(queue, start, &position);
+	check_not_dropped(queue);
 	group_no = mq_group_insert(queue, name, position.parts[position.count - 1].lo);
 	if (group_no == 0)
 		return false;
 	if (set != NULL)
-		set_options(group_no, set);
+		set_options(queue, group_no, set);
 	(void) mq_group_by_number(group_no, &group);
 	oldest_needed = write_position(&group, group.epoch, &position);
 	mq_attach_new_group(&group, position.parts, position.count, oldest_needed);
@@ -225,10 +257,20 @@ mq_alter_group(PG_FUNCTION_ARGS)
 	mq_group_by_name(NameStr(queue.name), mq_text_arg(fcinfo, 1, "name"), &group);
 	set = mq_options_arg(fcinfo, 2, options, lengthof(options), 5);
 	if (set != NULL)
-		set_options(group.group_no, set);
+		set_options(&queue, group.group_no, set);
 	mq_attach_queue(&queue);
 	mq_transaction_changed(&queue);
 	PG_RETURN_VOID();
+}
+
+static void
+drop_sequence(int32 group_no)
+{
+	MqSqlContext context;
+
+	mq_sql_begin(&context);
+	mq_sql("DROP SEQUENCE IF EXISTS mq.g_%d", group_no);
+	mq_sql_end(&context);
 }
 
 void
@@ -247,16 +289,12 @@ mq_drop_group(PG_FUNCTION_ARGS)
 {
 	MqQueue		queue;
 	MqGroup		group;
-	MqSqlContext context;
 
 	managed_queue(fcinfo, "mq.drop_group()", &queue);
 	mq_group_by_name(NameStr(queue.name), mq_text_arg(fcinfo, 1, "name"), &group);
 	mq_group_drops(&group);
-	mq_sql_begin(&context);
-	mq_sql("DELETE FROM mq.consumer_group WHERE group_no = %d", group.group_no);
-	mq_sql("DROP SEQUENCE IF EXISTS mq.g_%d", group.group_no);
-	mq_sql_end(&context);
-	definitions_changed();
+	change(&queue, psprintf("DELETE FROM mq.consumer_group WHERE group_no = %d", group.group_no));
+	drop_sequence(group.group_no);
 	/* it also clears up what is left in shared memory */
 	mq_transaction_wants_worker(queue.db);
 	PG_RETURN_VOID();
@@ -292,9 +330,13 @@ seek(MqGroup *group, const MqStart *start)
 	mq_attach_group(group);
 	ref = (MqWindowRef) {group->window, mq_window_key(group, 0)};
 	mq_position_find(&group->queue, start, &position);
+	check_not_dropped(&group->queue);
 	epoch = raise_epoch(group->group_no, position.parts[position.count - 1].lo);
 	if (epoch == 0)
-		return;
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("consumer group \"%s\" of queue \"%s\" was dropped", NameStr(group->name), NameStr(group->queue.name)),
+				 errhint("The view mq.groups lists the groups.")));
 	oldest_needed = write_position(group, epoch, &position);
 	content = mq_transaction_replace(&ref, epoch, oldest_needed);
 	mq_need_cells(&cells, mq_fill(NULL, position.parts, position.count, true, NULL));
@@ -348,18 +390,15 @@ set_paused(FunctionCallInfo fcinfo, const char *function, bool paused)
 {
 	MqQueue		queue;
 	MqGroup		group;
-	MqSqlContext context;
+	const char *value = paused ? "true" : "false";
 
 	managed_queue(fcinfo, function, &queue);
 	if (!PG_ARGISNULL(1))
 		mq_group_by_name(NameStr(queue.name), mq_text_arg(fcinfo, 1, "consumer_group"), &group);
-	mq_sql_begin(&context);
 	if (PG_ARGISNULL(1))
-		mq_sql("UPDATE mq.queue SET paused = %s WHERE queue_no = %d", paused ? "true" : "false", queue.queue_no);
+		change(&queue, psprintf("UPDATE mq.queue SET paused = %s WHERE queue_no = %d", value, queue.queue_no));
 	else
-		mq_sql("UPDATE mq.consumer_group SET paused = %s WHERE group_no = %d", paused ? "true" : "false", group.group_no);
-	mq_sql_end(&context);
-	definitions_changed();
+		change(&queue, psprintf("UPDATE mq.consumer_group SET paused = %s WHERE group_no = %d", value, group.group_no));
 	/* who waits looks again, at the definition too */
 	mq_attach_queue(&queue);
 	mq_transaction_changed(&queue);

@@ -587,6 +587,38 @@ mq_attach_group(MqGroup *group)
 }
 
 static bool
+needs_window(const MqDatabase *db, const MqGroup *group)
+{
+	MqWindowKey key = mq_window_key(group, 0);
+	MqWindowRef ref = {mq_window_slot(&key, false, NULL), key};
+
+	return !group->queue.foreign && group->group_no <= db->known_groups && !window_is_filled(&ref);
+}
+
+bool
+mq_all_attached(MqDatabase *db)
+{
+	int			count;
+	MqGroup    *groups = mq_groups_all(&count);
+
+	for (int i = 0; i < count; i++)
+		if (needs_window(db, &groups[i]))
+			return false;
+	return true;
+}
+
+void
+mq_attach_missing(MqDatabase *db)
+{
+	int			count;
+	MqGroup    *groups = mq_groups_all(&count);
+
+	for (int i = 0; i < count; i++)
+		if (needs_window(db, &groups[i]))
+			mq_attach_group(&groups[i]);
+}
+
+static bool
 is_of(const MqDatabaseKey *key, Oid database, Oid extension)
 {
 	return key->database == database && (extension == InvalidOid || key->extension == extension);

@@ -18,6 +18,16 @@ extern bool mq_queue_is_attached(MqQueue *queue);
 extern void mq_attach_group(MqGroup *group);
 
 /*
+ * Whether every group that had rows in the offset log at the start of the server has its window: a group that was being
+ * made by a prepared transaction then was not seen, and no window says which rows it needs. To be asked when nobody can
+ * become visible that needs a row which is looked at (ring.c).
+ */
+extern bool mq_all_attached(MqDatabase *db);
+
+/* Makes the windows that mq_all_attached misses. */
+extern void mq_attach_missing(MqDatabase *db);
+
+/*
  * Makes the window of a group that this transaction has just created, with what it is to begin with (as mq_fill takes it).
  * oldest_needed: rows of the offset log below are superfluous for it.
  */

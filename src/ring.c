@@ -14,6 +14,7 @@
 #include "checkpoint.h"
 #include "catalog/namespace.h"
 #include "miscadmin.h"
+#include "rebuild.h"
 #include "settings.h"
 #include "segment.h"
 #include "stop_point.h"
@@ -168,11 +169,12 @@ mq_ring_superfluous(MqDatabase *db, TimestampTz *since)
 }
 
 bool
-mq_ring_truncate(int table)
+mq_ring_truncate(MqDatabase *db, int table)
 {
 	MqSqlContext context;
 
-	if (!mq_lock_table_conditionally(mq_offset_log_table(table), AccessExclusiveLock))
+	/* once it is locked: who wrote to it has decided, and can be seen */
+	if (!mq_lock_table_conditionally(mq_offset_log_table(table), AccessExclusiveLock) || !mq_all_attached(db))
 		return false;
 	MQ_STOP_POINT("truncate_before");
 	mq_sql_begin(&context);

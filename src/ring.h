@@ -23,7 +23,7 @@ extern int64 mq_ring_blocked_by(MqDatabase *db);
 extern int	mq_ring_superfluous(MqDatabase *db, TimestampTz *since);
 
 /* Truncates it; false: somebody uses it. Call mq_ring_emptied once that has committed. */
-extern bool mq_ring_truncate(int table);
+extern bool mq_ring_truncate(MqDatabase *db, int table);
 extern void mq_ring_emptied(MqDatabase *db, int table);
 
 #endif

@@ -99,6 +99,7 @@ init_slots(void)
 		mq_chains[i].first_waiting = -1;
 		pg_atomic_init_u32(&mq_chains[i].waiters, 0);
 		pg_atomic_init_u32(&mq_chains[i].notify, MQ_NOTIFY_OFF);
+		pg_atomic_init_u32(&mq_chains[i].definition, 0);
 	}
 
 	memset(mq_windows, 0, mq_max_groups * sizeof(MqWindow));

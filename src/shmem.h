@@ -83,6 +83,7 @@ typedef struct MqChain
 	int			first_waiting;	/* wait_mutex; slot of a window that has receivers in line, -1: none */
 	pg_atomic_uint32 waiters;	/* in line, in all groups (written under wait_mutex, read without) */
 	pg_atomic_uint32 notify;	/* MqNotify (no lock) */
+	pg_atomic_uint32 definition;	/* goes up when the definition of the queue or a group of it changes (no lock) */
 } MqChain;
 
 /* Whether the worker sends NOTIFY for the queue, and has been told that there is something new. */
@@ -223,6 +224,7 @@ typedef struct MqWindow
 	int64		checkpoint_bytes;	/* size of that checkpoint */
 	pg_atomic_uint64 oldest_needed; /* rows of this group with a smaller n are superfluous; 0: none (no lock) */
 	bool		dropped;		/* the group is no more: nobody waits for it */
+	bool		limited;		/* somebody could not take for a limit: room wakes */
 	/* receivers that wait (wake.h) */
 	int			chain;			/* slot of the queue's chain; valid while there are any */
 	int			next_waiting;	/* the chain's wait_mutex: slot of the next window with receivers in line, -1: none */

@@ -1,8 +1,8 @@
 /*
  * wait.c: how a verb waits for messages, and CALL mq.wait.
  *
- * The order is: into the line, look, sleep (wake.h). A definition that keeps messages back is read again, past the cache,
- * each time it may have changed: who resumes a group wakes the receivers before the invalidations are sent.
+ * The order is: into the line, look, sleep (wake.h). The definition is read past the cache at first, and when it has
+ * changed since: who resumes a group wakes the receivers before the invalidations are sent.
  */
 #include "postgres.h"
 
@@ -41,11 +41,15 @@ dropped(const MqGroup *group)
 static void
 get_into_line(MqWait *wait, bool again)
 {
+	uint32		definition;
+
 	if (!mq_window_enlist(wait->ref, wait->group->queue.chain, again))
 		dropped(wait->group);
 	mq_catalog_catch_up();
-	if (!mq_group_reread(wait->group))
+	definition = pg_atomic_read_u32(&wait->group->queue.chain->definition);
+	if (!mq_group_refresh(wait->group, !again || definition != wait->definition))
 		dropped(wait->group);
+	wait->definition = definition;
 	wait->looked_at = GetCurrentTimestamp();
 }
 
@@ -69,7 +73,7 @@ mq_wait_more(MqWait *wait, bool blocked)
 {
 	TimestampTz until;
 
-	if (blocked)
+	if (blocked && GetCurrentTimestamp() < wait->deadline)
 	{
 		bool		first = mq_wait_block();
 
@@ -119,7 +123,7 @@ may_give_up_snapshot(FunctionCallInfo fcinfo)
 {
 	const CallContext *context = (const CallContext *) fcinfo->context;
 
-	return context != NULL && IsA(context, CallContext) && !context->atomic;
+	return context != NULL && IsA(context, CallContext) && !context->atomic && !IsolationUsesXactSnapshot();
 }
 
 /*
@@ -134,8 +138,8 @@ timeout_arg(FunctionCallInfo fcinfo)
 		return mq_interval_us(PG_GETARG_INTERVAL_P(1), "timeout", 0);
 	ereport(WARNING,
 			(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
-			 errmsg("mq.wait() holds back VACUUM while it waits in a transaction block"),
-			 errhint("Call it outside of a transaction block, or use the argument \"wait\" of mq.receive.")));
+			 errmsg("mq.wait() holds back VACUUM while it waits here"),
+			 errhint("Call it outside of a transaction block, in READ COMMITTED, or use the argument \"wait\" of mq.receive.")));
 	return mq_interval_between(PG_GETARG_INTERVAL_P(1), "timeout", 0, MQ_WAIT_MAX_S * USECS_PER_SEC,
 							   "In a transaction block it must be at least zero and at most 60 seconds.");
 }

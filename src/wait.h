@@ -15,6 +15,7 @@ typedef struct MqWait
 	const MqWindowRef *ref;
 	TimestampTz deadline;
 	TimestampTz looked_at;
+	uint32		definition;		/* of the chain, before the group's definition was read */
 } MqWait;
 
 /*

@@ -10,6 +10,7 @@
 #include "wake.h"
 
 #include "miscadmin.h"
+#include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/proc.h"
 #include "utils/timestamp.h"
@@ -115,29 +116,31 @@ pop(MqChain *chain, MqWindow *window, bool blocked)
 
 /* ---- waking ---- */
 
-/* The latches are set without the spinlock, but for what does not fit. */
-void
-mq_wake_queue(MqChain *chain)
+/* Of each line the first one that is not blocked, or all. The latches are set without the spinlock, but for what does not fit. */
+static void
+wake_lines(MqChain *chain, bool all)
 {
 	int			woken[WAKES_AT_ONCE];
 	int			count = 0;
 	int			next;
 
-	/* the commit must be visible before this is read: a receiver gets into line first, and then looks */
-	pg_memory_barrier();
-	if (pg_atomic_read_u32(&chain->waiters) == 0)
-		return;
 	SpinLockAcquire(&chain->wait_mutex);
 	for (int slot = chain->first_waiting; slot >= 0; slot = next)
 	{
+		MqWindow   *window = &mq_windows[slot];
 		int			procno;
 
-		next = mq_windows[slot].next_waiting;
-		procno = pop(chain, &mq_windows[slot], false);
-		if (procno >= 0 && count < WAKES_AT_ONCE)
-			woken[count++] = procno;
-		else if (procno >= 0)
-			set_latch(procno);
+		next = window->next_waiting;
+		do
+		{
+			procno = pop(chain, window, false);
+			if (procno < 0 && all)
+				procno = pop(chain, window, true);
+			if (procno >= 0 && count < WAKES_AT_ONCE)
+				woken[count++] = procno;
+			else if (procno >= 0)
+				set_latch(procno);
+		} while (all && procno >= 0);
 	}
 	SpinLockRelease(&chain->wait_mutex);
 	for (int i = 0; i < count; i++)
@@ -145,27 +148,20 @@ mq_wake_queue(MqChain *chain)
 }
 
 void
+mq_wake_queue(MqChain *chain)
+{
+	/* the commit must be visible before this is read: a receiver gets into line first, and then looks */
+	pg_memory_barrier();
+	if (pg_atomic_read_u32(&chain->waiters) > 0)
+		wake_lines(chain, false);
+}
+
+void
 mq_wake_queue_all(MqChain *chain)
 {
-	/* no more than there are now: who looks again gets into line again */
-	uint32		waiters = pg_atomic_read_u32(&chain->waiters);
-
-	for (uint32 i = 0; i < waiters; i++)
-	{
-		int			procno = -1;
-
-		SpinLockAcquire(&chain->wait_mutex);
-		if (chain->first_waiting >= 0)
-		{
-			procno = mq_windows[chain->first_waiting].last_waiter;
-			take_out_of_line(chain, &mq_windows[chain->first_waiting], procno);
-			mq_waiters[procno].woken = true;
-		}
-		SpinLockRelease(&chain->wait_mutex);
-		if (procno < 0)
-			break;
-		set_latch(procno);
-	}
+	(void) pg_atomic_fetch_add_u32(&chain->definition, 1);
+	if (pg_atomic_read_u32(&chain->waiters) > 0)
+		wake_lines(chain, true);
 }
 
 static bool
@@ -195,9 +191,12 @@ mq_wake_group(MqWindow *window)
 void
 mq_wake_for_room(MqWindow *window)
 {
-	if (pg_atomic_read_u32(&window->waiters) == 0)
+	/* no more than there are now: who looks again gets into line again */
+	uint32		waiters = pg_atomic_read_u32(&window->waiters);
+
+	if (waiters == 0)
 		return;
-	while (wake_one(window, true))
+	for (uint32 i = 0; i < waiters && wake_one(window, true); i++)
 		;
 	(void) wake_one(window, false);
 }
@@ -217,7 +216,8 @@ mq_wake_note_time(MqWindow *window, TimestampTz time)
 	if (pg_atomic_read_u32(&window->waiters) == 0 || time >= window->clock || procno < 0)
 		return;
 	window->clock = time;
-	set_latch(procno);
+	if (procno != MqMyProcNumber())
+		set_latch(procno);
 }
 
 /* ---- waiting ---- */
@@ -284,17 +284,45 @@ was_woken(void)
 	return woken;
 }
 
+/*
+ * A client that goes away while its receive waits must not be handed the next message: a pop would finish it for nobody.
+ * Where the kernel can tell, the session ends as it would with client_connection_check_interval.
+ */
+static void
+sleep_or_lose_client(long timeout, uint32 wait_event)
+{
+	WaitEvent	event = {0};
+
+	if (FeBeWaitSet == NULL || !WaitEventSetCanReportClosed())
+	{
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | (timeout >= 0 ? WL_TIMEOUT : 0), timeout, wait_event);
+		return;
+	}
+	ModifyWaitEvent(FeBeWaitSet, FeBeWaitSetSocketPos, WL_SOCKET_CLOSED, NULL);
+	(void) WaitEventSetWait(FeBeWaitSet, timeout, &event, 1, wait_event);
+	if (event.events & WL_POSTMASTER_DEATH)
+		proc_exit(1);
+	if (event.events & WL_SOCKET_CLOSED)
+	{
+		ClientConnectionLost = true;
+		InterruptPending = true;
+	}
+}
+
 bool
 mq_wait_sleep(TimestampTz until)
 {
 	static uint32 wait_event = 0;
 	long		timeout = -1;
 
+	/* the look may have waited for a lock, and used up the latch's signal for that */
+	if (was_woken())
+		return true;
 	if (wait_event == 0)
 		wait_event = MqWaitEventNew("MqReceive");
 	if (until != PG_INT64_MAX)
 		timeout = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
-	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | (timeout >= 0 ? WL_TIMEOUT : 0), timeout, wait_event);
+	sleep_or_lose_client(timeout, wait_event);
 	ResetLatch(MyLatch);
 	CHECK_FOR_INTERRUPTS();
 	return was_woken();

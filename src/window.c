@@ -141,7 +141,7 @@ in_flight_of(const MqWindow *window, const char *name)
 
 /* How many messages the taker may have now. */
 static int
-room_for(const MqWindow *window, MqTaker *taker, int max)
+room_for(MqWindow *window, MqTaker *taker, int max)
 {
 	int64		room = max;
 
@@ -150,6 +150,7 @@ room_for(const MqWindow *window, MqTaker *taker, int max)
 	if (taker->max_per_consumer > 0)
 		room = Min(room, taker->max_per_consumer - in_flight_of(window, taker->consumer));
 	taker->limited = room <= 0;
+	window->limited |= taker->limited;
 	taker->blocked = taker->limited && taker->max_per_consumer > 0;
 	return (int) Max(room, 0);
 }
@@ -767,6 +768,8 @@ void
 mq_window_settled(const MqWindowRef *ref, int64 lo, int64 hi, uint64 xid, bool committed, bool mine)
 {
 	MqWindow   *window = ref->window;
+	bool		changed = false;
+	bool		wake;
 
 	if (!mq_window_lock(ref, LW_EXCLUSIVE))
 		return;
@@ -781,6 +784,7 @@ mq_window_settled(const MqWindowRef *ref, int64 lo, int64 hi, uint64 xid, bool c
 		lo = n->hi + 1;
 		if (n->owner != xid)
 			continue;
+		changed = true;
 		if (committed)
 		{
 			leave_consumer(window, n);
@@ -789,9 +793,13 @@ mq_window_settled(const MqWindowRef *ref, int64 lo, int64 hi, uint64 xid, bool c
 		else
 			unsettle(window, node, mine);
 	}
-	mq_window_unlock(ref);
 	/* ready again, or room for another one */
-	mq_wake_for_room(window);
+	wake = changed && (!committed || window->limited);
+	if (wake)
+		window->limited = false;
+	mq_window_unlock(ref);
+	if (wake)
+		mq_wake_for_room(window);
 }
 
 bool

@@ -146,7 +146,7 @@ move_on(void *arg)
 static bool
 truncate_table(void *arg)
 {
-	return mq_ring_truncate(*(int *) arg);
+	return mq_ring_truncate(mq_worker_database, *(int *) arg);
 }
 
 static void
@@ -247,6 +247,7 @@ list_all(void *arg)
 	if (ext == NULL || ext->oid != mq_worker_database->key.extension)
 		proc_exit(0);
 	mq_attach_database(mq_worker_database);
+	mq_attach_missing(mq_worker_database);
 	all->queues = mq_queues_all(&all->count);
 	all->groups = mq_groups_all(&all->ngroups);
 	return true;

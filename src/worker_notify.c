@@ -19,6 +19,7 @@
 #include "utils/timestamp.h"
 #include "walk.h"
 
+#define LOOK_AGAIN_US (100 * INT64CONST(1000))
 #define PAYLOAD_MAX 7000		/* PostgreSQL takes less than 8000 */
 
 /* A queue that notifies. */
@@ -112,7 +113,7 @@ has_something(MqGroup *group, TimestampTz *next_event)
 	MqWindowRef ref;
 
 	mq_attach_group(group);
-	if (!mq_group_reread(group) || group->paused || group->queue.paused)
+	if (!mq_group_refresh(group, true) || group->paused || group->queue.paused)
 		return false;
 	ref = (MqWindowRef) {group->window, mq_window_key(group, 0)};
 	if (group->max_in_flight > 0 && mq_window_is_full(&ref, group->max_in_flight))
@@ -172,6 +173,8 @@ serve(Watch *w)
 		return;
 	/* if the job fails, the next turn will say when to look */
 	w->look_at = PG_INT64_MAX;
+	/* senders may be busy with what is taken at once: do not look after each of them */
+	w->not_before = now + Min(w->queue.notify_us, LOOK_AGAIN_US);
 	if (mq_job_run(look_and_notify, w, "notifying"))
 	{
 		LastSent   *last = hash_search(last_sent, &w->queue.queue_no, HASH_ENTER, NULL);

@@ -160,6 +160,19 @@ count_as_dropped(const MqGroup *group, int64 unread)
 					NameStr(group->queue.name), unread, NameStr(group->name))));
 }
 
+/* Before anything is marked; somebody who alters the group is not waited for. */
+static bool
+lock_definition(const MqGroup *group)
+{
+	MqSqlContext context;
+	bool		locked;
+
+	mq_sql_begin(&context);
+	locked = mq_sql("SELECT FROM mq.consumer_group WHERE group_no = %d FOR NO KEY UPDATE SKIP LOCKED", group->group_no) > 0;
+	mq_sql_end(&context);
+	return locked;
+}
+
 static void
 finish_for_group(MqGroup *group, Relation rel, int64 lo, int64 hi)
 {
@@ -176,6 +189,8 @@ finish_for_group(MqGroup *group, Relation rel, int64 lo, int64 hi)
 	while (ref.window->rewalk != 0 && mq_walk(group, &ref, PG_INT32_MAX))
 		CHECK_FOR_INTERRUPTS();
 	if (!mq_window_has_unfinished(&ref, lo, hi))
+		return;
+	if (!lock_definition(group))
 		return;
 	unread = count_unread(&ref, rel, lo, hi);
 	undo = mq_undo_settle(&ref);

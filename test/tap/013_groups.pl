@@ -568,6 +568,18 @@ rest_is('begin', $_, [], "begin/$_: nothing comes back") for qw(earliest id_b de
 rest_is('multi', $_, [], "multi/$_: nothing comes back") for qw(two three);
 is(one($node, "SELECT count(*) FROM mq.groups WHERE queue = 'multi'"), '3', 'the groups are there');
 
+# --- 'latest' while a sender is open that made its segments itself: nobody can see them yet ------------------------------------
+{
+	one($node, "SELECT mq.create_queue('unseen', segment_size => 1024); SELECT mq.send('unseen', '0')");
+	my $s = session($node);
+	$s->q("BEGIN; LOCK TABLE mq.q_unseen IN SHARE UPDATE EXCLUSIVE MODE; SELECT cardinality(mq.send_batch('unseen', array_fill('1'::jsonb, ARRAY[6000])))");
+	one($node, "SELECT mq.create_group('unseen', 'late'); SELECT mq.seek('unseen', start => 'latest')");
+	$s->q('COMMIT');
+	is(one($node, "SELECT count(*) FROM mq.pop('unseen', 10000, consumer_group => 'late')"), '6000', 'latest: all of a sender that made segments itself');
+	is(one($node, "SELECT count(*) FROM mq.pop('unseen', 10000)"), '6000', 'seek to latest: the same');
+	$s->close;
+}
+
 $node->stop;
 my $log = PostgreSQL::Test::Utils::slurp_file($node->logfile);
 unlike($log, qr/TRAP|PANIC|signal (?:6|7|8|11)/, 'no assertion, no panic');

@@ -163,6 +163,43 @@ wakes('room under max_in_flight_per_consumer', n => 2, before => [ "SELECT mq.al
 	ends($w, 'resume does', $t, out => "m:1\nn:1");
 }
 
+# --- who is blocked or has an old definition in mind keeps nothing from the others (a review found each of these) ---------------
+{
+	# the timekeeper's consumer has as much as it may: what a lease's end makes ready is for somebody else
+	my $q = queue('clock', n => 2);
+	one($node, "SELECT mq.alter_group('$q', 'default', max_in_flight_per_consumer => 1)");
+	$s->q("SELECT count(*) FROM mq.receive('$q', 1, '1 h', consumer => 'a')");
+	$s->q("SELECT count(*) FROM mq.receive('$q', 1, '1500 ms', consumer => 'x')");
+	my $t = time();
+	waiter($w, $q, "SELECT payload->>'k' FROM mq.receive('%s', 1, '1 h', '%s', consumer => 'a')");
+	waiter($w2, $q, "SELECT payload->>'k' FROM mq.receive('%s', 1, '1 h', '%s', consumer => 'b')");
+	ends($w2, 'a blocked timekeeper passes on what the clock makes ready', $t, out => 'm:2', most => 1.5 + $SOON);
+	# and room for the blocked one: the limit goes
+	$t = time();
+	$s->q("SELECT t.put('$q', 'n', 3)");
+	$s->q("SELECT mq.alter_group('$q', 'default', reset => '{max_in_flight_per_consumer}')");
+	ends($w, 'a limit that goes wakes who is blocked', $t, out => 'n:1');
+}
+{
+	# the timekeeper read 'paused'; the one that resume wakes is another one
+	my $q = queue('paused', n => 1);
+	$s->q("SELECT count(*) FROM mq.receive('$q', 1, '2500 ms')");
+	my $t = time();
+	$s->q("SELECT mq.pause('$q')");
+	my $x = session($node);
+	waiter($x, $q, undef, '500 ms');
+	waiter($w, $q);
+	waiter($w2, $q);
+	$x->finish;
+	$s->q("SELECT mq.resume('$q')");
+	my $got = sub { ($w->is_done ? 1 : 0) + ($w2->is_done ? 1 : 0) };
+	ok(poll_until('the lease to end', sub { $got->() }, 10), 'after a resume the clock is kept');
+	cmp_ok(time() - $t, '<', 2.5 + $SOON, 'and at once');
+	one($node, "SELECT pg_cancel_backend($_->{pid})") for grep { !$_->is_done } $w, $w2;
+	$_->finish for $w, $w2;
+	$x->close;
+}
+
 # --- isolation: after a wait, newer ones in READ COMMITTED, never in the others ---------------------------------------------------
 {
 	my $q = queue('iso');
