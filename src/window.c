@@ -361,7 +361,7 @@ mq_window_take(const MqWindowRef *ref, int64 after, int max, MqTaker *taker, MqR
 		}
 		lease_node(window, node, taker, consumer);
 		run_from_node(&runs[count], node);
-		max -= runs[count].hi - runs[count].lo + 1;
+		max -= (int) (runs[count].hi - runs[count].lo + 1);
 		after = runs[count].hi;
 		count++;
 	}
