@@ -123,23 +123,6 @@ collect(const MqWindow *window, MqUnfinished *out)
 	return n;
 }
 
-static void
-sort_and_join(MqCheckpoint *c)
-{
-	MqUnfinished *u = c->unfinished;
-	int			n = 0;
-
-	qsort(u, c->count, sizeof(MqUnfinished), mq_unfinished_compare);
-	for (int i = 1; i < c->count; i++)
-	{
-		if (u[n].hi + 1 == u[i].lo && u[n].failures == u[i].failures && u[n].due == u[i].due)
-			u[n].hi = u[i].hi;
-		else
-			u[++n] = u[i];
-	}
-	c->count = n + 1;
-}
-
 /* Reads the window; the array is made before the lock and made larger until it suffices. */
 static bool
 read_window(const MqWindowRef *ref, MqCheckpoint *c)
@@ -167,8 +150,7 @@ read_window(const MqWindowRef *ref, MqCheckpoint *c)
 	c->failures_changed = ref->window->failures_changed;
 	ref->window->failures_changed = false;
 	mq_window_unlock(ref);
-	if (c->count > 1)
-		sort_and_join(c);
+	c->count = mq_unfinished_sort(c->unfinished, c->count);
 	c->low = c->count > 0 ? c->unfinished[0].lo : c->next_id;
 	return true;
 }

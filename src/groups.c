@@ -318,9 +318,8 @@ raise_epoch(int32 group_no, int64 start_id)
 }
 
 static void
-seek(MqGroup *group, const MqStart *start)
+seek(MqGroup *group, const MqPosition *position)
 {
-	MqPosition	position;
 	MqWindowRef ref;
 	MqCellList	cells;
 	MqWindow   *content;
@@ -329,20 +328,18 @@ seek(MqGroup *group, const MqStart *start)
 
 	mq_attach_group(group);
 	ref = (MqWindowRef) {group->window, mq_window_key(group, 0)};
-	mq_position_find(&group->queue, start, &position);
 	check_not_dropped(&group->queue);
-	epoch = raise_epoch(group->group_no, position.parts[position.count - 1].lo);
+	epoch = raise_epoch(group->group_no, position->parts[position->count - 1].lo);
 	if (epoch == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("consumer group \"%s\" of queue \"%s\" was dropped", NameStr(group->name), NameStr(group->queue.name)),
 				 errhint("The view mq.groups lists the groups.")));
-	oldest_needed = write_position(group, epoch, &position);
+	oldest_needed = write_position(group, epoch, position);
 	content = mq_transaction_replace(&ref, epoch, oldest_needed);
-	mq_need_cells(&cells, mq_fill(NULL, position.parts, position.count, true, NULL));
-	(void) mq_fill(content, position.parts, position.count, true, &cells);
+	mq_need_cells(&cells, mq_fill(NULL, position->parts, position->count, true, NULL));
+	(void) mq_fill(content, position->parts, position->count, true, &cells);
 	mq_cells_return(&cells);
-	pfree(position.parts);
 	definitions_changed();
 	MQ_STOP_POINT("seek_written");
 }
@@ -353,6 +350,7 @@ mq_seek(PG_FUNCTION_ARGS)
 {
 	MqGroup		group;
 	MqStart		start;
+	MqPosition	position;
 
 	mq_check_writable("mq.seek()");
 	mq_catalog_catch_up();
@@ -361,7 +359,9 @@ mq_seek(PG_FUNCTION_ARGS)
 		mq_check_consume(&group);
 	if (!start_args(fcinfo, 2, &start))
 		wrong_start("mq.seek() needs a place to go to", "Give start, start_id or start_time.");
-	seek(&group, &start);
+	mq_attach_queue(&group.queue);
+	mq_position_find(&group.queue, &start, &position);
+	seek(&group, &position);
 	mq_transaction_wants_worker(group.queue.db);
 	PG_RETURN_VOID();
 }
@@ -371,14 +371,17 @@ Datum
 mq_purge(PG_FUNCTION_ARGS)
 {
 	MqStart		start = {MQ_START_LATEST};
+	MqPosition	position;
 	MqQueue		queue;
 	MqGroup    *groups;
 	int			count;
 
 	managed_queue(fcinfo, "mq.purge()", &queue);
+	mq_attach_queue(&queue);
+	mq_position_find(&queue, &start, &position);
 	groups = mq_groups_of(&queue, &count);
 	for (int i = 0; i < count; i++)
-		seek(&groups[i], &start);
+		seek(&groups[i], &position);
 	mq_transaction_wants_worker(queue.db);
 	PG_RETURN_VOID();
 }

@@ -59,6 +59,8 @@ extern void mq_job_clear_segments(MqQueueWork *work);
 
 /* ---- worker_retention.c ---- */
 
+extern void mq_job_retention_init(void);
+
 /* Whether the limits of the queue let a segment go, if all groups have finished it. kept: bytes of it and all after it. */
 extern bool mq_job_retention_lets_go(const MqQueue *queue, const MqSegmentInfo *segment, int64 kept);
 
@@ -84,7 +86,6 @@ extern TimestampTz mq_job_notify(void);
 /* ---- worker_groups.c ---- */
 
 extern void mq_job_groups_init(void);
-extern void mq_job_retention_init(void);
 
 /* Leases that ended, transactions that were decided, checkpoints. False: marks of decided transactions may be left. */
 extern bool mq_job_care_for_group(MqGroup *group, const MqQueueWork *work);

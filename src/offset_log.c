@@ -43,6 +43,24 @@ mq_unfinished_compare(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
+int
+mq_unfinished_sort(MqUnfinished *u, int count)
+{
+	int			n = 0;
+
+	if (count < 2)
+		return count;
+	qsort(u, count, sizeof(MqUnfinished), mq_unfinished_compare);
+	for (int i = 1; i < count; i++)
+	{
+		if (u[n].hi + 1 == u[i].lo && u[n].failures == u[i].failures && u[n].due == u[i].due)
+			u[n].hi = u[i].hi;
+		else
+			u[++n] = u[i];
+	}
+	return n + 1;
+}
+
 Oid
 mq_offset_log_table(int table)
 {

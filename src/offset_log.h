@@ -38,6 +38,9 @@ typedef struct MqUnfinished
 /* For qsort: by lo. */
 extern int	mq_unfinished_compare(const void *a, const void *b);
 
+/* Sorts by lo and joins neighbours that are alike; returns how many are left. */
+extern int	mq_unfinished_sort(MqUnfinished *u, int count);
+
 typedef struct MqWritten
 {
 	int64		n;

@@ -61,32 +61,6 @@ add_undecided(Relation rel, BlockNumber block, int64 below, Snapshot judge, MqPo
 			add_part(position, rows[i].id, rows[i].id);
 }
 
-static int
-compare_parts(const void *a, const void *b)
-{
-	return mq_unfinished_compare(a, b);
-}
-
-/* Pages of a rewritten segment are in no order; neighbours that became neighbours by sorting are joined. */
-static void
-sort_parts(MqPosition *position)
-{
-	MqUnfinished *parts = position->parts;
-	int			n = 0;
-
-	if (position->count < 2)
-		return;
-	qsort(parts, position->count, sizeof(MqUnfinished), compare_parts);
-	for (int i = 1; i < position->count; i++)
-	{
-		if (parts[n].hi + 1 == parts[i].lo)
-			parts[n].hi = parts[i].hi;
-		else
-			parts[++n] = parts[i];
-	}
-	position->count = n + 1;
-}
-
 static void
 find_latest(const MqQueue *queue, const MqSegmentInfo *segments, int count, int64 next_id, MqPosition *position)
 {
@@ -112,7 +86,8 @@ find_latest(const MqQueue *queue, const MqSegmentInfo *segments, int count, int6
 		relation_close(rel, NoLock);
 	}
 	UnregisterSnapshot(judge);
-	sort_parts(position);
+	/* pages of a rewritten segment are in no order */
+	position->count = mq_unfinished_sort(position->parts, position->count);
 	add_part(position, next_id, PG_INT64_MAX);
 }
 

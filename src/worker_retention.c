@@ -181,7 +181,9 @@ finish_for_group(MqGroup *group, Relation rel, int64 lo, int64 hi)
 	MqCellList	cells;
 	MqUndo	   *undo;
 	int64		unread;
+	uint64		xid;
 	int32		epoch;
+	bool		any;
 
 	mq_attach_group(group);
 	ref = (MqWindowRef) {group->window, mq_window_key(group, 0)};
@@ -194,16 +196,18 @@ finish_for_group(MqGroup *group, Relation rel, int64 lo, int64 hi)
 		return;
 	unread = count_unread(&ref, rel, lo, hi);
 	undo = mq_undo_settle(&ref);
+	xid = mq_transaction_xid();
 	if (!mq_cells_reserve(&cells, 2, true))
 		return;
-	if (mq_window_discard_range(&ref, lo, hi, mq_transaction_xid(), &cells, &epoch))
-	{
-		mq_undo_widen(undo, lo, hi);
-		mq_offset_log_wrote(ref.window, &ref.key, mq_offset_log_ack(group, 0, epoch, &range, 1));
-		if (unread > 0)
-			count_as_dropped(group, unread);
-	}
+	any = mq_window_discard_range(&ref, lo, hi, xid, &cells, &epoch);
+	/* at once: what comes may raise an error, and cells are no memory of the transaction's */
 	mq_cells_return(&cells);
+	if (!any)
+		return;
+	mq_undo_widen(undo, lo, hi);
+	mq_offset_log_wrote(ref.window, &ref.key, mq_offset_log_ack(group, 0, epoch, &range, 1));
+	if (unread > 0)
+		count_as_dropped(group, unread);
 }
 
 static bool
