@@ -9,6 +9,8 @@ use MqTest;
 
 my $node = mq_node('retention', fsync => 1, conf => "mq.drop_delay = 0\nlog_min_messages = log\nmq.visibility_timeout = '10 min'\n");
 
+my $points = mq_stop_points($node);
+
 # n segments' worth of messages, sealed and finished by the group default
 sub fill
 {
@@ -198,6 +200,44 @@ sub turns
 	one($node, "SELECT mq.resume('back')");
 	is(one($node, "SELECT count(*) FROM mq.pop('back', 1000000)"), '3072', 'all of it is given');
 	ok(poll_until('drops', sub { first_segment('back') >= 2 }, 30), 'and then it goes');
+}
+
+# --- what changes while the worker is in the middle of its turn ------------------------------------------------------------------
+SKIP:
+{
+	skip 'no stop points in this build', 4 if !$points;
+	my ($lock, $s) = map { session($node) } 1, 2;
+	# holds the worker, which has listed queues and groups, before it drops segments; the caller then makes a checkpoint due
+	my $hold = sub { $lock->q('SELECT pg_advisory_lock(77, 1)'); one($node, "ALTER SYSTEM SET mq.stop_point = 'checkpoint_committed:lock'"); $node->reload; return; };
+	my $is_held = sub { return poll_until('the worker to be held', sub { one($node, "SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE a.backend_type = 'mq worker' AND NOT l.granted AND l.locktype = 'advisory'") eq '1' }, 30); };
+	my $let_go = sub { one($node, 'ALTER SYSTEM RESET mq.stop_point'); $node->reload; $lock->q('SELECT pg_advisory_unlock_all()'); return; };
+
+	one($node, "SELECT mq.create_queue('late', segment_size => 1024)");
+	fill('late', 4, unread => 1);
+	all_sealed('late', 3);
+	$s->q("BEGIN; SELECT count(*) FROM mq.pop('late', 1000000)");
+	turns() for 1, 2;
+	$hold->();
+	$s->q('COMMIT');
+	ok($is_held->(), 'the worker is about to drop finished segments');
+	one($node, "SELECT mq.create_group('late', 'second', start => 'earliest')");
+	$let_go->();
+	turns();
+	is(one($node, "SELECT count(*) FROM mq.pop('late', 1000000, consumer_group => 'second')"), '4096', 'a group made at that moment gets all that was there');
+
+	one($node, "SELECT mq.create_queue('wary', segment_size => 1024, retention => '1 hour', drop_unread => true)");
+	fill('wary', 4, unread => 1);
+	all_sealed('wary', 3);
+	$s->q("BEGIN; SELECT count(*) FROM mq.pop('wary')");
+	turns() for 1, 2;
+	$hold->();
+	$s->q("SELECT mq.alter_queue('wary', retention => '1 ms'); COMMIT");
+	ok($is_held->(), 'the worker is about to drop unread segments');
+	one($node, "SELECT mq.alter_queue('wary', drop_unread => false)");
+	$let_go->();
+	turns();
+	is(first_segment('wary') . ' ' . one($node, "SELECT dropped FROM mq.groups WHERE queue = 'wary'"), '0 0', 'drop_unread switched off at that moment: nothing is dropped');
+	$_->close for $lock, $s;
 }
 
 $node->stop;

@@ -6,7 +6,11 @@
 # died during COMMIT) is decided afterwards by a mark: a row of a plain table written in the same transaction.
 # The nemesis kills backends, worker, launcher and postmaster with kill -9, stops immediately, restarts, cancels,
 # terminates, sets stop points to kill (test builds), and runs VACUUM, VACUUM FULL and checkpoints.
-# At the end everything is drained, and the ledgers of all clients together must show (design.md, section 9):
+# The queues q1 and q2 have two consumer groups, default and second, each with a ledger of its own; consumers take from
+# either, and partly wait, have names and limits.  A third group, wander, and the queue q3 belong to one client that seeks, purges,
+# pauses, resumes, makes and drops groups, and checks at once what each of these promises.
+# At the end everything is drained by receivers that only wait (the worker's sweep is off: mq.wake_sweep), and the ledgers of all
+# clients together must show, for each group (design.md, section 9):
 #   lost       a committed send that was never acked
 #   uncommitted  a message handed out though its send did not commit
 #   twice      a message with two committed acks
@@ -14,6 +18,12 @@
 #   shared     a message handed out to a second holder while a first held it and acked it successfully later
 #   half       a transaction whose commit was confirmed but whose mark is missing (that would be PostgreSQL's own fault)
 #   hang       a statement that did not answer within 120 s
+#   asleep     a message that stays ready while a receiver waits, once all is quiet
+#   over       more messages in flight than max_in_flight
+#   missed, early  after a seek or create_group: a message that was there and did not come; one that is before the position and came
+#   late       one that came only when the group was asked once more half a second later
+#   receipt    one from before a seek that was good after it, or not good after a seek that was rolled back
+#   paused     a message handed out by a queue or group that is paused
 #
 # usage: torture.pl --data DIR --socket DIR --log FILE --out DIR --minutes N --seed S [--clients N] [--stop-points]
 # The server is running when it starts, has restart_after_crash = on, and runs when it ends.  Exit 0: all invariants hold.
@@ -141,7 +151,9 @@ for (qw(data socket log)) { die "--$_ is needed\n" if !$opt{$_}; }
 mkdir $opt{out};
 $| = 1;
 
-my @queues = ('q1', 'q2');
+my @queues = ('q1', 'q2');            # have ledgers
+my @groups = ('default', 'second');
+my $wander_queue = 'q3';              # only the wanderer takes from it
 my $stop_at = clock_gettime(CLOCK_MONOTONIC) + $opt{minutes} * 60;
 sub now { return clock_gettime(CLOCK_MONOTONIC); }
 sub connect_db { my ($name) = @_; return Wire->new($opt{socket}, port => $opt{port}, name => $name); }
@@ -212,15 +224,17 @@ sub end
 	return $word;
 }
 
-sub queue { return $queues[ rnd(scalar @queues) ]; }
+sub queue { return one_of(@queues); }
+sub any_queue { return one_of(@queues, @queues, $wander_queue); }
 my $serial = 0;
-sub keys_for { my ($n) = @_; return map { "$tx." . ++$serial } 1 .. $n; }
+# a message's key says which queue it is in; a hand-out's and an ack's also for which group: 3.17.4/q1@second
+sub keys_for { my ($q, $n) = @_; return map { "$tx." . ++$serial . "/$q" } 1 .. $n; }
 
 # sends n, one by one or as a batch; notes the keys as sent by this transaction
 sub send_some
 {
 	my ($q, $n, $batch) = @_;
-	my @k = keys_for($n);
+	my @k = keys_for($q, $n);
 	my $sql = $batch
 	  ? "SELECT cardinality(mq.send_batch('$q', ARRAY[" . join(',', map { "'{\"k\":\"$_\"}'" } @k) . ']::jsonb[]))'
 	  : join(';', map { "SELECT mq.send('$q', '{\"k\":\"$_\"}')" } @k);
@@ -229,17 +243,19 @@ sub send_some
 	return @k;
 }
 
-# receives up to n; notes every hand-out
+# receives up to n, for one of the groups; notes every hand-out.  Some wait, some have a name.
 sub receive_some
 {
 	my ($q, $n, $vt, $pop) = @_;
+	my $g = one_of(@groups);
+	my $more = ", consumer_group => '$g'" . (rnd(4) ? '' : ", wait => '2 s'") . (rnd(3) ? '' : ", consumer => 'n" . rnd(3) . "'") . (rnd(10) ? '' : ', max_bytes => 200');
 	my $t0 = now();
-	my ($state, $rows) = run($pop ? "SELECT receipt, payload->>'k' FROM mq.pop('$q', $n)" : "SELECT receipt, payload->>'k' FROM mq.receive('$q', $n, '$vt')");
+	my ($state, $rows) = run("SELECT receipt, payload->>'k' FROM " . ($pop ? "mq.pop('$q', $n$more)" : "mq.receive('$q', $n, '$vt'$more)"));
 	return if $state ne '';
 	my $t1 = now();
-	note_line('RECV', $tx, $t0, $t1, map { $_->[1] } @$rows) if @$rows;
+	note_line('RECV', $tx, $t0, $t1, map { "$_->[1]\@$g" } @$rows) if @$rows;
 	$count{received} += @$rows;
-	return map { { r => $_->[0], k => $_->[1] } } @$rows;
+	return map { { r => $_->[0], k => "$_->[1]\@$g" } } @$rows;
 }
 
 sub ack_them
@@ -257,11 +273,11 @@ sub decide { my ($percent) = @_; return rnd(100) < $percent ? 'commit' : 'rollba
 sub give_up { end('rollback'); return; }
 
 my %producer = (
-	single => [ 10, sub { begin() or return; my @k = send_some(queue(), 1 + rnd(3), 0) or return give_up(); note_line('SEND', $tx, @k); mark() or return give_up(); end(decide(90)); } ],
-	batch => [ 3, sub { begin() or return; my @k = send_some(queue(), 10 + rnd(200), 1) or return give_up(); note_line('SEND', $tx, @k); mark() or return give_up(); end(decide(85)); } ],
+	single => [ 10, sub { begin() or return; my @k = send_some(any_queue(), 1 + rnd(3), 0) or return give_up(); note_line('SEND', $tx, @k); mark() or return give_up(); end(decide(90)); } ],
+	batch => [ 3, sub { begin() or return; my @k = send_some(any_queue(), 10 + rnd(200), 1) or return give_up(); note_line('SEND', $tx, @k); mark() or return give_up(); end(decide(85)); } ],
 	savepoints => [ 3, sub {
 		begin() or return;
-		my $q = queue();
+		my $q = any_queue();
 		for my $i (1 .. 1 + rnd(6))
 		{
 			(run('SAVEPOINT s'))[0] eq '' or return give_up();
@@ -274,7 +290,7 @@ my %producer = (
 	} ],
 	slow => [ 1, sub {
 		begin() or return;
-		my $q = queue();
+		my $q = any_queue();
 		for my $i (1 .. 5 + rnd(20))
 		{
 			my @k = send_some($q, 1 + rnd(3), rnd(2)) or return give_up();
@@ -286,8 +302,8 @@ my %producer = (
 	} ],
 	bulk => [ 1, sub {
 		begin() or return;
-		my $q = queue();
-		for my $i (1 .. 1 + rnd(6))
+		my $q = any_queue();
+		for my $i (1 .. 1 + rnd(4))
 		{
 			my @k = send_some($q, 1000, 1) or return give_up();
 			note_line('SEND', $tx, @k);
@@ -297,7 +313,7 @@ my %producer = (
 	} ],
 	prepared => [ 1, sub {
 		begin() or return;
-		my @k = send_some(queue(), 1 + rnd(50), rnd(2)) or return give_up();
+		my @k = send_some(any_queue(), 1 + rnd(50), rnd(2)) or return give_up();
 		note_line('SEND', $tx, @k);
 		mark() or return give_up();
 		prepare();
@@ -413,10 +429,10 @@ my %consumer = (
 	statement => [ 3, sub {
 		# one statement, one transaction: the effect table says what it took
 		$tx = "$me." . ++$txn . 'e';
-		my $q = queue();
+		my ($q, $g) = (queue(), one_of(@groups));
 		my $t0 = now();
 		note_line('TRY', $tx, $t0);
-		my ($state, $rows) = run("WITH m AS (SELECT * FROM mq.pop('$q', " . (1 + rnd(10)) . ")), w AS (INSERT INTO t.effects SELECT '$tx', payload->>'k' FROM m RETURNING 1), x AS (INSERT INTO t.marks VALUES ('$tx')) SELECT count(*) FROM w");
+		my ($state, $rows) = run("WITH m AS (SELECT * FROM mq.pop('$q', " . (1 + rnd(10)) . ", consumer_group => '$g'" . (rnd(2) ? '' : ", wait => '2 s'") . ")), w AS (INSERT INTO t.effects SELECT '$tx', (payload->>'k') || '\@$g' FROM m RETURNING 1), x AS (INSERT INTO t.marks VALUES ('$tx')) SELECT count(*) FROM w");
 		note_line('END', $tx, $state eq '' ? 'commit' : $state eq 'GONE' || $state eq 'HANG' ? 'unknown' : 'rollback', $t0, now());
 	} ],
 	through => [ 2, sub {
@@ -434,7 +450,171 @@ my %consumer = (
 		end(decide(80));
 	} ],
 	tidy => [ 1, sub { $tx = "$me.t"; finish_a_prepared(); } ],
-	look => [ 1, sub { $tx = "$me.v"; run('SELECT count(*) FROM mq.groups'); run('SELECT count(*) FROM mq.in_flight'); run('SELECT count(*) FROM mq.segments'); } ],
+	look => [ 1, sub {
+		$tx = "$me.v";
+		my ($state, $rows) = run('SELECT queue, consumer_group, leased + settling FROM mq.groups WHERE leased + settling > max_in_flight');
+		note_line('WRONG', $tx, 'over', "@{ $rows->[0] }") if @$rows;
+		run('SELECT count(*) FROM mq.in_flight');
+		run('SELECT count(*) FROM mq.segments');
+	} ],
+	wait => [ 2, sub {
+		$tx = "$me.c";
+		my $q = queue();
+		(run("CALL mq.wait('$q', '2 s', '" . one_of(@groups) . "')"))[0] eq '' or return;
+		begin() or return;
+		my @m = receive_some($q, 1 + rnd(30), '', 1) or return give_up();
+		note_line('ACK', $tx, map { $_->{k} } @m);
+		mark() or return give_up();
+		end('commit');
+	} ],
+	# in a group that may be dropped meanwhile, or not be there
+	brief => [ 1, sub { $tx = "$me.b"; run("SELECT count(*) FROM mq.pop('" . queue() . "', 10, consumer_group => 'brief', wait => '1 s')"); } ],
+);
+
+# ---- the wanderer: moves groups that nobody else takes from, and checks what it was promised -------------------------------
+# what is in the log: key -> id
+sub log_now
+{
+	my ($q) = @_;
+	my ($state, $rows) = run("SELECT payload->>'k', id FROM mq.q_$q");
+	return $state eq '' ? { map { $_->[0] => $_->[1] } @$rows } : undef;
+}
+
+# all that the group is given, as keys; undef: somebody interrupted
+my $pops;           # how many each call gave, and why it may have been too few
+sub take_all
+{
+	my ($q, $g) = @_;
+	my %got;
+	$pops = 'pops of';
+	while (1)
+	{
+		my ($state, $rows) = run("SELECT payload->>'k' FROM mq.pop('$q', 100000, consumer_group => '$g')");
+		return if $state ne '';
+		$got{ $_->[0] } = 1 for @$rows;
+		$pops .= ' ' . @$rows;
+		last if @$rows < 20;
+	}
+	my ($state, $rows) = run("SELECT held_back FROM mq.groups WHERE queue = '$q' AND consumer_group = '$g'");
+	return if $state ne '';
+	$pops .= ", held back $rows->[0][0]";
+	return \%got;
+}
+
+# The group has just been put to the id $from (undef: to the end).  What was there before and still is has to come, from there on,
+# and whatever has been committed since, from there on; what was there before and is below has not.
+sub check_position
+{
+	my ($q, $g, $from, $before, $what) = @_;
+	my $after = log_now($q) or return;
+	sleep(rnd(100) / 1000);
+	my $later = log_now($q) or return;
+	my $got = take_all($q, $g) or return;
+	my @missed = grep { !$got->{$_} && (exists $before->{$_} ? defined $from && $later->{$_} >= $from
+		: !exists $after->{$_} && (!defined $from || $later->{$_} >= $from)) } keys %$later;
+	my @early = grep { (!defined $from || $before->{$_} < $from) && $got->{$_} } keys %$before;
+	if (@missed)
+	{
+		# lost, or given only when asked once more?
+		my $first = $pops;
+		sleep 0.5;
+		my $more = take_all($q, $g) or return;
+		my @lost = grep { !$more->{$_} } @missed;
+		note_line('WRONG', $tx, @lost ? 'missed' : 'late', "$what, $g of $q: " . @missed . ", like $missed[0] (id $later->{$missed[0]}); asked once more, " . @lost . " of them, at " . now() . "; $first; then $pops");
+	}
+	note_line('WRONG', $tx, 'early', "$what, $g of $q: " . @early . ", like $early[0]") if @early;
+	$count{"checked_$what"}++;
+	return 1;
+}
+
+sub one_id { my ($log) = @_; my @ids = sort { $a <=> $b } values %$log; return one_of(@ids); }
+
+# somewhere: (arguments of mq.seek and mq.create_group, id)
+sub a_place
+{
+	my ($before) = @_;
+	my $id = one_id($before);
+	my $how = rnd(4);
+	return ("start => 'latest'", undef) if $how == 0;
+	return ("start_id => $id", $id) if $how == 1 && defined $id;
+	return ("start => 'earliest'", 0);
+}
+
+sub resume_all
+{
+	for my $sql ('SELECT mq.resume(queue) FROM mq.queues WHERE paused', 'SELECT mq.resume(queue, consumer_group) FROM mq.groups WHERE paused')
+	{
+		return 0 if (run($sql))[0] ne '';
+	}
+	return 1;
+}
+
+sub drop_if_exists { my ($q, $g) = @_; my ($state) = run("SELECT mq.drop_group(queue, consumer_group) FROM mq.groups WHERE queue = '$q' AND consumer_group = '$g'"); return $state eq ''; }
+
+my %wanderer = (
+	seek => [ 8, sub {
+		$tx = "$me." . ++$txn . 'w';
+		my $q = any_queue();
+		resume_all() or return;
+		my ($state, $old) = run("SELECT receipt FROM mq.receive('$q', " . (1 + rnd(5)) . ", '1 min', consumer_group => 'wander')");
+		return if $state ne '';
+		my $before = log_now($q) or return;
+		my ($args, $from) = a_place($before);
+		my $seek = "SELECT mq.seek('$q', 'wander', $args)";
+		($seek, $from) = ("SELECT mq.purge('$q')", undef) if $q eq $wander_queue && rnd(3) == 0;
+		if (rnd(4) == 0)
+		{
+			# not done after all: nothing has changed
+			for my $sql ('BEGIN', 'SAVEPOINT a', $seek, rnd(2) ? 'ROLLBACK' : ('ROLLBACK TO a', 'COMMIT')) { return if (run($sql))[0] ne ''; }
+			for my $r (@$old)
+			{
+				($state) = run("SELECT mq.extend('$r->[0]', '1 min')");
+				note_line('WRONG', $tx, 'receipt', "of $q is dead after a seek that was rolled back") if $state eq 'MQ001';
+				return if $state ne '';
+			}
+		}
+		return if (run($seek))[0] ne '';
+		for my $r (@$old)
+		{
+			($state) = run("SELECT mq.ack('$r->[0]')");
+			note_line('WRONG', $tx, 'receipt', "of $q is good after $seek") if $state eq '';
+			return if $state ne 'MQ001';
+		}
+		$conn->{error} = '';
+		check_position($q, 'wander', $from, $before, $seek =~ /purge/ ? 'purge' : 'seek');
+	} ],
+	make => [ 3, sub {
+		$tx = "$me." . ++$txn . 'g';
+		my $q = any_queue();
+		(resume_all() && drop_if_exists($q, 'extra')) or return;
+		my $before = log_now($q) or return;
+		my ($args, $from) = a_place($before);
+		return if (run("SELECT mq.create_group('$q', 'extra', $args)"))[0] ne '';
+		check_position($q, 'extra', $from, $before, 'create') or return;
+		drop_if_exists($q, 'extra');
+	} ],
+	brief => [ 2, sub {
+		$tx = "$me." . ++$txn . 'g';
+		my $q = queue();
+		return if (run("SELECT mq.create_group('$q', 'brief', max_in_flight => 5, if_not_exists => true)"))[0] ne '';
+		sleep(rnd(500) / 1000);
+		drop_if_exists($q, 'brief');
+	} ],
+	pause => [ 3, sub {
+		$tx = "$me." . ++$txn . 'p';
+		my ($q, $g) = (any_queue(), rnd(2) ? 'wander' : one_of(@groups));
+		$g = 'wander' if $q eq $wander_queue;
+		resume_all() or return;
+		return if (run(rnd(2) ? "SELECT mq.pause('$q')" : "SELECT mq.pause('$q', '$g')"))[0] ne '';
+		begin() or return;
+		my ($state, $rows) = run("SELECT id FROM mq.receive('$q', 10, consumer_group => '$g')");
+		note_line('WRONG', $tx, 'paused', "$g of $q") if $state eq '' && @$rows;
+		end('rollback');
+		sleep(rnd(300) / 1000);
+		resume_all();
+	} ],
+	# it must not keep the log for ever
+	catch_up => [ 4, sub { $tx = "$me." . ++$txn . 'u'; resume_all() or return; for my $q (@queues, $wander_queue) { take_all($q, 'wander') or return; } sleep 0.1; } ],
 );
 
 sub choose
@@ -471,7 +651,7 @@ sub client
 		$table->{$name}[1]->();
 		$count{transactions}++;
 		# what is neither a refusal nor an interruption is a defect: keep a sample
-		if ($conn && $conn->{error} && $conn->{error} !~ /^(MQ001|57014|57P0\d|40001|40P01|25P02|XX000: stop point|42704: prepared|55000: prepared)/)
+		if ($conn && $conn->{error} && $conn->{error} !~ /^(MQ001|57014|57P0\d|40001|40P01|25P02|XX000: stop point|42704: prepared|55000: prepared|42704: consumer group "brief")/)
 		{
 			$strange{ $conn->{error} }++ or note_line('STRANGE', $tx, $name, $conn->{error});
 			$conn->{error} = '';
@@ -585,6 +765,46 @@ sub nemesis
 }
 
 # ---- the end: drain, then judge -------------------------------------------------------------------------------------------
+# Takes what comes, by waiting only: who is not woken sleeps.
+sub sleeper
+{
+	my ($number, $q, $g) = @_;
+	$me = "s$number";
+	$rng = hash_of("$opt{seed}/$me");
+	$txn = 0;
+	$tx = "$me.0";
+	open $ledger, '>>', "$opt{out}/ledger.$me" or die;
+	while (!-e "$opt{out}/enough")
+	{
+		if (!$conn || $conn->{gone}) { $conn = connect_patiently('sleeper') or die 'no connection'; }
+		begin() or next;
+		my $t0 = now();
+		my ($state, $rows) = run("SELECT payload->>'k' FROM mq.pop('$q', " . (1 + rnd(rnd(3) ? 20 : 5000)) . ", '$g', wait => '60 s', consumer => '$me')");
+		if ($state ne '' || !@$rows) { give_up(); next; }
+		my @k = map { "$_->[0]\@$g" } @$rows;
+		note_line('RECV', $tx, $t0, now(), @k);
+		note_line('ACK', $tx, @k);
+		mark() or (give_up(), next);
+		end(decide(90));
+	}
+	POSIX::_exit(0);
+}
+
+# What is unfinished in the groups with ledgers, and what is ready now, in any group, though somebody waits there.
+sub unfinished
+{
+	my @rows = @{ must($conn, 'SELECT queue, consumer_group, ready + leased + settling, pending, waiting FROM mq.groups ORDER BY 1, 2') };
+	my ($open, %ready) = (0);
+	for (@rows)
+	{
+		my ($q, $g, $n, $pending, $waiting) = @$_;
+		my $first = must($conn, "SELECT id FROM mq.browse('$q', '$g', 'ready', 1)")->[0];
+		$ready{"$q/$g"} = $first->[0] if $first && $waiting;
+		$open += $n + ($first ? 1 : 0) if grep { $_ eq $g } @groups;
+	}
+	return ($open, \%ready);
+}
+
 sub drain
 {
 	$me = 'drain';
@@ -594,32 +814,43 @@ sub drain
 	$conn = connect_patiently('drain') or return 'no connection for the drain';
 	my $rows = must($conn, 'SELECT gid FROM pg_prepared_xacts');
 	must($conn, (rnd(2) ? 'COMMIT' : 'ROLLBACK') . " PREPARED '$_->[0]'") for @$rows;
+	resume_all() or return "drain: $conn->{error}";
+	must($conn, "SELECT mq.drop_group(queue, consumer_group) FROM mq.groups WHERE consumer_group IN ('extra', 'brief')");
+	my @sleepers;
+	for my $q (@queues) { for my $g (@groups, 'wander') { for (1 .. 3) { my $n = @sleepers; push @sleepers, start_child(sub { sleeper($n, $q, $g) }); } } }
+
+	# late commits, and receivers that are interrupted when they have just been woken: the others have to be
+	my $why = '';
+	my ($left, $quiet, %since) = (150, 0);
 	my $end = now() + 180;
-	my %idle;
-	while (grep { ($idle{$_} || 0) < 3 } @queues)
+	while ($quiet < 10 && !$why)
 	{
-		for my $q (@queues)
+		if ($left > 0 && begin())
 		{
-			begin() or return "drain: $conn->{error}";
-			my @m = receive_some($q, 1000, '1 min');
-			return "drain: $conn->{error}" if $conn->{error};
-			if (@m)
-			{
-				note_line('ACK', $tx, map { $_->{k} } @m);
-				(mark() && ack_them(@m)) or return "drain: $conn->{error}";
-				end('commit');
-				$idle{$q} = 0;
-				next;
-			}
-			end('rollback');
-			my $g = must($conn, "SELECT sum(ready + leased + settling + pending) FROM mq.groups WHERE queue = '$q'");
-			if (!$g->[0][0]) { $idle{$q}++; next; }
-			$idle{$q} = 0;
-			return "drain did not end: " . join(' ', map { join ',', map { $_ // '' } @$_ } @{ must($conn, 'SELECT * FROM mq.groups') }) if now() > $end;
-			sleep 0.05;
+			$left--;
+			my @k = send_some(queue(), 1 + rnd(4), 0) or return "drain: $conn->{error}";
+			note_line('SEND', $tx, @k);
+			mark() or return "drain: $conn->{error}";
+			end(decide(80));
+			run("SELECT pg_cancel_backend(pid) FROM (SELECT pid FROM pg_stat_activity WHERE application_name = 'sleeper' ORDER BY random() LIMIT " . rnd(3) . ') x');
 		}
+		my ($open, $ready) = unfinished();
+		for my $where (keys %since) { delete $since{$where} if !exists $ready->{$where} || $since{$where}[0] ne $ready->{$where}; }
+		for my $where (keys %$ready)
+		{
+			$since{$where} ||= [ $ready->{$where}, now() ];
+			$why = "asleep: message $ready->{$where} of $where is ready, and who waits is not woken" if now() - $since{$where}[1] > 5;
+		}
+		$quiet = $left == 0 && !$open && !%$ready ? $quiet + 1 : 0;
+		$why ||= 'drain did not end: ' . join(' ', map { join ',', map { $_ // '' } @$_ } @{ must($conn, 'SELECT * FROM mq.groups') }) if now() > $end;
+		sleep 0.02 + rnd(60) / 1000;
 	}
-	return '';
+	open my $f, '>', "$opt{out}/enough" or die;
+	for my $p (@sleepers)
+	{
+		while (waitpid($p, POSIX::WNOHANG()) == 0) { run("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE application_name = 'sleeper'"); sleep 0.05; }
+	}
+	return $why;
 }
 
 sub judge
@@ -639,8 +870,9 @@ sub judge
 			if    ($what eq 'SEND') { $send_tx{$_} = $t for @rest; }
 			elsif ($what eq 'ACK') { push @{ $ack_keys{$t} }, @rest; }
 			elsif ($what eq 'END') { $word{$t} = [@rest]; }
-			elsif ($what eq 'RECV') { my ($t0, $t1, @k) = @rest; push @{ $recv{$_} }, [ $t0, $t1, $t ] for @k; }
+			elsif ($what eq 'RECV') { my ($t0, $t1, @k) = @rest; my $call = [ $t0, $t1, $t ]; push @{ $recv{$_} }, $call for @k; }
 			elsif ($what eq 'HANG') { $wrong{hang}++; $sample{hang} ||= "$t: @rest"; }
+			elsif ($what eq 'WRONG') { my ($kind, $detail) = @rest; $wrong{$kind}++; $sample{$kind} ||= "$t: $detail"; }
 			elsif ($what eq 'STRANGE') { $wrong{strange}++; $sample{strange} .= "@rest; "; }
 			elsif ($what eq 'COUNT' && $file !~ /nemesis$/) { for ($t, @rest) { my ($k, $v) = split /=/; $totals{$k} += $v; } }
 		}
@@ -656,24 +888,28 @@ sub judge
 	{
 		next if !$marked{$t};
 		my ($w, $t0, $t1) = @{ $word{$t} || [ 'unknown', 0, 0 ] };
-		push @{ $acked{$_} }, { tx => $t, from => $t0, known => $w eq 'commit' ? $t1 : undef } for @{ $ack_keys{$t} };
+		my $ack = { tx => $t, from => $t0, known => $w eq 'commit' ? $t1 : undef };
+		push @{ $acked{$_} }, $ack for @{ delete $ack_keys{$t} };
 	}
 	my $sent = 0;
 	for my $k (keys %send_tx)
 	{
 		next if !$marked{ $send_tx{$k} };
 		$sent++;
-		my $n = @{ $acked{$k} || [] };
-		if ($n == 0) { $wrong{lost}++; $sample{lost} ||= "$k"; }
+		next if $k =~ m{/$wander_queue$};
+		for my $g (@groups) { if (!$acked{"$k\@$g"}) { $wrong{lost}++; $sample{lost} ||= "$k\@$g"; } }
 	}
 	for my $k (keys %acked)
 	{
+		next if $k =~ /\@wander$/;
 		if (@{ $acked{$k} } > 1) { $wrong{twice}++; $sample{twice} ||= "$k acked by " . join(' and ', map { $_->{tx} } @{ $acked{$k} }); }
-		if (!$send_tx{$k} || !$marked{ $send_tx{$k} }) { $wrong{uncommitted}++; $sample{uncommitted} ||= "$k acked"; }
+		my $s = $send_tx{ $k =~ s/@.*//r };
+		if (!$s || !$marked{$s}) { $wrong{uncommitted}++; $sample{uncommitted} ||= "$k acked"; }
 	}
 	for my $k (keys %recv)
 	{
-		my $s = $send_tx{$k};
+		next if $k =~ /\@wander$/;
+		my $s = $send_tx{ $k =~ s/@.*//r };
 		my ($a) = @{ $acked{$k} || [] };
 		# when did the one who acked it get it?
 		my $held;
@@ -722,16 +958,20 @@ sub judge
 {
 	my $c = connect_patiently('main') or die "torture: no server at $opt{socket}\n";
 	must($c, $_) for ('CREATE EXTENSION IF NOT EXISTS mq', 'CREATE SCHEMA t', 'CREATE TABLE t.marks (tx text)', 'CREATE TABLE t.effects (tx text, k text)',
-		"SELECT mq.create_queue('q1', segment_size => 1024)", "SELECT mq.create_queue('q2', segment_size => 4096)");
+		"SELECT mq.create_queue('q1', groups => '{default,second,wander}', segment_size => 1024)", "SELECT mq.create_queue('q2', groups => '{default,second,wander}', segment_size => 4096)",
+		"SELECT mq.create_queue('$wander_queue', groups => '{wander}', segment_size => 1024)",
+		"SELECT mq.alter_group('q1', 'second', max_in_flight_per_consumer => 300)", "SELECT mq.alter_group('q2', 'second', max_in_flight => 1500)");
 }
 my @kids;
-sub spawn { my ($code) = @_; my $p = fork(); die "fork: $!" if !defined $p; if (!$p) { eval { $code->(); }; print STDERR "torture: $@" if $@; POSIX::_exit(1); } push @kids, $p; return; }
+sub start_child { my ($code) = @_; my $p = fork(); die "fork: $!" if !defined $p; if (!$p) { undef $conn; eval { $code->(); }; print STDERR "torture: $@" if $@; POSIX::_exit(1); } return $p; }
+sub spawn { my ($code) = @_; push @kids, start_child($code); return; }
 my $producers = int($opt{clients} * 0.4) || 1;
 for my $i (1 .. $opt{clients})
 {
 	my $table = $i <= $producers ? \%producer : \%consumer;
 	spawn(sub { client($i, $table); });
 }
+spawn(sub { client('m', \%wanderer); });
 spawn(sub { nemesis(); }) if !$opt{calm};
 my $bad_kids = 0;
 for my $p (@kids) { waitpid $p, 0; $bad_kids++ if $?; }
