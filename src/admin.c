@@ -7,7 +7,6 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "access/xlog.h"
 #include "catalog/dependency.h"
 #include "catalog/pg_class.h"
@@ -52,16 +51,13 @@ check_segment_size(int64 size)
 static int32
 insert_queue_row(const char *name, int64 segment_size)
 {
-	uint64		inserted = mq_sql("INSERT INTO mq.queue (queue_no, name, segment_size, system_identifier, database, extension) "
+	bool		inserted = mq_sql("INSERT INTO mq.queue (queue_no, name, segment_size, system_identifier, database, extension) "
 								  "VALUES (nextval('mq.queue_no'), %s, " INT64_FORMAT ", " INT64_FORMAT ", %u, %u) "
 								  "ON CONFLICT (name) DO NOTHING RETURNING queue_no",
 								  quote_literal_cstr(name), segment_size, (int64) GetSystemIdentifier(), MyDatabaseId,
-								  mq_extension(false)->oid);
-	bool		isnull;
+								  mq_extension(false)->oid) > 0;
 
-	if (inserted == 0)
-		return 0;
-	return DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	return inserted ? mq_sql_int32() : 0;
 }
 
 /* A queue whose table went without mq.drop_queue (DROP TABLE, DROP OWNED) leaves its definition behind. */
@@ -109,24 +105,25 @@ static const MqOption options[] = {
 
 /* Writes them; 22023 if they do not fit each other. */
 static void
-set_options(int32 queue_no, const char *set)
+set_options(const MqQueue *queue, const char *set)
 {
 	MqSqlContext context;
+	uint64		rows;
 	bool		wrong;
 
 	mq_sql_begin(&context);
-	mq_sql("UPDATE mq.queue SET %s WHERE queue_no = %d", set, queue_no);
+	rows = mq_sql("UPDATE mq.queue SET %s WHERE queue_no = %d", set, queue->queue_no);
 	wrong = mq_sql("SELECT FROM mq.queue WHERE queue_no = %d AND drop_unread AND retention IS NULL AND retention_bytes IS NULL",
-				   queue_no) > 0;
+				   queue->queue_no) > 0;
 	mq_sql_end(&context);
+	if (rows == 0)
+		mq_queue_check_not_dropped(queue);
 	if (wrong)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("drop_unread needs a retention limit"),
 				 errhint("Set retention or retention_bytes as well.")));
-	CommandCounterIncrement();
 	mq_catalog_changed();
-	CommandCounterIncrement();
 }
 
 /* False: there is one of that name. */
@@ -149,13 +146,11 @@ create_queue(const char *name, int64 segment_size, const char *set, const Datum 
 	if (queue_no == 0)
 		return false;
 
-	CommandCounterIncrement();
 	mq_catalog_changed();
-	CommandCounterIncrement();
 	mq_queue_by_name(name, &queue);
 	depend_on_extension(queue.table);
 	if (set != NULL)
-		set_options(queue_no, set);
+		set_options(&queue, set);
 	for (int i = 0; i < ngroups; i++)
 		mq_group_insert(&queue, TextDatumGetCString(groups[i]), 1);
 	for (int64 segment = 0; segment < SEGMENTS_AT_START; segment++)
@@ -292,9 +287,7 @@ drop_queue(const MqQueue *queue)
 	mq_sql("DELETE FROM mq.consumer_group WHERE queue_no = %d", queue->queue_no);
 	mq_sql("DELETE FROM mq.queue WHERE queue_no = %d", queue->queue_no);
 	mq_sql_end(&context);
-	CommandCounterIncrement();
 	mq_catalog_changed();
-	CommandCounterIncrement();
 	/* it also clears up what is left in shared memory */
 	mq_transaction_wants_worker(queue->db);
 }
@@ -305,20 +298,13 @@ mq_drop_queue(PG_FUNCTION_ARGS)
 {
 	char	   *name = mq_text_arg(fcinfo, 0, "name");
 	MqQueue		queue;
-	int32		queue_no;
 
 	mq_check_not_null(fcinfo, 1, "force");
 	mq_check_writable("mq.drop_queue()");
 	mq_queue_by_name(name, &queue);
 	mq_check_owner(&queue);
-	queue_no = queue.queue_no;
 	lock_out_senders(&queue);
-	mq_queue_by_name(name, &queue);
-	if (queue.queue_no != queue_no)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("queue \"%s\" was dropped", name),
-				 errhint("There is another one of that name now.")));
+	mq_queue_check_not_dropped(&queue);
 	if (!PG_GETARG_BOOL(1) && has_unfinished(&queue))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -341,7 +327,7 @@ mq_alter_queue(PG_FUNCTION_ARGS)
 	mq_check_right(&queue, MQ_RIGHT_MANAGE);
 	set = mq_options_arg(fcinfo, 1, options, lengthof(options), 5);
 	if (set != NULL)
-		set_options(queue.queue_no, set);
+		set_options(&queue, set);
 	mq_transaction_wants_worker(queue.db);
 	PG_RETURN_VOID();
 }

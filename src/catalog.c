@@ -11,6 +11,7 @@
 #include "access/htup_details.h"
 #include "access/relation.h"
 #include "access/table.h"
+#include "access/xact.h"
 #include "access/xlog.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_extension.h"
@@ -300,6 +301,19 @@ mq_queue_by_name(const char *name, MqQueue *queue)
 		no_such_queue(name);
 }
 
+void
+mq_queue_check_not_dropped(const MqQueue *queue)
+{
+	MqQueue		now;
+
+	mq_catalog_catch_up();
+	if (!mq_queue_find(NameStr(queue->name), &now) || now.queue_no != queue->queue_no)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("queue \"%s\" was dropped", NameStr(queue->name)),
+				 errhint("Use mq.create_queue to create it, unless there is another one of that name now.")));
+}
+
 /* A queue has few groups: the cache is walked for the name. */
 static bool
 cached_group_by_name(const MqQueue *queue, const char *name, MqGroup *result)
@@ -522,7 +536,10 @@ mq_catalog_catch_up(void)
 void
 mq_catalog_changed(void)
 {
+	/* the look-ups that see the new rows come after them, and the invalidation is carried out by the next increment */
+	CommandCounterIncrement();
 	CacheInvalidateRelcacheByRelid(mq_extension(false)->queue_rel);
+	CommandCounterIncrement();
 }
 
 void

@@ -70,6 +70,9 @@ extern void mq_group_by_name(const char *queue, const char *group, MqGroup *resu
 extern bool mq_group_find(const MqQueue *queue, const char *name, MqGroup *result);
 extern bool mq_group_by_number(int32 group_no, MqGroup *result);
 
+/* After a wait for a lock, or when a change found no row: 42704 if the queue was dropped meanwhile. */
+extern void mq_queue_check_not_dropped(const MqQueue *queue);
+
 /*
  * Looks the definition up again; false: it is gone. past_cache: what a commit has just made visible may not have come
  * round yet.
@@ -94,7 +97,7 @@ extern int64 mq_catalog_last_group(void);
 /* Makes what other transactions have committed known to this one, in the middle of a transaction too. Cheap if there is nothing. */
 extern void mq_catalog_catch_up(void);
 
-/* Tells every backend that definitions changed, when this transaction commits. */
+/* Definitions changed: this transaction sees it from here on, every other backend when this one commits. */
 extern void mq_catalog_changed(void);
 
 /* Remember slots found in shared memory, so that the next look-up has them. */

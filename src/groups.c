@@ -8,7 +8,6 @@
  */
 #include "groups.h"
 
-#include "access/xact.h"
 #include "checkpoint.h"
 #include "executor/spi.h"
 #include "fill.h"
@@ -28,22 +27,6 @@ static const MqOption options[] = {
 	{"visibility_timeout", MQ_OPTION_INTERVAL, 1, MQ_INTERVAL_MAX_DAYS * USECS_PER_DAY, "It must be more than zero and at most 365 days."},
 };
 
-static void
-definitions_changed(void)
-{
-	CommandCounterIncrement();
-	mq_catalog_changed();
-	CommandCounterIncrement();
-}
-
-static int32
-returned_int(void)
-{
-	bool		isnull;
-
-	return DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
-}
-
 /* 0: there is one of that name. */
 int32
 mq_group_insert(const MqQueue *queue, const char *name, int64 start_id)
@@ -59,7 +42,7 @@ mq_group_insert(const MqQueue *queue, const char *name, int64 start_id)
 			   "ON CONFLICT (queue_no, name) DO NOTHING RETURNING group_no",
 			   queue->queue_no, quote_literal_cstr(name), start_id) > 0)
 	{
-		group_no = returned_int();
+		group_no = mq_sql_int32();
 		mq_sql("CREATE SEQUENCE mq.g_%d", group_no);
 		mq_sql("ALTER SEQUENCE mq.g_%d OWNER TO %s", group_no, owner);
 		mq_sql("ALTER SEQUENCE mq.g_%d OWNED BY mq.%s.id", group_no, table);
@@ -67,7 +50,7 @@ mq_group_insert(const MqQueue *queue, const char *name, int64 start_id)
 		mq_sql("COMMENT ON SEQUENCE mq.g_%d IS 'USAGE is the right to consume in a group: see mq.groups.'", group_no);
 	}
 	mq_sql_end(&context);
-	definitions_changed();
+	mq_catalog_changed();
 	return group_no;
 }
 
@@ -141,21 +124,6 @@ write_position(const MqGroup *group, int32 epoch, const MqPosition *position)
 
 /* ---- definitions ---- */
 
-/* To be called after a wait for a lock, or when a change found no row: the queue may have been dropped meanwhile. */
-static void
-check_not_dropped(const MqQueue *queue)
-{
-	MqQueue		now;
-
-	mq_catalog_catch_up();
-	mq_queue_by_name(NameStr(queue->name), &now);
-	if (now.queue_no != queue->queue_no)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("queue \"%s\" was dropped", NameStr(queue->name)),
-				 errhint("There is another one of that name now.")));
-}
-
 /* A change of one definition; 42704 if it was dropped meanwhile. */
 static void
 change(const MqQueue *queue, const char *sql)
@@ -168,13 +136,13 @@ change(const MqQueue *queue, const char *sql)
 	mq_sql_end(&context);
 	if (rows == 0)
 	{
-		check_not_dropped(queue);
+		mq_queue_check_not_dropped(queue);
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("the consumer group of queue \"%s\" was dropped", NameStr(queue->name)),
 				 errhint("The view mq.groups lists the groups.")));
 	}
-	definitions_changed();
+	mq_catalog_changed();
 }
 
 /* The queue that argument 0 names, for someone who may manage it. */
@@ -203,7 +171,7 @@ create_group(MqQueue *queue, const char *name, const MqStart *start, const char 
 
 	mq_attach_queue(queue);
 	mq_position_find(queue, start, &position);
-	check_not_dropped(queue);
+	mq_queue_check_not_dropped(queue);
 	group_no = mq_group_insert(queue, name, position.parts[position.count - 1].lo);
 	if (group_no == 0)
 		return false;
@@ -312,7 +280,7 @@ raise_epoch(int32 group_no, int64 start_id)
 	mq_sql_begin(&context);
 	if (mq_sql("UPDATE mq.consumer_group SET epoch = epoch + 1, start_id = " INT64_FORMAT " WHERE group_no = %d "
 			   "RETURNING epoch", start_id, group_no) > 0)
-		epoch = returned_int();
+		epoch = mq_sql_int32();
 	mq_sql_end(&context);
 	return epoch;
 }
@@ -328,7 +296,7 @@ seek(MqGroup *group, const MqPosition *position)
 
 	mq_attach_group(group);
 	ref = (MqWindowRef) {group->window, mq_window_key(group, 0)};
-	check_not_dropped(&group->queue);
+	mq_queue_check_not_dropped(&group->queue);
 	epoch = raise_epoch(group->group_no, position->parts[position->count - 1].lo);
 	if (epoch == 0)
 		ereport(ERROR,
@@ -340,7 +308,7 @@ seek(MqGroup *group, const MqPosition *position)
 	mq_need_cells(&cells, mq_fill(NULL, position->parts, position->count, true, NULL));
 	(void) mq_fill(content, position->parts, position->count, true, &cells);
 	mq_cells_return(&cells);
-	definitions_changed();
+	mq_catalog_changed();
 	MQ_STOP_POINT("seek_written");
 }
 

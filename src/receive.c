@@ -365,15 +365,6 @@ receive_loop(ReceiveCall *call)
 	}
 }
 
-/* Nothing came: because there is nothing, or because the queue went while this call waited for its lock? */
-static void
-check_not_dropped(const MqQueue *queue)
-{
-	MqQueue		now;
-
-	mq_queue_by_name(NameStr(queue->name), &now);
-}
-
 /* Looks once for messages. */
 static void
 look(ReceiveCall *call)
@@ -514,8 +505,9 @@ receive(FunctionCallInfo fcinfo, ReceiveCall *call)
 	look(call);
 	if (call->got == 0 && call->wait_us > 0)
 		wait_for_messages(call);
+	/* because there is nothing, or because the queue went while this call waited for its lock? */
 	if (call->got == 0)
-		check_not_dropped(&call->group.queue);
+		mq_queue_check_not_dropped(&call->group.queue);
 	if (call->npopped > 0)
 		mq_ack_popped(&call->group, call->taker.token, call->popped, call->npopped);
 }

@@ -376,19 +376,6 @@ ask_worker(const MqQueue *queue, int level, int64 segment)
 }
 
 /* A sender that waited for a lock may find that the queue went. */
-static void
-check_not_dropped(const MqQueue *queue)
-{
-	MqQueue		now;
-
-	AcceptInvalidationMessages();
-	if (!mq_queue_find(NameStr(queue->name), &now) || now.queue_no != queue->queue_no)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("queue \"%s\" was dropped", NameStr(queue->name)),
-				 errhint("Use mq.create_queue to create it.")));
-}
-
 static Relation
 wait_for_segment(const MqQueue *queue, int level, int64 segment)
 {
@@ -398,7 +385,7 @@ wait_for_segment(const MqQueue *queue, int level, int64 segment)
 	ConditionVariablePrepareToSleep(&queue->chain->segment_made);
 	while ((rel = mq_segment_open(queue, level, segment, RowExclusiveLock)) == NULL)
 	{
-		check_not_dropped(queue);
+		mq_queue_check_not_dropped(queue);
 		if (GetCurrentTimestamp() >= deadline)
 			break;
 		ask_worker(queue, level, segment);
@@ -505,6 +492,14 @@ mq_sql(const char *format,...)
 		elog(ERROR, "SPI_execute failed: %s", SPI_result_code_string(result));
 	pfree(sql.data);
 	return SPI_processed;
+}
+
+int32
+mq_sql_int32(void)
+{
+	bool		isnull;
+
+	return DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 }
 
 static void

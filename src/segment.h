@@ -105,4 +105,7 @@ extern void mq_sql_begin(MqSqlContext *context);
 extern void mq_sql_end(MqSqlContext *context);
 extern uint64 mq_sql(const char *format,...) pg_attribute_printf(1, 2);
 
+/* The first column, an integer and not null, of the first row that the last mq_sql returned. */
+extern int32 mq_sql_int32(void);
+
 #endif
