@@ -9,6 +9,7 @@
 
 #include "miscadmin.h"
 #include "log.h"
+#include "pending.h"
 #include "stop_point.h"
 #include "storage/proc.h"
 

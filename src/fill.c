@@ -3,6 +3,7 @@
  */
 #include "fill.h"
 
+#include "pending.h"
 #include "tree.h"
 #include "window.h"
 

@@ -18,7 +18,7 @@
 #include "access/xact.h"
 #include "log.h"
 #include "miscadmin.h"
-#include "port/pg_bitutils.h"
+#include "pending.h"
 #include "stop_point.h"
 #include "storage/bufmgr.h"
 #include "utils/memutils.h"
@@ -27,7 +27,6 @@
 
 #define PAGES_PER_WALK		16
 #define UNORDERED_PER_WALK	65536
-#define CHUNK_BLOCKS_MAX	64
 
 /* What one walker has taken on. */
 typedef struct WalkJob
@@ -80,31 +79,6 @@ pending_xids(const MqWindowRef *ref, uint64 *xids, int room)
 	return count;
 }
 
-/* A decided sender's chunks are read again, each row by its own fate; if all of it aborted there is no need. */
-static void
-resolve_pending(MqWindow *window, uint64 xid, bool aborted)
-{
-	uint32		p = mq_pending_find(window, xid);
-
-	if (p == 0)
-		return;
-	if (aborted)
-	{
-		for (uint32 c = MqPendingAt(p)->first; c != 0; c = MqChunkAt(c)->next)
-			window->nodes--;
-		window->pending_ids -= MqPendingAt(p)->count;
-		mq_chunks_free(MqPendingAt(p)->first);
-	}
-	else if (MqPendingAt(p)->first != 0)
-	{
-		MqChunkAt(MqPendingAt(p)->last)->next = window->rewalk;
-		window->rewalk = MqPendingAt(p)->first;
-	}
-	mq_pending_unlink(window, p);
-	window->changes++;
-	window->walk_seq++;
-}
-
 bool
 mq_walk_settle(const MqWindowRef *ref)
 {
@@ -132,7 +106,7 @@ mq_walk_settle(const MqWindowRef *ref)
 	if (mq_window_lock(ref, LW_EXCLUSIVE))
 	{
 		for (int i = 0; i < decided; i++)
-			resolve_pending(ref->window, xids[i], aborted[i]);
+			mq_pending_resolve(ref->window, xids[i], aborted[i]);
 		ref->window->pending_checked = GetCurrentTimestamp();
 		mq_window_unlock(ref);
 	}
@@ -371,71 +345,17 @@ cells_needed(const Findings *found)
 }
 
 static void
-chunk_to_bitmap(MqChunk *chunk)
-{
-	if (chunk->is_bitmap)
-		return;
-	memset(chunk->bits, 0, sizeof(chunk->bits));
-	for (int64 i = 0; i <= chunk->hi - chunk->lo; i++)
-		chunk->bits[i / 64] |= UINT64CONST(1) << (i % 64);
-	chunk->is_bitmap = true;
-}
-
-/* Tries to make the chunk hold [lo, hi] as well. */
-static bool
-chunk_add(MqChunk *chunk, const WalkJob *job, int64 lo, int64 hi, BlockNumber block, uint32 file_tag)
-{
-	if (chunk->attempts != job->attempts || chunk->failures != job->failures)
-		return false;
-	if (chunk->file_tag != file_tag || lo <= chunk->hi || block < chunk->block || block - chunk->block >= CHUNK_BLOCKS_MAX)
-		return false;
-	if (!chunk->is_bitmap && lo == chunk->hi + 1)
-	{
-		chunk->hi = hi;
-		return true;
-	}
-	if (hi - chunk->lo >= MQ_CHUNK_BITS)
-		return false;
-	chunk_to_bitmap(chunk);
-	for (int64 i = lo - chunk->lo; i <= hi - chunk->lo; i++)
-		chunk->bits[i / 64] |= UINT64CONST(1) << (i % 64);
-	chunk->hi = hi;
-	return true;
-}
-
-static void
 add_pending(MqWindow *window, const WalkJob *job, const MqRow *row, int64 n, uint32 file_tag, MqCellList *cells)
 {
-	uint32		p = mq_pending_find(window, row->xid);
-	int64		hi = row->id + n - 1;
-	uint32		c;
+	MqChunk		range = {0};
 
-	if (p == 0)
-	{
-		p = mq_cell_take(cells);
-		MqPendingAt(p)->xid = row->xid;
-		MqPendingAt(p)->next = window->pending;
-		window->pending = p;
-		window->nodes++;
-	}
-	MqPendingAt(p)->count += n;
-	window->pending_ids += n;
-	if (MqPendingAt(p)->last != 0 && MqPendingAt(p)->first != 0 &&
-		chunk_add(MqChunkAt(MqPendingAt(p)->last), job, row->id, hi, row->block, file_tag))
-		return;
-	c = mq_cell_take(cells);
-	MqChunkAt(c)->lo = row->id;
-	MqChunkAt(c)->hi = hi;
-	MqChunkAt(c)->block = row->block;
-	MqChunkAt(c)->file_tag = file_tag;
-	MqChunkAt(c)->attempts = job->attempts;
-	MqChunkAt(c)->failures = job->failures;
-	if (MqPendingAt(p)->first == 0)
-		MqPendingAt(p)->first = c;
-	else
-		MqChunkAt(MqPendingAt(p)->last)->next = c;
-	MqPendingAt(p)->last = c;
-	window->nodes++;
+	range.lo = row->id;
+	range.hi = row->id + n - 1;
+	range.block = row->block;
+	range.file_tag = file_tag;
+	range.attempts = job->attempts;
+	range.failures = job->failures;
+	mq_pending_add(window, row->xid, &range, cells);
 }
 
 static void
@@ -474,31 +394,6 @@ advance_unread(MqWindow *window, const WalkJob *job, const Findings *found)
 	mq_tree_refresh(window, node);
 }
 
-static void
-advance_chunk(MqWindow *window, const Findings *found)
-{
-	uint32		c = window->rewalk;
-	MqChunk    *chunk = MqChunkAt(c);
-	int64		before = mq_chunk_count(chunk);
-
-	if (chunk->is_bitmap)
-	{
-		for (int64 i = 0; i < MQ_CHUNK_BITS && chunk->lo + i < found->done; i++)
-			chunk->bits[i / 64] &= ~(UINT64CONST(1) << (i % 64));
-	}
-	else
-		chunk->lo = Min(found->done, chunk->hi + 1);
-	chunk->block = found->block;
-	chunk->file_tag = found->file_tag;
-	window->pending_ids -= before - mq_chunk_count(chunk);
-	if (mq_chunk_count(chunk) == 0)
-	{
-		window->rewalk = chunk->next;
-		mq_cell_free(c);
-		window->nodes--;
-	}
-}
-
 /* False: no memory. True also when another walker was first. */
 static bool
 apply(const MqWindowRef *ref, const WalkJob *job, const Findings *found)
@@ -520,7 +415,7 @@ apply(const MqWindowRef *ref, const WalkJob *job, const Findings *found)
 		int			n;
 
 		if (job->is_chunk)
-			advance_chunk(window, found);
+			mq_rewalk_advance(window, found->done, found->block, found->file_tag);
 		else
 			advance_unread(window, job, found);
 		for (int at = 0; at < found->count; at += n)

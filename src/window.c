@@ -7,7 +7,7 @@
  */
 #include "window.h"
 
-#include "port/pg_bitutils.h"
+#include "pending.h"
 #include "utils/timestamp.h"
 #include "wake.h"
 
@@ -45,6 +45,14 @@ mq_window_may_grow(const MqWindow *window)
 	return free > reserve && window->nodes < free - reserve;
 }
 
+static int64
+low_watermark(const MqWindow *window)
+{
+	uint32		first = mq_tree_seek(window, PG_INT64_MIN);
+
+	return first == 0 ? 0 : MqNodeAt(first)->lo;
+}
+
 int64
 mq_window_next_id(const MqWindow *window)
 {
@@ -60,110 +68,13 @@ lease_holds(const MqNode *n, TimestampTz now)
 	return n->due > now || mq_session_transaction_open(n->owner);
 }
 
-/* ---- consumers with a name ---- */
-
-static uint32
-find_consumer(const MqWindow *window, const char *name)
-{
-	uint32		c = window->consumers;
-
-	while (c != 0 && strcmp(MqConsumerAt(c)->name, name) != 0)
-		c = MqConsumerAt(c)->next;
-	return c;
-}
-
-static uint32
-add_consumer(MqWindow *window, const char *name, MqCellList *cells)
-{
-	uint32		c = mq_cell_take(cells);
-
-	strlcpy(MqConsumerAt(c)->name, name, sizeof(MqConsumerAt(c)->name));
-	MqConsumerAt(c)->next = window->consumers;
-	window->consumers = c;
-	window->nodes++;
-	return c;
-}
-
-static void
-remove_consumer(MqWindow *window, uint32 consumer)
-{
-	uint32	   *link = &window->consumers;
-
-	while (*link != consumer)
-		link = &MqConsumerAt(*link)->next;
-	*link = MqConsumerAt(consumer)->next;
-	window->nodes--;
-	mq_cell_free(consumer);
-}
-
-static void
-remove_if_idle(MqWindow *window, uint32 consumer)
-{
-	if (MqConsumerAt(consumer)->in_flight == 0)
-		remove_consumer(window, consumer);
-}
-
-/* The node's messages are not in flight any more. */
-static void
-leave_consumer(MqWindow *window, MqNode *n)
-{
-	uint32		c = n->consumer;
-
-	if (c == 0)
-		return;
-	n->consumer = 0;
-	MqConsumerAt(c)->in_flight -= n->hi - n->lo + 1;
-	remove_if_idle(window, c);
-}
-
-static int64
-in_flight(const MqWindow *window)
-{
-	return window->ids[MQ_LEASED] + window->ids[MQ_SETTLING];
-}
-
-/* In flight for a name; all that no name is counted for belong together. */
-static int64
-in_flight_of(const MqWindow *window, const char *name)
-{
-	int64		unnamed = in_flight(window);
-
-	if (name != NULL)
-	{
-		uint32		c = find_consumer(window, name);
-
-		return c == 0 ? 0 : MqConsumerAt(c)->in_flight;
-	}
-	for (uint32 c = window->consumers; c != 0; c = MqConsumerAt(c)->next)
-		unnamed -= MqConsumerAt(c)->in_flight;
-	return unnamed;
-}
-
-/* How many messages the taker may have now. */
-static int
-room_for(MqWindow *window, MqTaker *taker, int max)
-{
-	int64		room = max;
-
-	if (taker->max_in_flight > 0)
-		room = Min(room, taker->max_in_flight - in_flight(window));
-	if (taker->max_per_consumer > 0)
-		room = Min(room, taker->max_per_consumer - in_flight_of(window, taker->consumer));
-	taker->limited = room <= 0;
-	window->limited |= taker->limited;
-	taker->blocked = taker->limited && taker->max_per_consumer > 0;
-	return (int) Max(room, 0);
-}
-
-/* ---- transitions ---- */
-
 /* Puts a leased node back. */
 static void
 put_back(MqWindow *window, uint32 node, bool failed, TimestampTz due)
 {
 	MqNode	   *n = MqNodeAt(node);
 
-	leave_consumer(window, n);
+	mq_consumer_leave(window, n);
 	n->token = 0;
 	n->owner = 0;
 	n->due = due;
@@ -191,7 +102,7 @@ put_unread(MqWindow *window, uint32 node, TimestampTz due)
 {
 	MqNode	   *n = MqNodeAt(node);
 
-	leave_consumer(window, n);
+	mq_consumer_leave(window, n);
 	n->token = 0;
 	n->owner = 0;
 	n->due = due;
@@ -223,26 +134,11 @@ apply_outcome(MqWindow *window, uint32 node, MqOutcome outcome, TimestampTz due)
 			put_unread(window, node, 0);
 			break;
 		case MQ_FINISH:
-			leave_consumer(window, n);
+			mq_consumer_leave(window, n);
 			mq_tree_remove(window, node);
 			window->changes++;
 			break;
 	}
-}
-
-/*
- * The taker's name in the window; 0: it has none, or there is no memory for it. A name takes a cell only while it has
- * something in flight, so it may come from the reserve: else, with memory full, nobody with a name could take anything.
- */
-static uint32
-consumer_of(MqWindow *window, const MqTaker *taker, MqCellList *for_name)
-{
-	uint32		c;
-
-	if (taker->consumer == NULL)
-		return 0;
-	c = find_consumer(window, taker->consumer);
-	return c != 0 || for_name->count == 0 ? c : add_consumer(window, taker->consumer, for_name);
 }
 
 static void
@@ -253,9 +149,7 @@ lease_node(MqWindow *window, uint32 node, const MqTaker *taker, uint32 consumer)
 	n->token = taker->token;
 	n->owner = taker->owner;
 	n->due = taker->deadline;
-	n->consumer = consumer;
-	if (consumer != 0)
-		MqConsumerAt(consumer)->in_flight += n->hi - n->lo + 1;
+	mq_consumer_join(n, consumer);
 	if (n->attempts < PG_UINT16_MAX)
 		n->attempts++;
 	mq_tree_set_state(window, node, MQ_LEASED);
@@ -311,199 +205,136 @@ walk_comes_first(const MqWindow *window, int64 after, TimestampTz now)
 	return unread != 0 && MqNodeAt(unread)->lo < MqNodeAt(ready)->lo ? MQ_WALK_READ : MQ_WALK_NOT;
 }
 
+/* One call that hands out: what it has reserved. */
+typedef struct Taking
+{
+	MqCellList	cells;			/* for entries */
+	MqCellList	for_name;
+	uint32		consumer;
+	TimestampTz now;
+	int			max;			/* messages it may still have */
+} Taking;
+
+/*
+ * Locks the window; false (and no lock): it is gone. A name may take its cell from the reserve: else, with memory full,
+ * nobody with a name could take anything.
+ */
+static bool
+taking_begin(Taking *t, const MqWindowRef *ref, MqTaker *taker, int max, int cells)
+{
+	t->now = GetCurrentTimestamp();
+	(void) mq_cells_reserve(&t->cells, cells, false);
+	(void) mq_cells_reserve(&t->for_name, taker->consumer != NULL, true);
+	if (!mq_window_lock(ref, LW_EXCLUSIVE))
+	{
+		mq_cells_return(&t->cells);
+		mq_cells_return(&t->for_name);
+		return false;
+	}
+	(void) expire_some(ref->window, t->now);
+	t->max = mq_consumer_room(ref->window, taker, max);
+	t->consumer = mq_consumer_of(ref->window, taker, &t->for_name);
+	return true;
+}
+
+static void
+taking_end(Taking *t, const MqWindowRef *ref)
+{
+	mq_consumer_remove_if_idle(ref->window, t->consumer);
+	mq_window_unlock(ref);
+	mq_cells_return(&t->cells);
+	mq_cells_return(&t->for_name);
+}
+
+static void
+take_node(Taking *t, MqWindow *window, uint32 node, const MqTaker *taker, MqRun *run)
+{
+	lease_node(window, node, taker, t->consumer);
+	run_from_node(run, node);
+	t->max -= (int) (run->hi - run->lo + 1);
+}
+
+/* Makes a node of what of it is behind `after` and no more than may be had; 0: no memory for that. */
+static uint32
+cut_to_size(Taking *t, MqWindow *window, uint32 node, int64 after)
+{
+	int64		lo = Max(MqNodeAt(node)->lo, after + 1);
+	int			cuts = (lo != MqNodeAt(node)->lo) + (MqNodeAt(node)->hi - lo >= t->max);
+
+	if (cuts == 0)
+		return node;
+	if (t->cells.count < cuts || !mq_window_may_grow(window))
+		return 0;
+	return mq_tree_cut(window, node, lo, Min(MqNodeAt(node)->hi, lo + t->max - 1), &t->cells);
+}
+
 int
 mq_window_take(const MqWindowRef *ref, int64 after, int max, MqTaker *taker, MqRun *runs, int max_runs,
 			   MqWalkFirst *walk_first)
 {
 	MqWindow   *window = ref->window;
-	TimestampTz now = GetCurrentTimestamp();
-	MqCellList	cells;
-	MqCellList	for_name;
-	uint32		consumer;
+	Taking		t;
 	int			count = 0;
 
 	/* at most one cut behind `after` and one at max: both ends of the call */
-	(void) mq_cells_reserve(&cells, 2, false);
-	(void) mq_cells_reserve(&for_name, taker->consumer != NULL, true);
-	if (!mq_window_lock(ref, LW_EXCLUSIVE))
-	{
-		mq_cells_return(&cells);
-		mq_cells_return(&for_name);
+	if (!taking_begin(&t, ref, taker, max, 2))
 		return 0;
-	}
-	(void) expire_some(window, now);
-	max = room_for(window, taker, max);
 	if (walk_first != NULL)
 	{
-		*walk_first = max > 0 ? walk_comes_first(window, after, now) : MQ_WALK_NOT;
+		*walk_first = t.max > 0 ? walk_comes_first(window, after, t.now) : MQ_WALK_NOT;
 		if (*walk_first != MQ_WALK_NOT)
-			max = 0;
+			t.max = 0;
 	}
-	consumer = consumer_of(window, taker, &for_name);
-	while (count < max_runs && max > 0)
+	while (count < max_runs && t.max > 0)
 	{
-		uint32		node = mq_tree_first_ready(window, after, now);
-		int64		lo;
-		int			cuts;
+		uint32		node = mq_tree_first_ready(window, after, t.now);
 
 		if (node == 0)
 			break;
-		lo = Max(MqNodeAt(node)->lo, after + 1);
-		cuts = (lo != MqNodeAt(node)->lo) + (MqNodeAt(node)->hi - lo >= max);
-		if (cuts > 0)
+		node = cut_to_size(&t, window, node, after);
+		if (node == 0)
 		{
-			if (cells.count < cuts || !mq_window_may_grow(window))
-			{
-				window->held_back++;
-				break;
-			}
-			node = mq_tree_cut(window, node, lo, Min(MqNodeAt(node)->hi, lo + max - 1), &cells);
+			window->held_back++;
+			break;
 		}
-		lease_node(window, node, taker, consumer);
-		run_from_node(&runs[count], node);
-		max -= (int) (runs[count].hi - runs[count].lo + 1);
-		after = runs[count].hi;
-		count++;
+		take_node(&t, window, node, taker, &runs[count]);
+		after = runs[count++].hi;
 	}
-	if (consumer != 0)
-		remove_if_idle(window, consumer);
-	mq_window_unlock(ref);
-	mq_cells_return(&cells);
-	mq_cells_return(&for_name);
+	taking_end(&t, ref);
 	return count;
 }
 
-bool
-mq_chunk_has(const MqChunk *chunk, int64 id)
+/* An entry for a part of what the running transaction has sent itself. */
+static uint32
+add_own_sent(MqWindow *window, const MqChunk *part, MqCellList *cells)
 {
-	int64		i = id - chunk->lo;
+	uint32		node = mq_cell_take(cells);
 
-	if (id < chunk->lo || id > chunk->hi)
-		return false;
-	return !chunk->is_bitmap || (chunk->bits[i / 64] & (UINT64CONST(1) << (i % 64))) != 0;
-}
-
-int64
-mq_chunk_first(const MqChunk *chunk)
-{
-	for (int i = 0; chunk->is_bitmap && i < MQ_CHUNK_BITS / 64; i++)
-		if (chunk->bits[i] != 0)
-			return chunk->lo + (int64) i * 64 + pg_rightmost_one_pos64(chunk->bits[i]);
-	return chunk->lo;
-}
-
-int64
-mq_chunk_count(const MqChunk *chunk)
-{
-	int64		count = 0;
-
-	if (!chunk->is_bitmap)
-		return chunk->hi - chunk->lo + 1;
-	for (int i = 0; i < MQ_CHUNK_BITS / 64; i++)
-		count += pg_popcount64(chunk->bits[i]);
-	return count;
-}
-
-/* Takes up to max consecutive ids, from the front, out of a chunk that has some. */
-static void
-chunk_take(MqChunk *chunk, int64 max, int64 *lo, int64 *hi)
-{
-	*lo = *hi = mq_chunk_first(chunk);
-	if (chunk->is_bitmap)
-		chunk->bits[(*lo - chunk->lo) / 64] &= ~(UINT64CONST(1) << ((*lo - chunk->lo) % 64));
-	else
-	{
-		*hi = Min(chunk->hi, *lo + max - 1);
-		chunk->lo = *hi + 1;
-	}
-}
-
-uint32
-mq_pending_find(const MqWindow *window, uint64 xid)
-{
-	uint32		p = window->pending;
-
-	while (p != 0 && MqPendingAt(p)->xid != xid)
-		p = MqPendingAt(p)->next;
-	return p;
-}
-
-void
-mq_pending_unlink(MqWindow *window, uint32 pending)
-{
-	uint32	   *link = &window->pending;
-
-	while (*link != pending)
-		link = &MqPendingAt(*link)->next;
-	*link = MqPendingAt(pending)->next;
-	window->nodes--;
-	mq_cell_free(pending);
+	MqNodeAt(node)->lo = part->lo;
+	MqNodeAt(node)->hi = part->hi;
+	MqNodeAt(node)->block = part->block;
+	MqNodeAt(node)->attempts = part->attempts;
+	MqNodeAt(node)->failures = part->failures;
+	MqNodeAt(node)->flags = MQ_NODE_OWN_SENT;
+	MqNodeAt(node)->state = MQ_UNREAD;
+	mq_tree_insert(window, node);
+	return node;
 }
 
 int
 mq_window_take_own(const MqWindowRef *ref, uint64 xid, int max, MqTaker *taker, MqRun *runs, int max_runs)
 {
 	MqWindow   *window = ref->window;
-	MqCellList	cells;
-	MqCellList	for_name;
-	uint32		consumer;
+	MqChunk		part;
+	Taking		t;
 	int			count = 0;
-	uint32		p;
 
-	if (!mq_cells_reserve(&cells, max_runs, false))
+	if (!taking_begin(&t, ref, taker, max, max_runs))
 		return 0;
-	(void) mq_cells_reserve(&for_name, taker->consumer != NULL, true);
-	if (!mq_window_lock(ref, LW_EXCLUSIVE))
-	{
-		mq_cells_return(&cells);
-		mq_cells_return(&for_name);
-		return 0;
-	}
-	max = room_for(window, taker, max);
-	consumer = consumer_of(window, taker, &for_name);
-	p = mq_pending_find(window, xid);
-	while (p != 0 && MqPendingAt(p)->first != 0 && count < max_runs && max > 0)
-	{
-		uint32		c = MqPendingAt(p)->first;
-		BlockNumber block = MqChunkAt(c)->block;
-		uint16		attempts = MqChunkAt(c)->attempts;
-		uint16		failures = MqChunkAt(c)->failures;
-		int64		lo;
-		int64		hi;
-		uint32		node;
-
-		/* a chunk in the list is never empty */
-		chunk_take(MqChunkAt(c), max, &lo, &hi);
-		if (mq_chunk_count(MqChunkAt(c)) == 0)
-		{
-			MqPendingAt(p)->first = MqChunkAt(c)->next;
-			window->nodes--;
-			mq_cell_free(c);
-		}
-		node = mq_cell_take(&cells);
-		MqNodeAt(node)->lo = lo;
-		MqNodeAt(node)->hi = hi;
-		MqNodeAt(node)->block = block;
-		MqNodeAt(node)->attempts = attempts;
-		MqNodeAt(node)->failures = failures;
-		MqNodeAt(node)->flags = MQ_NODE_OWN_SENT;
-		MqNodeAt(node)->state = MQ_UNREAD;
-		mq_tree_insert(window, node);
-		lease_node(window, node, taker, consumer);
-		MqPendingAt(p)->count -= hi - lo + 1;
-		window->pending_ids -= hi - lo + 1;
-		run_from_node(&runs[count], node);
-		max -= (int) (hi - lo + 1);
-		count++;
-	}
-	if (p != 0 && MqPendingAt(p)->first == 0)
-		mq_pending_unlink(window, p);
-	if (consumer != 0)
-		remove_if_idle(window, consumer);
+	while (count < Min(max_runs, t.cells.count) && t.max > 0 && mq_pending_take(window, xid, t.max, &part))
+		take_node(&t, window, add_own_sent(window, &part, &t.cells), taker, &runs[count++]);
 	window->walk_seq++;
-	mq_window_unlock(ref);
-	mq_cells_return(&cells);
-	mq_cells_return(&for_name);
+	taking_end(&t, ref);
 	return count;
 }
 
@@ -787,7 +618,7 @@ mq_window_settled(const MqWindowRef *ref, int64 lo, int64 hi, uint64 xid, bool c
 		changed = true;
 		if (committed)
 		{
-			leave_consumer(window, n);
+			mq_consumer_leave(window, n);
 			mq_tree_remove(window, node);
 		}
 		else
@@ -899,7 +730,7 @@ mq_window_is_full(const MqWindowRef *ref, int max_in_flight)
 
 	if (!mq_window_lock(ref, LW_SHARED))
 		return false;
-	full = in_flight(ref->window) >= max_in_flight;
+	full = mq_consumer_in_flight(ref->window) >= max_in_flight;
 	mq_window_unlock(ref);
 	return full;
 }
@@ -940,20 +771,6 @@ mq_window_settlers(const MqWindowRef *ref, uint64 *xids, int max)
 	return count;
 }
 
-static int64
-low_watermark(const MqWindow *window)
-{
-	uint32		first = mq_tree_seek(window, PG_INT64_MIN);
-	int64		low = first == 0 ? 0 : MqNodeAt(first)->lo;
-
-	for (uint32 p = window->pending; p != 0; p = MqPendingAt(p)->next)
-		for (uint32 c = MqPendingAt(p)->first; c != 0; c = MqChunkAt(c)->next)
-			low = Min(low, MqChunkAt(c)->lo);
-	for (uint32 c = window->rewalk; c != 0; c = MqChunkAt(c)->next)
-		low = Min(low, MqChunkAt(c)->lo);
-	return low;
-}
-
 bool
 mq_window_counts(const MqWindowRef *ref, MqWindowCounts *counts)
 {
@@ -962,7 +779,7 @@ mq_window_counts(const MqWindowRef *ref, MqWindowCounts *counts)
 	if (!mq_window_lock(ref, LW_SHARED))
 		return false;
 	counts->epoch = window->epoch;
-	counts->low_watermark = low_watermark(window);
+	counts->low_watermark = mq_pending_low(window, low_watermark(window));
 	counts->next_id = mq_window_next_id(window);
 	memcpy(counts->ids, window->ids, sizeof(counts->ids));
 	counts->pending = window->pending_ids;
@@ -973,31 +790,11 @@ mq_window_counts(const MqWindowRef *ref, MqWindowCounts *counts)
 }
 
 void
-mq_chunks_free(uint32 chunk)
-{
-	while (chunk != 0)
-	{
-		uint32		next = MqChunkAt(chunk)->next;
-
-		mq_cell_free(chunk);
-		chunk = next;
-	}
-}
-
-void
 mq_window_clear(MqWindow *window)
 {
 	mq_tree_clear(window);
-	mq_chunks_free(window->rewalk);
-	window->rewalk = 0;
-	while (window->consumers != 0)
-		remove_consumer(window, window->consumers);
-	while (window->pending != 0)
-	{
-		mq_chunks_free(MqPendingAt(window->pending)->first);
-		mq_pending_unlink(window, window->pending);
-	}
-	window->pending_ids = 0;
+	mq_pending_clear(window);
+	mq_consumer_clear(window);
 	window->nodes = 0;
 	window->walk_seq++;
 }

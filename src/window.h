@@ -8,6 +8,7 @@
 #define MQ_WINDOW_H
 
 #include "catalog.h"
+#include "consumer.h"
 #include "tree.h"
 
 /* Names a window safely: the slot may have got another owner. */
@@ -38,19 +39,6 @@ typedef enum MqWalkFirst
 	MQ_WALK_SETTLE,				/* senders may be decided by now */
 	MQ_WALK_READ				/* there are messages in front of the ready ones */
 } MqWalkFirst;
-
-/* Who takes, and how much it may have. */
-typedef struct MqTaker
-{
-	uint64		token;			/* of the lease */
-	uint64		owner;			/* whose it is while its transaction is open */
-	TimestampTz deadline;
-	const char *consumer;		/* NULL: no name */
-	int			max_in_flight;	/* of the group; 0: no limit */
-	int			max_per_consumer;	/* of all with that name, or with none; 0: no limit */
-	bool		limited;		/* out: one of the two stood in the way */
-	bool		blocked;		/* out: the second one did; others may take what this one may not */
-} MqTaker;
 
 /*
  * Hands out up to max messages that are ready and have an id above after. Returns the number of runs filled (at most
@@ -192,13 +180,5 @@ extern void mq_window_replace(const MqWindowRef *ref, MqWindow *content, int32 e
 
 /* Frees all entries. The caller holds the lock, or is the only one that knows the window. */
 extern void mq_window_clear(MqWindow *window);
-
-/* Chunks (pending messages). Caller holds the window lock. */
-extern void mq_chunks_free(uint32 chunk);
-extern int64 mq_chunk_count(const MqChunk *chunk);
-extern int64 mq_chunk_first(const MqChunk *chunk);
-extern bool mq_chunk_has(const MqChunk *chunk, int64 id);
-extern uint32 mq_pending_find(const MqWindow *window, uint64 xid);
-extern void mq_pending_unlink(MqWindow *window, uint32 pending);
 
 #endif
