@@ -59,8 +59,6 @@ extern void mq_job_clear_segments(MqQueueWork *work);
 
 /* ---- worker_retention.c ---- */
 
-extern void mq_job_retention_init(void);
-
 /* Whether the limits of the queue let a segment go, if all groups have finished it. kept: bytes of it and all after it. */
 extern bool mq_job_retention_lets_go(const MqQueue *queue, const MqSegmentInfo *segment, int64 kept);
 
@@ -75,8 +73,6 @@ extern void mq_job_drop_unread(const MqQueue *queue, const MqSegmentInfo *segmen
 
 /* ---- worker_notify.c ---- */
 
-extern void mq_job_notify_init(void);
-
 /* Learns from a turn which queues notify, and that they are to be looked at. */
 extern void mq_job_notify_plan(const MqQueueList *all);
 
@@ -84,8 +80,6 @@ extern void mq_job_notify_plan(const MqQueueList *all);
 extern TimestampTz mq_job_notify(void);
 
 /* ---- worker_groups.c ---- */
-
-extern void mq_job_groups_init(void);
 
 /* Leases that ended, transactions that were decided, checkpoints. False: marks of decided transactions may be left. */
 extern bool mq_job_care_for_group(MqGroup *group, const MqQueueWork *work);

@@ -284,7 +284,7 @@ deliver_run(ReceiveCall *call, const MqRun *run)
 		}
 		relation_close(rel, AccessShareLock);
 	}
-	return_part(call, next, run->hi, call->full ? MQ_GIVE_BACK : MQ_REREAD);
+	return_part(call, next, run->hi, call->full ? MQ_LEAVE : MQ_REREAD);
 }
 
 /* What a crash left unfinished may have caused it: that it is handed out again is on disk before anybody sees it. */
@@ -324,7 +324,7 @@ take_and_deliver(ReceiveCall *call, bool own, MqWalkFirst *walk_first)
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (call->full)
-			return_part(call, runs[i].lo, runs[i].hi, MQ_GIVE_BACK);
+			return_part(call, runs[i].lo, runs[i].hi, MQ_LEAVE);
 		else
 			deliver_run(call, &runs[i]);
 	}

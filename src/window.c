@@ -120,6 +120,7 @@ apply_outcome(MqWindow *window, uint32 node, MqOutcome outcome, TimestampTz due)
 	switch (outcome)
 	{
 		case MQ_GIVE_BACK:
+		case MQ_LEAVE:
 			n->attempts--;
 			put_back(window, node, false, 0);
 			break;

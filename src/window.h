@@ -55,7 +55,8 @@ extern int	mq_window_take_own(const MqWindowRef *ref, uint64 xid, int max, MqTak
 /* What becomes of leased messages. */
 typedef enum MqOutcome
 {
-	MQ_GIVE_BACK,				/* as if never handed out */
+	MQ_GIVE_BACK,				/* as if never handed out; this statement, and who sees no more than it, may not have it */
+	MQ_LEAVE,					/* as if never handed out */
 	MQ_RELEASE,					/* ready again */
 	MQ_FAIL,					/* ready again, a failure counted */
 	MQ_REREAD,					/* to be looked for in the heap again */

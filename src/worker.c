@@ -378,15 +378,6 @@ attach(void)
 		proc_exit(0);
 }
 
-static void
-make_memory(void)
-{
-	turn_context = AllocSetContextCreate(TopMemoryContext, "mq worker turn", ALLOCSET_DEFAULT_SIZES);
-	mq_job_groups_init();
-	mq_job_retention_init();
-	mq_job_notify_init();
-}
-
 /* Every second, or when somebody asks for one: then the latch was set for that, and not only to notify. */
 static bool
 is_time_for_turn(void)
@@ -424,7 +415,7 @@ mq_worker_main(Datum arg)
 	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(arg), InvalidOid, 0);
 	/* what cannot be locked conditionally (a default partition, TOAST tables in DDL) must not hold up everything else */
 	SetConfigOption("lock_timeout", "1s", PGC_SUSET, PGC_S_OVERRIDE);
-	make_memory();
+	turn_context = AllocSetContextCreate(TopMemoryContext, "mq worker turn", ALLOCSET_DEFAULT_SIZES);
 	wait_event = MqWaitEventNew("MqWorkerMain");
 	attach();
 	for (;;)

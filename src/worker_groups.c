@@ -10,13 +10,13 @@
 
 #include "access/transam.h"
 #include "access/twophase.h"
+#include "memo.h"
 #include "miscadmin.h"
 #include "rebuild.h"
 #include "ring.h"
 #include "settings.h"
 #include "stop_point.h"
 #include "storage/procarray.h"
-#include "utils/hsearch.h"
 #include "utils/timestamp.h"
 #include "wake.h"
 #include "walk.h"
@@ -24,23 +24,24 @@
 #define SEGMENTS_AT_REST	3	/* a queue that has no more has nothing to drop */
 #define LARGE_CHECKPOINT_S	600
 
-/* Since when a committed checkpoint says that a group has finished a segment. */
-typedef struct FinishedKey
-{
-	int32		group_no;
-	int32		level;
-	int64		segment;
-} FinishedKey;
-
+/* A segment that a group has finished, and since when a committed checkpoint says so. */
 typedef struct Finished
 {
-	FinishedKey key;
+	int32		level;
+	int64		segment;
 	TimestampTz since;
-	int32		epoch;			/* of the group, in that checkpoint: a seek makes it void */
 } Finished;
 
-static HTAB *finished = NULL;
-static HTAB *checkpoint_times = NULL;	/* group_no -> Finished.since, key with segment -1 */
+typedef struct GroupMemo
+{
+	int32		group_no;
+	int32		epoch;			/* of the last checkpoint: a seek makes what it said void */
+	TimestampTz checkpoint;		/* when it was; 0: none yet */
+	Finished   *finished;
+	int			count;
+} GroupMemo;
+
+static MqMemo groups = {"mq groups", sizeof(GroupMemo)};
 
 /* ---- windows ---- */
 
@@ -85,18 +86,6 @@ settle_decided(void *arg)
 
 /* ---- checkpoints ---- */
 
-static TimestampTz *
-last_checkpoint(int32 group_no)
-{
-	FinishedKey key = {group_no, 0, -1};
-	bool		found;
-	Finished   *entry = hash_search(checkpoint_times, &key, HASH_ENTER, &found);
-
-	if (!found)
-		entry->since = 0;
-	return &entry->since;
-}
-
 /*
  * Checkpoints are also written now and then, so that finished segments can go. The first one after a start of
  * this worker also when nothing has changed: only a checkpoint tells it which segments are finished.
@@ -105,11 +94,12 @@ static bool
 is_time_for_checkpoint(const MqWindowRef *ref, int32 group_no, const MqQueueWork *work)
 {
 	int64		interval = ref->window->nodes < MQ_SMALL_CHECKPOINT ? Max(Min(mq_drop_delay, 60), 1) : LARGE_CHECKPOINT_S;
+	const GroupMemo *memo = mq_memo(&groups, group_no, work->all->ngroups);
 
-	if (*last_checkpoint(group_no) == 0 && work->known && work->nsegments > SEGMENTS_AT_REST)
+	if (memo->checkpoint == 0 && work->known && work->nsegments > SEGMENTS_AT_REST)
 		return true;
 	return ref->window->changes != ref->window->checkpointed &&
-		GetCurrentTimestamp() - *last_checkpoint(group_no) >= interval * USECS_PER_SEC;
+		GetCurrentTimestamp() - memo->checkpoint >= interval * USECS_PER_SEC;
 }
 
 static bool
@@ -142,35 +132,45 @@ intersects(const MqCheckpoint *checkpoint, int64 lo, int64 hi)
 	return a < checkpoint->count && checkpoint->unfinished[a].lo <= hi;
 }
 
+static TimestampTz
+finished_since(const GroupMemo *memo, int32 level, int64 segment)
+{
+	for (int i = 0; i < memo->count; i++)
+		if (memo->finished[i].level == level && memo->finished[i].segment == segment)
+			return memo->finished[i].since;
+	return 0;
+}
+
+/* Of the segments there are; what was known of those that went is forgotten. */
 static void
-note_finished_segments(const MqCheckpoint *checkpoint, const MqQueueWork *work)
+note_finished_segments(GroupMemo *memo, const MqCheckpoint *checkpoint, const MqQueueWork *work)
 {
 	int64		size = work->queue->segment_size;
+	Finished   *now = MemoryContextAlloc(groups.context, (work->nsegments + 1) * sizeof(Finished));
+	int			count = 0;
 
 	for (int i = 0; i < work->nsegments; i++)
 	{
 		int64		segment = work->segments[i].segment;
-		FinishedKey key = {checkpoint->group.group_no, work->segments[i].level, segment};
-		bool		found;
-		Finished   *entry;
+		int32		level = work->segments[i].level;
+		TimestampTz since = memo->epoch == checkpoint->epoch ? finished_since(memo, level, segment) : 0;
 
-		if ((segment + 1) * size > checkpoint->next_id ||
-			intersects(checkpoint, segment * size, (segment + 1) * size - 1))
-		{
-			(void) hash_search(finished, &key, HASH_REMOVE, NULL);
-			continue;
-		}
-		entry = hash_search(finished, &key, HASH_ENTER, &found);
-		if (!found || entry->epoch != checkpoint->epoch)
-			entry->since = GetCurrentTimestamp();
-		entry->epoch = checkpoint->epoch;
+		if ((segment + 1) * size <= checkpoint->next_id &&
+			!intersects(checkpoint, segment * size, (segment + 1) * size - 1))
+			now[count++] = (Finished) {level, segment, since != 0 ? since : GetCurrentTimestamp()};
 	}
+	if (memo->finished != NULL)
+		pfree(memo->finished);
+	memo->finished = now;
+	memo->count = count;
+	memo->epoch = checkpoint->epoch;
 }
 
 void
 mq_job_checkpoint(const MqGroup *group, const MqQueueWork *work)
 {
 	MqCheckpoint checkpoint = {*group};
+	GroupMemo  *memo;
 
 	if (!mq_job_run(write_checkpoint, &checkpoint, "writing a checkpoint"))
 	{
@@ -179,9 +179,10 @@ mq_job_checkpoint(const MqGroup *group, const MqQueueWork *work)
 	}
 	MQ_STOP_POINT("checkpoint_committed");
 	mq_checkpoint_committed(&checkpoint);
-	*last_checkpoint(group->group_no) = GetCurrentTimestamp();
+	memo = mq_memo(&groups, group->group_no, work->all->ngroups);
+	memo->checkpoint = GetCurrentTimestamp();
 	if (work->known)
-		note_finished_segments(&checkpoint, work);
+		note_finished_segments(memo, &checkpoint, work);
 }
 
 /*
@@ -247,26 +248,14 @@ mq_job_care_for_group(MqGroup *group, const MqQueueWork *work)
 TimestampTz
 mq_job_finished_since(const MqGroup *group, int32 level, int64 segment)
 {
-	FinishedKey key = {group->group_no, level, segment};
-	Finished   *entry = hash_search(finished, &key, HASH_FIND, NULL);
+	const GroupMemo *memo = mq_memo(&groups, group->group_no, PG_INT32_MAX);
 	MqWindowKey window_key = mq_window_key(group, level);
 	MqWindowRef ref = {mq_window_slot(&window_key, false, NULL), window_key};
 	int32		epoch;
 
-	if (entry == NULL || ref.window == NULL || !mq_window_lock(&ref, LW_SHARED))
+	if (ref.window == NULL || !mq_window_lock(&ref, LW_SHARED))
 		return 0;
 	epoch = ref.window->epoch;
 	mq_window_unlock(&ref);
-	return entry->epoch == epoch ? entry->since : 0;
-}
-
-void
-mq_job_groups_init(void)
-{
-	HASHCTL		ctl;
-
-	ctl.keysize = sizeof(FinishedKey);
-	ctl.entrysize = sizeof(Finished);
-	finished = hash_create("mq finished segments", 64, &ctl, HASH_ELEM | HASH_BLOBS);
-	checkpoint_times = hash_create("mq checkpoint times", 64, &ctl, HASH_ELEM | HASH_BLOBS);
+	return memo->epoch == epoch ? finished_since(memo, level, segment) : 0;
 }

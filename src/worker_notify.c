@@ -11,9 +11,9 @@
 #include "jobs.h"
 
 #include "commands/async.h"
+#include "memo.h"
 #include "miscadmin.h"
 #include "rebuild.h"
-#include "utils/hsearch.h"
 #include "utils/json.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -41,18 +41,7 @@ typedef struct LastSent
 static MemoryContext watch_context = NULL;
 static Watch *watches = NULL;
 static int	nwatches = 0;
-static HTAB *last_sent = NULL;
-
-void
-mq_job_notify_init(void)
-{
-	HASHCTL		ctl;
-
-	ctl.keysize = sizeof(int32);
-	ctl.entrysize = sizeof(LastSent);
-	last_sent = hash_create("mq notifications", 64, &ctl, HASH_ELEM | HASH_BLOBS);
-	watch_context = AllocSetContextCreate(TopMemoryContext, "mq worker watches", ALLOCSET_SMALL_SIZES);
-}
+static MqMemo last_sent = {"mq notifications", sizeof(LastSent)};
 
 /* Tells the senders of a queue whether to say that there is something new. */
 static void
@@ -74,11 +63,8 @@ static void
 watch(const MqQueueList *all, const MqQueue *queue)
 {
 	Watch	   *w = &watches[nwatches++];
-	bool		found;
-	LastSent   *last = hash_search(last_sent, &queue->queue_no, HASH_ENTER, &found);
+	const LastSent *last = mq_memo(&last_sent, queue->queue_no, all->count);
 
-	if (!found)
-		last->sent = 0;
 	w->queue = *queue;
 	w->groups = palloc((all->ngroups + 1) * sizeof(MqGroup));
 	w->count = 0;
@@ -94,6 +80,8 @@ mq_job_notify_plan(const MqQueueList *all)
 {
 	MemoryContext old;
 
+	if (watch_context == NULL)
+		watch_context = AllocSetContextCreate(TopMemoryContext, "mq worker watches", ALLOCSET_SMALL_SIZES);
 	MemoryContextReset(watch_context);
 	old = MemoryContextSwitchTo(watch_context);
 	watches = palloc((all->count + 1) * sizeof(Watch));
@@ -177,7 +165,7 @@ serve(Watch *w)
 	w->not_before = now + Min(w->queue.notify_us, LOOK_AGAIN_US);
 	if (mq_job_run(look_and_notify, w, "notifying"))
 	{
-		LastSent   *last = hash_search(last_sent, &w->queue.queue_no, HASH_ENTER, NULL);
+		LastSent   *last = mq_memo(&last_sent, w->queue.queue_no, nwatches);
 
 		last->sent = now;
 		w->not_before = now + w->queue.notify_us;

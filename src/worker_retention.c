@@ -11,13 +11,13 @@
 #include "jobs.h"
 
 #include "access/relation.h"
+#include "memo.h"
 #include "miscadmin.h"
 #include "rebuild.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "transaction.h"
 #include "utils/fmgrprotos.h"
-#include "utils/hsearch.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 #include "walk.h"
@@ -33,31 +33,19 @@ typedef struct Active
 	TimestampTz since;
 } Active;
 
-static HTAB *actives = NULL;
-
-void
-mq_job_retention_init(void)
-{
-	HASHCTL		ctl;
-
-	ctl.keysize = sizeof(int32);
-	ctl.entrysize = sizeof(Active);
-	actives = hash_create("mq active segments", 64, &ctl, HASH_ELEM | HASH_BLOBS);
-}
+static MqMemo actives = {"mq active segments", sizeof(Active)};
 
 bool
 mq_job_segment_is_old(const MqQueueWork *work)
 {
-	int32		queue_no = work->queue->queue_no;
 	int64		segment = mq_segment_of(work->tail.next_id, work->queue->segment_size);
 	TimestampTz now = GetCurrentTimestamp();
-	bool		found;
 	Active	   *active;
 
 	if (work->queue->retention_us == 0 || work->tail.next_id <= Max(segment * work->queue->segment_size, 1))
 		return false;
-	active = hash_search(actives, &queue_no, HASH_ENTER, &found);
-	if (!found || active->segment != segment)
+	active = mq_memo(&actives, work->queue->queue_no, work->all->count);
+	if (active->since == 0 || active->segment != segment)
 	{
 		active->segment = segment;
 		active->since = now;

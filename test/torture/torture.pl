@@ -486,12 +486,14 @@ sub take_all
 {
 	my ($q, $g) = @_;
 	my %got;
+	my $calls = 0;
 	$pops = 'pops of';
 	while (1)
 	{
 		my ($state, $rows) = run("SELECT payload->>'k' FROM mq.pop('$q', 100000, consumer_group => '$g')");
 		return if $state ne '';
 		$got{ $_->[0] } = 1 for @$rows;
+		$count{takes_of_more_than_20}++ if ++$calls == 21;
 		$pops .= ' ' . @$rows;
 		last if @$rows < 20;
 	}
