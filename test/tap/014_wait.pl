@@ -350,6 +350,25 @@ SKIP:
 	$_->close for $x, $y;
 }
 
+# --- a client that is killed while it waits takes nothing along -------------------------------------------------------------------
+{
+	my %how = ('pop' => "SELECT payload->>'k' FROM mq.pop('%s', wait => '%s')", 'receive' => "SELECT payload->>'k' FROM mq.receive('%s', wait => '%s')", 'CALL mq.wait' => "CALL mq.wait('%s', '%s')",
+		'pop in a block' => "BEGIN; SELECT payload->>'k' FROM mq.pop('%s', wait => '%s')");
+	for my $what (sort keys %how)
+	{
+		my $q = queue('killed' . ++$n);
+		my $x = session($node);
+		waiter($x, $q, $how{$what}, '60 s') or next;
+		$x->{run}->signal('KILL');
+		my $t = time();
+		ok(poll_until('nobody to wait', sub { $admin->q("SELECT waiting FROM mq.groups WHERE queue = '$q'") eq '0' }, 5), "$what: kill -9 of the client ends the wait");
+		$s->q("SELECT t.put('$q', 'm', 1)");
+		is($s->q("SELECT payload->>'k' FROM mq.pop('$q')"), 'm:1', "$what: the next message is there for somebody who lives");
+		ok(poll_until('the session to end', sub { $admin->q("SELECT count(*) FROM pg_stat_activity WHERE pid = $x->{pid}") eq '0' }, 5), "$what: the session ends");
+		$x->vanish;
+	}
+}
+
 # --- what the mutants found missing: a look after getting into line, a timekeeper that leaves, a wait that a transaction survives ---------
 {
 	# committed after the statement began: its first look may not have the message, nobody will be woken for it
