@@ -465,6 +465,16 @@ SKIP:
 	$w->q('ROLLBACK');
 	$w->q("CALL mq.wait('$q', '10 ms')");
 	unlike($w->{last_err}, qr/WARNING/, 'outside: no warning');
+	# a snapshot for the whole transaction cannot be given up, block or not
+	for my $level ('repeatable read', 'serializable')
+	{
+		my $x = session($node);
+		$x->q("SET default_transaction_isolation = '$level'; SET statement_timeout = '2 s'");
+		is($x->try("CALL mq.wait('$q', '10 ms')"), '', "CALL mq.wait outside a transaction block that is $level by default");
+		like($x->{last_err}, qr/WARNING:.*\n*HINT:/, "$level: a WARNING");
+		is($x->try("CALL mq.wait('$q', '61 s')"), '22023', "$level: no more than 60 s");
+		$x->close;
+	}
 	is(sqlstate($node, "CALL mq.wait('$q', '366 days')"), '22023', 'more than 365 days: 22023');
 	is(sqlstate($node, "CALL mq.wait('$q', '-1 s')"), '22023', 'negative: 22023');
 	is(sqlstate($node, "CALL mq.wait('$q', null)"), '22004', 'null: 22004');
