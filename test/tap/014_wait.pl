@@ -544,6 +544,35 @@ my $ticks = sub {
 	like($out . $err, qr/processed: 200\/200/, 'every client ended well') or diag($err);
 }
 
+# --- an ack makes room only where a limit stood in the way: else nobody is woken for it -------------------------------------------
+{
+	my $q = queue('acks', n => 250);
+	one($node, "SELECT mq.alter_group('$q', 'default', max_in_flight => 300)");
+	one($node, "CREATE TABLE t.in_hand AS SELECT receipt FROM mq.receive('$q', 250, '1 h')");
+	one($node, <<'SQL');
+CREATE PROCEDURE t.ack_each() LANGUAGE plpgsql AS $$
+DECLARE r uuid;
+BEGIN
+	FOR r IN SELECT receipt FROM t.in_hand LOOP
+		PERFORM mq.ack(r);
+		COMMIT;
+		PERFORM pg_sleep(0.002);           -- so that each could wake by itself
+	END LOOP;
+END $$;
+SQL
+	if (waiter($w, $q))
+	{
+		my $before = $ticks->($w->{pid});
+		$s->q('CALL t.ack_each()');
+		my $switches = $ticks->($w->{pid})->{ $w->{pid} }[1] - $before->{ $w->{pid} }[1];
+		is(one($node, "SELECT leased + settling FROM mq.groups WHERE queue = '$q'"), '0', '250 messages are acked, each in a transaction of its own');
+		cmp_ok($switches, '<=', 25, "a receiver beside them sleeps ($switches wake-ups)");
+		my $t = time();
+		$s->q("SELECT t.put('$q', 'm', 1)");
+		ends($w, 'the next message wakes it', $t, out => 'm:1');
+	}
+}
+
 # --- many waiters, senders, random ends: nothing is lost, nobody sleeps while there is work -------------------------------------------------------------
 {
 	my $q = queue('chaos', args => 'segment_size => 1024');
