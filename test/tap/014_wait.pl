@@ -573,6 +573,38 @@ SQL
 	}
 }
 
+# --- a change of a definition reaches all receivers, of all groups, however many stand in one line ----------------------------------
+{
+	my $q = queue('all', args => "groups => '{crowd,b,c,d}'");
+	my $file = $node->basedir . '/crowd.sql';
+	open my $f, '>', $file or die; print $f "SELECT mq.pop('$q', 1, 'crowd', wait => '60 s');\n"; close $f;
+	local %ENV = $node->_get_env(PGAPPNAME => 'crowd');
+	my ($out, $err) = ('', '');
+	my $crowd = IPC::Run::start([ 'pgbench', '-n', '-c', '80', '-j', '1', '-t', '1000', '-f', $file, 'postgres' ], '>', \$out, '2>', \$err);
+	my %x = map { $_ => session($node) } qw(b c d);
+	my $waiting = sub { my ($n) = @_; return poll_until("$n to wait", sub { $admin->q("SELECT sum(waiting) FROM mq.groups WHERE queue = '$q'") eq $n }, 40); };
+	my @missed;
+	for my $round (1 .. 6)
+	{
+		# the resume is all that wakes for the message; a change before it has put the crowd's line in front of the others
+		$s->q("SELECT mq.pause('$q'); SELECT t.put('$q', 'r$round', 1)");
+		$x{$_}->start("SELECT payload->>'k' FROM mq.pop('$q', 1, '$_', wait => '20 s')") for sort keys %x;
+		$waiting->(83) or last;
+		$s->q("SELECT mq.pause('$q')");
+		$waiting->(83) or last;
+		$s->q("SELECT mq.resume('$q')");
+		poll_until('all of them', sub { !grep { !$_->is_done } values %x }, 3) or diag("round $round");
+		push @missed, map { "$_ in round $round" } grep { !$x{$_}->is_done } sort keys %x;
+		last if @missed;
+		$x{$_}->finish for keys %x;
+	}
+	is("@missed", '', 'a resume wakes a receiver of each group, beside 80 of another');
+	ok($waiting->(80), 'those of the other group go on waiting') if !@missed;
+	one($node, "SELECT mq.drop_queue('$q', force => true)");
+	$crowd->finish;
+	$_->close for values %x;
+}
+
 # --- many waiters, senders, random ends: nothing is lost, nobody sleeps while there is work -------------------------------------------------------------
 {
 	my $q = queue('chaos', args => 'segment_size => 1024');
