@@ -196,6 +196,35 @@ SQL
 	one($node, "SELECT mq.drop_queue('nacked')");
 }
 
+# --- memory full: a consumer with a name is served too, else nothing would be acked and memory never got free ----------------------
+{
+	my $n = 60_000;               # what fills 1 MB, whatever the scale
+	one($node, "SELECT mq.create_queue('named'); SELECT t.numbers('named', 1, $n)");
+	one($node, "INSERT INTO t.held SELECT 'named', receipt, payload::bigint FROM mq.receive('named', $n, '1 hour')");
+	# a block in front, then every other message: a cell for each, until there is none to cut one more off the block
+	one($node, <<'SQL');
+CREATE PROCEDURE t.fill_memory() LANGUAGE plpgsql AS $$
+DECLARE c record;
+BEGIN
+	PERFORM mq.nack((SELECT array_agg(receipt) FROM t.held WHERE i <= 1000));
+	FOR c IN SELECT array_agg(receipt) AS r FROM t.held WHERE i > 1000 AND i % 2 = 0 GROUP BY i / 200 ORDER BY i / 200 LOOP
+		PERFORM mq.nack(c.r);
+		EXIT WHEN (SELECT count(*) = 0 FROM mq.receive('named', 1, '1 hour'));
+	END LOOP;
+END $$;
+SQL
+	one($node, "CALL t.fill_memory()");
+	is(one($node, "SELECT held_back > 0 AND ready > 1000 FROM mq.groups WHERE queue = 'named'"), 't', 'a message that would need a cell is held back: memory is full') or diag(settle_text($node, 'named'));
+	my $take = sub { my ($count, $who) = @_; return one($node, "SET statement_timeout = '20s'; SELECT count(*) FROM mq.receive('named', $count, '1 hour', consumer => '$who')"); };
+	is($take->(1100, 'a'), '1100', 'what needs none goes to a consumer with a new name');
+	is($take->(1, 'a'), '1', 'with one that is known');
+	is($take->(100, 'b'), '100', 'and with another');
+	is(one($node, "SELECT string_agg(consumer || ' ' || n, ', ' ORDER BY consumer) FROM (SELECT consumer, count(*) AS n FROM mq.in_flight WHERE queue = 'named' AND consumer IS NOT NULL GROUP BY 1) x"), 'a 1101, b 100', 'each under its name');
+	is(one($node, "SELECT count(*) FROM mq.pop('named', 100, consumer => 'c')"), '100', 'pop too');
+	flows('then');
+	one($node, "SELECT mq.drop_queue('named', force => true); TRUNCATE t.held");
+}
+
 # --- different delays: a window that cannot be kept as ranges ------------------------------------------------------------------------
 {
 	my $n = scaled(100_000);

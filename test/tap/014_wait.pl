@@ -369,6 +369,25 @@ SKIP:
 	$_->close for $x, $y;
 }
 
+# --- a client that is killed while it waits takes nothing along -------------------------------------------------------------------
+{
+	my %how = ('pop' => "SELECT payload->>'k' FROM mq.pop('%s', wait => '%s')", 'receive' => "SELECT payload->>'k' FROM mq.receive('%s', wait => '%s')", 'CALL mq.wait' => "CALL mq.wait('%s', '%s')",
+		'pop in a block' => "BEGIN; SELECT payload->>'k' FROM mq.pop('%s', wait => '%s')");
+	for my $what (sort keys %how)
+	{
+		my $q = queue('killed' . ++$n);
+		my $x = session($node);
+		waiter($x, $q, $how{$what}, '60 s') or next;
+		$x->{run}->signal('KILL');
+		my $t = time();
+		ok(poll_until('nobody to wait', sub { $admin->q("SELECT waiting FROM mq.groups WHERE queue = '$q'") eq '0' }, 5), "$what: kill -9 of the client ends the wait");
+		$s->q("SELECT t.put('$q', 'm', 1)");
+		is($s->q("SELECT payload->>'k' FROM mq.pop('$q')"), 'm:1', "$what: the next message is there for somebody who lives");
+		ok(poll_until('the session to end', sub { $admin->q("SELECT count(*) FROM pg_stat_activity WHERE pid = $x->{pid}") eq '0' }, 5), "$what: the session ends");
+		$x->vanish;
+	}
+}
+
 # --- what the mutants found missing: a look after getting into line, a timekeeper that leaves, a wait that a transaction survives ---------
 {
 	# committed after the statement began: its first look may not have the message, nobody will be woken for it
@@ -465,6 +484,16 @@ SKIP:
 	$w->q('ROLLBACK');
 	$w->q("CALL mq.wait('$q', '10 ms')");
 	unlike($w->{last_err}, qr/WARNING/, 'outside: no warning');
+	# a snapshot for the whole transaction cannot be given up, block or not
+	for my $level ('repeatable read', 'serializable')
+	{
+		my $x = session($node);
+		$x->q("SET default_transaction_isolation = '$level'; SET statement_timeout = '2 s'");
+		is($x->try("CALL mq.wait('$q', '10 ms')"), '', "CALL mq.wait outside a transaction block that is $level by default");
+		like($x->{last_err}, qr/WARNING:.*\n*HINT:/, "$level: a WARNING");
+		is($x->try("CALL mq.wait('$q', '61 s')"), '22023', "$level: no more than 60 s");
+		$x->close;
+	}
 	is(sqlstate($node, "CALL mq.wait('$q', '366 days')"), '22023', 'more than 365 days: 22023');
 	is(sqlstate($node, "CALL mq.wait('$q', '-1 s')"), '22023', 'negative: 22023');
 	is(sqlstate($node, "CALL mq.wait('$q', null)"), '22004', 'null: 22004');
@@ -532,6 +561,67 @@ my $ticks = sub {
 	$bench->finish;
 	is(one($node, "SELECT t.verdict('$q')"), 'ok', 'each message once');
 	like($out . $err, qr/processed: 200\/200/, 'every client ended well') or diag($err);
+}
+
+# --- an ack makes room only where a limit stood in the way: else nobody is woken for it -------------------------------------------
+{
+	my $q = queue('acks', n => 250);
+	one($node, "SELECT mq.alter_group('$q', 'default', max_in_flight => 300)");
+	one($node, "CREATE TABLE t.in_hand AS SELECT receipt FROM mq.receive('$q', 250, '1 h')");
+	one($node, <<'SQL');
+CREATE PROCEDURE t.ack_each() LANGUAGE plpgsql AS $$
+DECLARE r uuid;
+BEGIN
+	FOR r IN SELECT receipt FROM t.in_hand LOOP
+		PERFORM mq.ack(r);
+		COMMIT;
+		PERFORM pg_sleep(0.002);           -- so that each could wake by itself
+	END LOOP;
+END $$;
+SQL
+	if (waiter($w, $q))
+	{
+		my $before = $ticks->($w->{pid});
+		$s->q('CALL t.ack_each()');
+		my $switches = $ticks->($w->{pid})->{ $w->{pid} }[1] - $before->{ $w->{pid} }[1];
+		is(one($node, "SELECT leased + settling FROM mq.groups WHERE queue = '$q'"), '0', '250 messages are acked, each in a transaction of its own');
+		cmp_ok($switches, '<=', 25, "a receiver beside them sleeps ($switches wake-ups)");
+		my $t = time();
+		$s->q("SELECT t.put('$q', 'm', 1)");
+		ends($w, 'the next message wakes it', $t, out => 'm:1');
+	}
+}
+
+# --- a change of a definition reaches all receivers, of all groups, however many stand in one line ----------------------------------
+{
+	my $q = queue('all', args => "groups => '{crowd,b,c,d}'");
+	my $file = $node->basedir . '/crowd.sql';
+	open my $f, '>', $file or die; print $f "SELECT mq.pop('$q', 1, 'crowd', wait => '60 s');\n"; close $f;
+	local %ENV = $node->_get_env(PGAPPNAME => 'crowd');
+	my ($out, $err) = ('', '');
+	my $crowd = IPC::Run::start([ 'pgbench', '-n', '-c', '80', '-j', '1', '-t', '1000', '-f', $file, 'postgres' ], '>', \$out, '2>', \$err);
+	my %x = map { $_ => session($node) } qw(b c d);
+	my $waiting = sub { my ($n) = @_; return poll_until("$n to wait", sub { $admin->q("SELECT sum(waiting) FROM mq.groups WHERE queue = '$q'") eq $n }, 40); };
+	my @missed;
+	for my $round (1 .. 6)
+	{
+		# the resume is all that wakes for the message; a change before it has put the crowd's line in front of the others
+		$s->q("SELECT mq.pause('$q'); SELECT t.put('$q', 'r$round', 1)");
+		$x{$_}->start("SELECT payload->>'k' FROM mq.pop('$q', 1, '$_', wait => '20 s')") for sort keys %x;
+		$waiting->(83) or last;
+		$s->q("SELECT mq.pause('$q')");
+		$waiting->(83) or last;
+		$s->q("SELECT mq.resume('$q')");
+		poll_until('all of them', sub { !grep { !$_->is_done } values %x }, 3) or diag("round $round");
+		push @missed, map { "$_ in round $round" } grep { !$x{$_}->is_done } sort keys %x;
+		last if @missed;
+		$x{$_}->finish for keys %x;
+	}
+	is("@missed", '', 'a resume wakes a receiver of each group, beside 80 of another');
+	ok($waiting->(80), 'those of the other group go on waiting') if !@missed;
+	one($node, "SELECT mq.drop_queue('$q', force => true)");
+	$crowd->finish;
+	$_->close for values %x;
 }
 
 # --- many waiters, senders, random ends: nothing is lost, nobody sleeps while there is work -------------------------------------------------------------

@@ -189,6 +189,31 @@ sub turns
 	is(sqlstate($node, "SELECT mq.alter_queue('limit', drop_unread => true, reset => '{retention_bytes}')"), '22023', 'drop_unread needs a limit');
 }
 
+# --- somebody is altering a group whose unread messages have to go: the worker waits for nobody ------------------------------------
+{
+	one($node, "SELECT mq.create_queue('held', segment_size => 1024, retention => '1 hour', drop_unread => true)");
+	fill('held', 3, unread => 1);
+	all_sealed('held', 2);
+	my $r = one($node, "SELECT receipt FROM mq.receive('held', 1, '1 h')");
+	my $s = session($node);
+	$s->q("BEGIN; SELECT mq.alter_group('held', 'default', max_in_flight => 1000)");
+	one($node, "SELECT mq.alter_queue('held', reset => '{retention}', retention_bytes => 0)");
+	my $waits = 0;
+	for (1 .. 60)                           # over 3 s, which is two or three of the worker's turns
+	{
+		$waits += one($node, "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'mq worker' AND wait_event_type = 'Lock'");
+		sleep(0.05);
+	}
+	cmp_ok($waits, '<=', 1, "alter_group is open: the worker does not wait for its lock (seen $waits of 60 times)");
+	ok(turns(), 'the worker goes round');
+	is(first_segment('held') . ' ' . one($node, "SELECT dropped FROM mq.groups WHERE queue = 'held'"), '0 0', 'nothing is dropped yet');
+	is(sqlstate($node, "SELECT mq.ack('$r'::uuid)"), '', 'and a lease in there is good');
+	$s->q('COMMIT');
+	ok(poll_until('drops', sub { first_segment('held') >= 3 }, 30), 'committed: they go');
+	is(one($node, "SELECT dropped FROM mq.groups WHERE queue = 'held'"), 3 * 1024 - 2, 'counted: all but the one that was acked, and the one that is in the next segment');
+	$s->close;
+}
+
 # --- a paused group, a seek back and retention ------------------------------------------------------------------------------------------
 {
 	one($node, "SELECT mq.create_queue('back', segment_size => 1024, retention => '1 hour')");

@@ -94,6 +94,32 @@ clear('mq_n', 'n', 'a', 'b');
 	$s->close;
 }
 
+# --- senders to a queue of which nothing can be taken: the worker looks now and then, not after each of them ---------------------------
+{
+	one($node, "SELECT mq.create_queue('idle', groups => '{a}', notify_interval => '1 s')");
+	$l->q('LISTEN mq_idle');
+	one($node, "SELECT mq.pause('idle', 'a')");
+	one($node, <<'SQL');
+CREATE PROCEDURE t.sends(n int) LANGUAGE plpgsql AS $$
+BEGIN
+	FOR i IN 1 .. n LOOP
+		PERFORM mq.send('idle', '1');
+		COMMIT;
+		PERFORM pg_sleep(0.004);           -- so that each could wake it by itself
+	END LOOP;
+END $$;
+SQL
+	my $worker = backend_pid($node, 'mq worker');
+	my $switches = sub { return PostgreSQL::Test::Utils::slurp_file("/proc/$worker/status") =~ /^voluntary_ctxt_switches:\s+(\d+)/m ? $1 : die "no /proc/$worker/status"; };
+	my ($before, $begin) = ($switches->(), time());
+	one($node, 'SET synchronous_commit = off; CALL t.sends(500)');
+	my ($woken, $took) = ($switches->() - $before, time() - $begin);
+	cmp_ok($woken, '<=', 40 + 40 * $took, sprintf('paused, 500 commits in %.1f s: the worker was awake %d times', $took, $woken));
+	is(silent('mq_idle', 0.3), 'silent', 'paused: silence');
+	one($node, "SELECT mq.resume('idle', 'a')");
+	is(next_on('mq_idle'), '["a"]', 'resumed: told');
+}
+
 # --- coalesced, and from the worker only -----------------------------------------------------------------------------------
 {
 	one($node, "SELECT mq.alter_queue('n', notify_interval => '300 ms')");
