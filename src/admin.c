@@ -13,7 +13,6 @@
 #include "catalog/pg_extension.h"
 #include "catalog/pg_namespace.h"
 #include "commands/trigger.h"
-#include "executor/spi.h"
 #include "catalog/pg_type.h"
 #include "groups.h"
 #include "miscadmin.h"

@@ -473,8 +473,8 @@ mq_groups_of(const MqQueue *queue, int *count)
 	return groups;
 }
 
-static bool
-any_row(Oid relid, Oid index, ScanKey key)
+bool
+mq_any_row(Oid relid, Oid index, int nkeys, ScanKey keys)
 {
 	Relation	rel = table_open(relid, AccessShareLock);
 	SnapshotData dirty;
@@ -482,7 +482,7 @@ any_row(Oid relid, Oid index, ScanKey key)
 	bool		found;
 
 	InitDirtySnapshot(dirty);
-	scan = systable_beginscan(rel, index, true, &dirty, 1, key);
+	scan = systable_beginscan(rel, index, true, &dirty, nkeys, keys);
 	found = HeapTupleIsValid(systable_getnext(scan));
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
@@ -495,8 +495,8 @@ mq_catalog_may_exist(Oid relid, int32 number)
 	ScanKeyData key;
 
 	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(number));
-	return any_row(relid, get_relname_relid(relid == extension.queue_rel ? "queue_pkey" : "consumer_group_pkey",
-											extension.schema), &key);
+	return mq_any_row(relid, get_relname_relid(relid == extension.queue_rel ? "queue_pkey" : "consumer_group_pkey",
+											   extension.schema), 1, &key);
 }
 
 /* Read in place: the functions for it ask for rights that a consumer has not, and nextval would write. */
@@ -524,7 +524,7 @@ mq_extension_may_exist(Oid oid)
 	ScanKeyData key;
 
 	ScanKeyInit(&key, Anum_pg_extension_oid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(oid));
-	return any_row(ExtensionRelationId, ExtensionOidIndexId, &key);
+	return mq_any_row(ExtensionRelationId, ExtensionOidIndexId, 1, &key);
 }
 
 void
@@ -536,8 +536,6 @@ mq_catalog_catch_up(void)
 void
 mq_catalog_changed(void)
 {
-	/* the look-ups that see the new rows come after them, and the invalidation is carried out by the next increment */
-	CommandCounterIncrement();
 	CacheInvalidateRelcacheByRelid(mq_extension(false)->queue_rel);
 	CommandCounterIncrement();
 }

@@ -6,6 +6,7 @@
 
 #include "shmem.h"
 
+#include "access/skey.h"
 #include "utils/acl.h"
 
 #define MQ_DEFAULT_GROUP	"default"
@@ -70,7 +71,7 @@ extern void mq_group_by_name(const char *queue, const char *group, MqGroup *resu
 extern bool mq_group_find(const MqQueue *queue, const char *name, MqGroup *result);
 extern bool mq_group_by_number(int32 group_no, MqGroup *result);
 
-/* After a wait for a lock, or when a change found no row: 42704 if the queue was dropped meanwhile. */
+/* After a wait for a lock, or when nothing was found: 42704 if the queue was dropped meanwhile. */
 extern void mq_queue_check_not_dropped(const MqQueue *queue);
 
 /*
@@ -90,6 +91,9 @@ extern MqGroup *mq_groups_of(const MqQueue *queue, int *count);
  */
 extern bool mq_catalog_may_exist(Oid relid, int32 number);
 extern bool mq_extension_may_exist(Oid extension);
+
+/* Whether there is a row with these keys in a table of ours, or may come to be or not because its transaction is undecided. */
+extern bool mq_any_row(Oid relid, Oid index, int nkeys, ScanKey keys);
 
 /* The greatest group number that was ever given, or a greater one. */
 extern int64 mq_catalog_last_group(void);

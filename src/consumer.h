@@ -2,7 +2,8 @@
  * consumer.h: consumers with a name, and how much may be in flight.
  *
  * A name has a cell only while it has something in flight, in a list of the window: look-ups walk it, which is meant
- * for some hundred names at once. All functions need the window lock; none allocates or throws.
+ * for some hundred names at once. All functions need the window lock, exclusively where the window is not const; none
+ * allocates or throws.
  */
 #ifndef MQ_CONSUMER_H
 #define MQ_CONSUMER_H
@@ -22,7 +23,7 @@ typedef struct MqTaker
 	bool		blocked;		/* out: the second one did; others may take what this one may not */
 } MqTaker;
 
-/* How many of max messages the taker may have now; sets what it tells the taker. */
+/* How many of max messages the taker may have now; sets what it tells the taker, and the window's `limited`. */
 extern int	mq_consumer_room(MqWindow *window, MqTaker *taker, int max);
 
 /*

@@ -9,7 +9,6 @@
 #include "groups.h"
 
 #include "checkpoint.h"
-#include "executor/spi.h"
 #include "fill.h"
 #include "miscadmin.h"
 #include "options.h"

@@ -4,34 +4,55 @@
 #include "memo.h"
 
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
 
-/* fewer entries than this are kept, whatever they are about */
-#define KEPT 64
+#define SWEEP_AT_LEAST	64
+/* the worker asks for what is alive in each turn, that is every second or so */
+#define KEPT_MS			(10 * 60 * 1000)
 
 static void
-start_afresh(MqMemo *memo)
+make(MqMemo *memo)
 {
 	HASHCTL		ctl;
 
-	if (memo->context == NULL)
-		memo->context = AllocSetContextCreate(TopMemoryContext, "mq worker memo", ALLOCSET_SMALL_SIZES);
-	MemoryContextReset(memo->context);
 	ctl.keysize = sizeof(int32);
 	ctl.entrysize = memo->entry_size;
-	ctl.hcxt = memo->context;
-	memo->entries = hash_create(memo->name, KEPT, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	memo->entries = hash_create(memo->name, SWEEP_AT_LEAST, &ctl, HASH_ELEM | HASH_BLOBS);
+	memo->sweep_at = SWEEP_AT_LEAST;
+}
+
+static void
+sweep(MqMemo *memo, TimestampTz now)
+{
+	HASH_SEQ_STATUS status;
+	MqMemoHead *entry;
+
+	hash_seq_init(&status, memo->entries);
+	while ((entry = hash_seq_search(&status)) != NULL)
+	{
+		if (!TimestampDifferenceExceeds(entry->asked, now, KEPT_MS))
+			continue;
+		if (entry->data != NULL)
+			pfree(entry->data);
+		(void) hash_search(memo->entries, &entry->number, HASH_REMOVE, NULL);
+	}
+	memo->sweep_at = Max(2 * hash_get_num_entries(memo->entries), SWEEP_AT_LEAST);
 }
 
 void *
-mq_memo(MqMemo *memo, int32 number, int alive)
+mq_memo(MqMemo *memo, int32 number)
 {
+	TimestampTz now = GetCurrentTimestamp();
 	bool		found;
-	char	   *entry;
+	MqMemoHead *entry;
 
-	if (memo->entries == NULL || hash_get_num_entries(memo->entries) > KEPT + 2L * alive)
-		start_afresh(memo);
+	if (memo->entries == NULL)
+		make(memo);
+	if (hash_get_num_entries(memo->entries) >= memo->sweep_at)
+		sweep(memo, now);
 	entry = hash_search(memo->entries, &number, HASH_ENTER, &found);
 	if (!found)
-		memset(entry + sizeof(int32), 0, memo->entry_size - sizeof(int32));
+		memset((char *) entry + sizeof(int32), 0, memo->entry_size - sizeof(int32));
+	entry->asked = now;
 	return entry;
 }

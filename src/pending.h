@@ -2,7 +2,7 @@
  * pending.h: messages whose sender is undecided, and those to be read again because it is decided now.
  *
  * A sender has a list of chunks, exactly its ids: the last one grows while its rows follow each other closely. When it
- * is decided they go to the window's list `rewalk`. All functions need the window lock; none allocates or throws.
+ * is decided they go to the window's list `rewalk`. Functions on a window need its lock; none allocates or throws.
  */
 #ifndef MQ_PENDING_H
 #define MQ_PENDING_H
@@ -12,7 +12,7 @@
 /* The sender with this full xid; 0: none. */
 extern uint32 mq_pending_find(const MqWindow *window, uint64 xid);
 
-/* Adds chunk, a range with everything but its links, to what the sender has. Takes up to two cells. */
+/* Adds a range, with all that a chunk says of it, to what the sender has. Takes up to two cells. */
 extern void mq_pending_add(MqWindow *window, uint64 xid, const MqChunk *range, MqCellList *cells);
 
 /*

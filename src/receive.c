@@ -396,11 +396,13 @@ look_again(ReceiveCall *call)
 	UnregisterSnapshot(call->snapshot);
 }
 
-/* Whether there may be messages for others, though there is none for this call. */
-static bool
-is_blocked(const ReceiveCall *call)
+/* Whether, and why, there may be messages for others, though there is none for this call. */
+static MqBlocked
+why_blocked(const ReceiveCall *call)
 {
-	return call->taker.blocked || (IsolationUsesXactSnapshot() && call->passed_over > 0);
+	if (IsolationUsesXactSnapshot() && call->passed_over > 0)
+		return MQ_BLOCKED_BY_SNAPSHOT;
+	return call->taker.blocked ? MQ_BLOCKED_BY_LIMIT : MQ_NOT_BLOCKED;
 }
 
 static void
@@ -412,7 +414,7 @@ wait_for_messages(ReceiveCall *call)
 	do
 	{
 		look_again(call);
-	} while (call->got == 0 && mq_wait_more(&wait, is_blocked(call)));
+	} while (call->got == 0 && mq_wait_more(&wait, why_blocked(call)));
 	mq_wait_end(&wait);
 }
 

@@ -264,21 +264,32 @@ mq_segment_is_ordered(const MqQueue *queue, int level, int64 segment, Relation r
 	return !queue->foreign && cached_is(c, queue, level, segment) && c->file == MqRelFileNumber(rel);
 }
 
+static bool
+is_there(const MqQueue *queue, int level, int64 segment)
+{
+	Relation	rel = open_uncached(queue, level, segment, AccessShareLock);
+
+	if (rel == NULL)
+		return false;
+	relation_close(rel, AccessShareLock);
+	return true;
+}
+
 bool
 mq_segment_is_gone(const MqQueue *queue, int level, int64 segment)
 {
-	Relation	rel;
-	bool		gone = false;
+	const MqExtension *ext = mq_extension(false);
+	ScanKeyData keys[3];
+	bool		gone;
 
-	/* whoever makes segments holds this lock on the parent until it commits */
+	/* the record first: if its maker commits between the two looks, the second one finds the table */
+	segment_keys(keys, queue, level, segment);
+	if (!mq_any_row(ext->segment_rel, get_relname_relid("segment_pkey", ext->schema), 3, keys))
+		return !is_there(queue, level, segment);
+	/* being made, or its table was dropped by hand: whoever makes segments holds this lock on the parent until it commits */
 	if (!ConditionalLockRelationOid(queue->table, ShareUpdateExclusiveLock))
 		return false;
-	AcceptInvalidationMessages();
-	rel = open_uncached(queue, level, segment, AccessShareLock);
-	if (rel == NULL)
-		gone = true;
-	else
-		relation_close(rel, AccessShareLock);
+	gone = !is_there(queue, level, segment);
 	UnlockRelationOid(queue->table, ShareUpdateExclusiveLock);
 	return gone;
 }
@@ -375,7 +386,6 @@ ask_worker(const MqQueue *queue, int level, int64 segment)
 	mq_worker_wake(queue->db);
 }
 
-/* A sender that waited for a lock may find that the queue went. */
 static Relation
 wait_for_segment(const MqQueue *queue, int level, int64 segment)
 {

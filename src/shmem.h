@@ -235,6 +235,14 @@ typedef struct MqWindow
 	pg_atomic_uint32 waiters;	/* in line (written under wait_mutex, read without) */
 } MqWindow;
 
+/* Why a receiver in line can take nothing, though there may be something. */
+typedef enum MqBlocked
+{
+	MQ_NOT_BLOCKED,
+	MQ_BLOCKED_BY_LIMIT,		/* its consumer has as many messages as it may */
+	MQ_BLOCKED_BY_SNAPSHOT		/* they are newer than its transaction's snapshot */
+} MqBlocked;
+
 /* A process as a receiver that waits. Guarded by the wait_mutex of the chain it waits for. */
 typedef struct MqWaiter
 {
@@ -242,7 +250,7 @@ typedef struct MqWaiter
 	int			previous;
 	bool		listed;			/* in line */
 	bool		woken;			/* was taken out of the line by a waker */
-	bool		blocked;		/* may have nothing new: only room wakes it (wake.h) */
+	MqBlocked	blocked;		/* only room or what comes back wakes it (wake.h) */
 } MqWaiter;
 
 typedef struct MqShared

@@ -69,13 +69,13 @@ sleep_until(const MqWait *wait)
 }
 
 bool
-mq_wait_more(MqWait *wait, bool blocked)
+mq_wait_more(MqWait *wait, MqBlocked blocked)
 {
 	TimestampTz until;
 
-	if (blocked && GetCurrentTimestamp() < wait->deadline)
+	if (blocked != MQ_NOT_BLOCKED && GetCurrentTimestamp() < wait->deadline)
 	{
-		bool		first = mq_wait_block();
+		bool		first = mq_wait_block(blocked);
 
 		/* what woke this process, or what the clock has made ready, may be for another one */
 		if (first || mq_wait_is_timekeeper())
@@ -165,7 +165,7 @@ mq_wait(PG_FUNCTION_ARGS)
 		ForgetPortalSnapshots();
 
 	mq_wait_begin(&wait, &group, &ref, timeout);
-	while (!something_to_take(&group, &ref) && mq_wait_more(&wait, false))
+	while (!something_to_take(&group, &ref) && mq_wait_more(&wait, MQ_NOT_BLOCKED))
 		;
 	mq_wait_end(&wait);
 	if (!ActiveSnapshotSet())

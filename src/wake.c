@@ -73,7 +73,7 @@ put_into_line(MqChain *chain, MqWindow *window, int procno, bool at_front)
 	else
 		window->last_waiter = procno;
 	w->listed = true;
-	w->blocked = false;
+	w->blocked = MQ_NOT_BLOCKED;
 	if (window->timekeeper < 0)
 		window->timekeeper = procno;
 	count_waiters(chain, window, 1);
@@ -93,15 +93,15 @@ take_out_of_line(MqChain *chain, MqWindow *window, int procno)
 	else
 		window->last_waiter = w->previous;
 	w->listed = false;
-	w->blocked = false;
+	w->blocked = MQ_NOT_BLOCKED;
 	count_waiters(chain, window, -1);
 	if (window->first_waiter < 0)
 		unlink_window(chain, window);
 }
 
-/* Takes the first one that is, or is not, blocked out of the line, as woken; -1: nobody. */
+/* Takes the first one that is blocked so out of the line, as woken; -1: nobody. */
 static int
-pop(MqChain *chain, MqWindow *window, bool blocked)
+pop(MqChain *chain, MqWindow *window, MqBlocked blocked)
 {
 	int			procno = window->first_waiter;
 
@@ -133,9 +133,11 @@ wake_lines(MqChain *chain, bool all)
 		next = window->next_waiting;
 		do
 		{
-			procno = pop(chain, window, false);
+			procno = pop(chain, window, MQ_NOT_BLOCKED);
 			if (procno < 0 && all)
-				procno = pop(chain, window, true);
+				procno = pop(chain, window, MQ_BLOCKED_BY_LIMIT);
+			if (procno < 0 && all)
+				procno = pop(chain, window, MQ_BLOCKED_BY_SNAPSHOT);
 			if (procno >= 0 && count < WAKES_AT_ONCE)
 				woken[count++] = procno;
 			else if (procno >= 0)
@@ -165,7 +167,7 @@ mq_wake_queue_all(MqChain *chain)
 }
 
 static bool
-wake_one(MqWindow *window, bool blocked)
+wake_one(MqWindow *window, MqBlocked blocked)
 {
 	MqChain    *chain;
 	int			procno = -1;
@@ -185,26 +187,37 @@ wake_one(MqWindow *window, bool blocked)
 void
 mq_wake_group(MqWindow *window)
 {
-	(void) wake_one(window, false);
+	(void) wake_one(window, MQ_NOT_BLOCKED);
+}
+
+/* No more than there are now: who looks again gets into line again. */
+static void
+wake_blocked(MqWindow *window, MqBlocked blocked)
+{
+	uint32		waiters = pg_atomic_read_u32(&window->waiters);
+
+	for (uint32 i = 0; i < waiters && wake_one(window, blocked); i++)
+		;
+}
+
+void
+mq_wake_for_given_back(MqWindow *window)
+{
+	wake_blocked(window, MQ_BLOCKED_BY_LIMIT);
+	(void) wake_one(window, MQ_NOT_BLOCKED);
 }
 
 void
 mq_wake_for_room(MqWindow *window)
 {
-	/* no more than there are now: who looks again gets into line again */
-	uint32		waiters = pg_atomic_read_u32(&window->waiters);
-
-	if (waiters == 0)
-		return;
-	for (uint32 i = 0; i < waiters && wake_one(window, true); i++)
-		;
-	(void) wake_one(window, false);
+	wake_blocked(window, MQ_BLOCKED_BY_SNAPSHOT);
+	mq_wake_for_given_back(window);
 }
 
 void
 mq_wake_all(MqWindow *window)
 {
-	while (wake_one(window, true) || wake_one(window, false))
+	while (wake_one(window, MQ_BLOCKED_BY_LIMIT) || wake_one(window, MQ_BLOCKED_BY_SNAPSHOT) || wake_one(window, MQ_NOT_BLOCKED))
 		;
 }
 
@@ -251,18 +264,18 @@ mq_wait_enlist(MqChain *chain, MqWindow *window, bool again)
 }
 
 bool
-mq_wait_block(void)
+mq_wait_block(MqBlocked why)
 {
 	int			me = MqMyProcNumber();
 	MqWaiter   *w = &mq_waiters[me];
 	bool		changed;
 
 	SpinLockAcquire(&my_chain->wait_mutex);
-	changed = !w->listed || !w->blocked;
+	changed = !w->listed || w->blocked != why;
 	if (!w->listed)
 		put_into_line(my_chain, my_window, me, true);
 	w->woken = false;
-	w->blocked = true;
+	w->blocked = why;
 	SpinLockRelease(&my_chain->wait_mutex);
 	return changed;
 }

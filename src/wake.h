@@ -28,6 +28,12 @@ extern void mq_wake_group(MqWindow *window);
 /* The same, and all who are blocked: there are fewer messages in flight, or some came back. */
 extern void mq_wake_for_room(MqWindow *window);
 
+/*
+ * The same, but not those whose snapshot is too old: what came back was too new for who had it. They would only give it back
+ * again, and wake each other for ever.
+ */
+extern void mq_wake_for_given_back(MqWindow *window);
+
 /* All receivers of the group: it is dropped. */
 extern void mq_wake_all(MqWindow *window);
 
@@ -43,11 +49,10 @@ extern void mq_wake_note_time(MqWindow *window, TimestampTz time);
 extern void mq_wait_enlist(MqChain *chain, MqWindow *window, bool again);
 
 /*
- * This process can take no message that is new, because its consumer has as many as it may, or its snapshot is too old: others
- * are woken in its place, until there is room or a message comes back. It
- * must wake another one and look once more after this, before it sleeps. False: it is so already.
+ * This process can take no message that is new, for the reason given: others are woken in its place, until there is room or
+ * a message comes back. It must wake another one and look once more after this, before it sleeps. False: it is so already.
  */
-extern bool mq_wait_block(void);
+extern bool mq_wait_block(MqBlocked why);
 
 /* Whether this process has to see to what becomes ready by the clock. */
 extern bool mq_wait_is_timekeeper(void);

@@ -332,9 +332,11 @@ mq_window_take_own(const MqWindowRef *ref, uint64 xid, int max, MqTaker *taker, 
 
 	if (!taking_begin(&t, ref, taker, max, max_runs))
 		return 0;
-	while (count < Min(max_runs, t.cells.count) && t.max > 0 && mq_pending_take(window, xid, t.max, &part))
+	/* a cell for each run, or none at all */
+	while (t.cells.count > 0 && t.max > 0 && mq_pending_take(window, xid, t.max, &part))
 		take_node(&t, window, add_own_sent(window, &part, &t.cells), taker, &runs[count++]);
-	window->walk_seq++;
+	if (count > 0)
+		window->walk_seq++;
 	taking_end(&t, ref);
 	return count;
 }
@@ -345,6 +347,7 @@ mq_window_end_lease(const MqWindowRef *ref, int64 lo, int64 hi, uint64 token, Mq
 {
 	MqWindow   *window = ref->window;
 	int64		changed = 0;
+	bool		for_others = false;
 
 	if (!mq_window_lock(ref, LW_EXCLUSIVE))
 		return 0;
@@ -360,6 +363,7 @@ mq_window_end_lease(const MqWindowRef *ref, int64 lo, int64 hi, uint64 token, Mq
 				node = mq_tree_cut(window, node, lo, hi, cells);
 			lo = MqNodeAt(node)->hi + 1;
 			changed += MqNodeAt(node)->hi - MqNodeAt(node)->lo + 1;
+			for_others |= (MqNodeAt(node)->flags & MQ_NODE_OWN_SENT) == 0;
 			apply_outcome(window, node, outcome, due);
 		}
 		else if (MqNodeAt(node)->hi == PG_INT64_MAX)
@@ -368,10 +372,10 @@ mq_window_end_lease(const MqWindowRef *ref, int64 lo, int64 hi, uint64 token, Mq
 			lo = MqNodeAt(node)->hi + 1;
 	}
 	mq_window_unlock(ref);
-	/* given back because it is too new: whoever is blocked for that would only give it back again, and so on for ever */
-	if (changed > 0 && outcome == MQ_GIVE_BACK)
-		mq_wake_group(window);
-	else if (changed > 0)
+	/* what a transaction sent and may not see yet itself is for nobody before it commits */
+	if (for_others && outcome == MQ_GIVE_BACK)
+		mq_wake_for_given_back(window);
+	else if (changed > 0 && outcome != MQ_GIVE_BACK)
 		mq_wake_for_room(window);
 	return changed;
 }

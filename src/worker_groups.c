@@ -17,6 +17,7 @@
 #include "settings.h"
 #include "stop_point.h"
 #include "storage/procarray.h"
+#include "utils/memutils.h"
 #include "utils/timestamp.h"
 #include "wake.h"
 #include "walk.h"
@@ -34,11 +35,10 @@ typedef struct Finished
 
 typedef struct GroupMemo
 {
-	int32		group_no;
-	int32		epoch;			/* of the last checkpoint: a seek makes what it said void */
-	TimestampTz checkpoint;		/* when it was; 0: none yet */
-	Finished   *finished;
+	MqMemoHead	head;			/* data: array of Finished, by level and segment */
 	int			count;
+	int32		epoch;			/* in which that was so: a seek makes it void */
+	TimestampTz checkpoint;		/* when the last one was; 0: none yet */
 } GroupMemo;
 
 static MqMemo groups = {"mq groups", sizeof(GroupMemo)};
@@ -94,7 +94,7 @@ static bool
 is_time_for_checkpoint(const MqWindowRef *ref, int32 group_no, const MqQueueWork *work)
 {
 	int64		interval = ref->window->nodes < MQ_SMALL_CHECKPOINT ? Max(Min(mq_drop_delay, 60), 1) : LARGE_CHECKPOINT_S;
-	const GroupMemo *memo = mq_memo(&groups, group_no, work->all->ngroups);
+	const GroupMemo *memo = mq_memo(&groups, group_no);
 
 	if (memo->checkpoint == 0 && work->known && work->nsegments > SEGMENTS_AT_REST)
 		return true;
@@ -132,13 +132,26 @@ intersects(const MqCheckpoint *checkpoint, int64 lo, int64 hi)
 	return a < checkpoint->count && checkpoint->unfinished[a].lo <= hi;
 }
 
+static int
+compare_finished(const void *a, const void *b)
+{
+	const Finished *x = a;
+	const Finished *y = b;
+
+	if (x->level != y->level)
+		return x->level < y->level ? -1 : 1;
+	return (x->segment > y->segment) - (x->segment < y->segment);
+}
+
 static TimestampTz
 finished_since(const GroupMemo *memo, int32 level, int64 segment)
 {
-	for (int i = 0; i < memo->count; i++)
-		if (memo->finished[i].level == level && memo->finished[i].segment == segment)
-			return memo->finished[i].since;
-	return 0;
+	Finished	key = {level, segment, 0};
+	const Finished *found = NULL;
+
+	if (memo->count > 0)
+		found = bsearch(&key, memo->head.data, memo->count, sizeof(Finished), compare_finished);
+	return found == NULL ? 0 : found->since;
 }
 
 /* Of the segments there are; what was known of those that went is forgotten. */
@@ -146,7 +159,7 @@ static void
 note_finished_segments(GroupMemo *memo, const MqCheckpoint *checkpoint, const MqQueueWork *work)
 {
 	int64		size = work->queue->segment_size;
-	Finished   *now = MemoryContextAlloc(groups.context, (work->nsegments + 1) * sizeof(Finished));
+	Finished   *now = MemoryContextAlloc(TopMemoryContext, (work->nsegments + 1) * sizeof(Finished));
 	int			count = 0;
 
 	for (int i = 0; i < work->nsegments; i++)
@@ -159,9 +172,9 @@ note_finished_segments(GroupMemo *memo, const MqCheckpoint *checkpoint, const Mq
 			!intersects(checkpoint, segment * size, (segment + 1) * size - 1))
 			now[count++] = (Finished) {level, segment, since != 0 ? since : GetCurrentTimestamp()};
 	}
-	if (memo->finished != NULL)
-		pfree(memo->finished);
-	memo->finished = now;
+	if (memo->head.data != NULL)
+		pfree(memo->head.data);
+	memo->head.data = now;
 	memo->count = count;
 	memo->epoch = checkpoint->epoch;
 }
@@ -179,7 +192,7 @@ mq_job_checkpoint(const MqGroup *group, const MqQueueWork *work)
 	}
 	MQ_STOP_POINT("checkpoint_committed");
 	mq_checkpoint_committed(&checkpoint);
-	memo = mq_memo(&groups, group->group_no, work->all->ngroups);
+	memo = mq_memo(&groups, group->group_no);
 	memo->checkpoint = GetCurrentTimestamp();
 	if (work->known)
 		note_finished_segments(memo, &checkpoint, work);
@@ -248,7 +261,7 @@ mq_job_care_for_group(MqGroup *group, const MqQueueWork *work)
 TimestampTz
 mq_job_finished_since(const MqGroup *group, int32 level, int64 segment)
 {
-	const GroupMemo *memo = mq_memo(&groups, group->group_no, PG_INT32_MAX);
+	const GroupMemo *memo = mq_memo(&groups, group->group_no);
 	MqWindowKey window_key = mq_window_key(group, level);
 	MqWindowRef ref = {mq_window_slot(&window_key, false, NULL), window_key};
 	int32		epoch;

@@ -34,7 +34,7 @@ typedef struct Watch
 
 typedef struct LastSent
 {
-	int32		queue_no;
+	MqMemoHead	head;
 	TimestampTz sent;
 } LastSent;
 
@@ -63,7 +63,7 @@ static void
 watch(const MqQueueList *all, const MqQueue *queue)
 {
 	Watch	   *w = &watches[nwatches++];
-	const LastSent *last = mq_memo(&last_sent, queue->queue_no, all->count);
+	const LastSent *last = mq_memo(&last_sent, queue->queue_no);
 
 	w->queue = *queue;
 	w->groups = palloc((all->ngroups + 1) * sizeof(MqGroup));
@@ -165,7 +165,7 @@ serve(Watch *w)
 	w->not_before = now + Min(w->queue.notify_us, LOOK_AGAIN_US);
 	if (mq_job_run(look_and_notify, w, "notifying"))
 	{
-		LastSent   *last = mq_memo(&last_sent, w->queue.queue_no, nwatches);
+		LastSent   *last = mq_memo(&last_sent, w->queue.queue_no);
 
 		last->sent = now;
 		w->not_before = now + w->queue.notify_us;

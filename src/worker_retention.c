@@ -28,7 +28,7 @@
 /* The active segment of a queue, and since when it is known to hold messages. */
 typedef struct Active
 {
-	int32		queue_no;
+	MqMemoHead	head;
 	int64		segment;
 	TimestampTz since;
 } Active;
@@ -44,7 +44,7 @@ mq_job_segment_is_old(const MqQueueWork *work)
 
 	if (work->queue->retention_us == 0 || work->tail.next_id <= Max(segment * work->queue->segment_size, 1))
 		return false;
-	active = mq_memo(&actives, work->queue->queue_no, work->all->count);
+	active = mq_memo(&actives, work->queue->queue_no);
 	if (active->since == 0 || active->segment != segment)
 	{
 		active->segment = segment;

@@ -49,6 +49,21 @@ is(one($node, "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'mq la
 	ledger_ok($node, 'seg', 'and it goes on');
 }
 
+# --- a gap in the log is passed, whoever has the queue's table locked -----------------------------------------------------------
+{
+	one($node, "SELECT mq.create_queue('gap', segment_size => 1024)");
+	one($node, "SELECT t.put_batch('gap', 'g', 5000)");
+	my $s = session($node);
+	# what is finished lies in the middle
+	$s->q("CREATE TEMP TABLE held AS SELECT id, receipt FROM mq.receive('gap', 5000, '1 h'); SELECT mq.ack(array_agg(receipt)) FROM held WHERE id / 1024 IN (1, 2)");
+	ok(poll_until('drops', sub { one($node, "SELECT count(*) FROM mq.segments WHERE queue = 'gap' AND first_id / 1024 IN (1, 2)") eq '0' }), 'finished segments go though an earlier one stays');
+	$s->q('BEGIN; LOCK TABLE mq.q_gap IN SHARE UPDATE EXCLUSIVE MODE');
+	one($node, "SELECT mq.create_group('gap', 'late', start => 'earliest')");
+	is(one($node, "SELECT count(*) FROM mq.pop('gap', 10000, consumer_group => 'late')"), 5000 - 2 * 1024, 'a receiver passes the gap while another session makes a segment, or VACUUM runs');
+	$s->q('ROLLBACK; SELECT mq.release(array_agg(h.receipt), strict => false) FROM held h');
+	$s->close;
+}
+
 # --- drop_delay is kept ----------------------------------------------------------------------------------------------------
 {
 	one($node, "ALTER SYSTEM SET mq.drop_delay = '1 h'");

@@ -201,7 +201,7 @@ wakes('room under max_in_flight_per_consumer', n => 2, before => [ "SELECT mq.al
 SKIP:
 {
 	# what max_bytes leaves is for a receiver of the same name, who had been told that the name has as much as it may
-	skip 'no stop points in this build', 2 if !$points;
+	skip 'no stop points in this build', 6 if !$points;
 	my $q = queue('leaves', n => 2);
 	one($node, "SELECT mq.alter_group('$q', 'default', max_in_flight_per_consumer => 2)");
 	my $x = session($node);
@@ -214,6 +214,21 @@ SKIP:
 	$admin->q('SELECT pg_advisory_unlock(77, 1)');
 	ends($w, 'what max_bytes leaves wakes who is blocked', $t, out => 'm:2');
 	is(join(':', $x->finish), ':m:1', 'the other one has the first');
+
+	# the same where they were committed after the other one's statement began, so that it may have neither
+	$q = queue('newer');
+	one($node, "SELECT mq.alter_group('$q', 'default', max_in_flight_per_consumer => 2)");
+	$admin->q('SELECT pg_advisory_lock(77, 1); SELECT pg_advisory_lock(78)');
+	$x->start("SELECT (SELECT count(*) FROM mq.receive('$q', 2, consumer => 'x')) FROM pg_advisory_xact_lock(78)");
+	poll_until('it to begin', sub { $x->waits_on_lock($node) }, 10);
+	$s->q("SELECT t.put('$q', 'm', 2)");
+	$admin->q('SELECT pg_advisory_unlock(78)');
+	poll_until('it to have both', sub { $admin->q("SELECT leased FROM mq.groups WHERE queue = '$q'") eq '2' }, 10);
+	waiter($w, $q, "SELECT payload->>'k' FROM mq.receive('%s', 1, wait => '%s', consumer => 'x')");
+	$t = time();
+	$admin->q('SELECT pg_advisory_unlock(77, 1)');
+	ends($w, 'what is given back because it is too new wakes who is blocked by a limit', $t, out => 'm:1');
+	is(join(':', $x->finish), ':0', 'the other one may have none of them');
 	$x->close;
 }
 
@@ -622,6 +637,16 @@ SQL
 	one($node, "SELECT mq.drop_queue('$q', force => true)");
 	$crowd->finish;
 	$_->close for values %x;
+}
+
+{
+	# what it has sent itself in the same statement is not for it, and gives nobody a reason to look again
+	my $q = queue('own');
+	$w->start("SELECT mq.send('$q', '1') > 0, (SELECT count(*) FROM mq.receive('$q', wait => '2 s'))");
+	asleep($w);
+	my $a = $ticks->($w->{pid});
+	is(join(':', $w->finish), ':t|0', 'a statement does not receive what it sends itself');
+	cmp_ok($ticks->($w->{pid})->{ $w->{pid} }[0] - $a->{ $w->{pid} }[0], '<=', 40, 'and sleeps while it waits for others');
 }
 
 # --- many waiters, senders, random ends: nothing is lost, nobody sleeps while there is work -------------------------------------------------------------
