@@ -68,7 +68,7 @@ now(void)
 	return t.tv_sec + t.tv_nsec / 1e9;
 }
 
-/* A receiver that waits does not see that its client goes, and would take a message of the next run. */
+/* A receiver whose client has gone ends by itself, but perhaps not before the next run begins: then it would take a message. */
 static void
 end_receivers(void)
 {
