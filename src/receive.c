@@ -61,6 +61,7 @@ typedef struct ReceiveCall
 	int64		after;			/* ids up to here were given back: not for this statement */
 	bool		gave_back;		/* in this round */
 	int64		passed_over;	/* newer than the snapshot, since the last one delivered */
+	bool		too_old;		/* the transaction's snapshot, for some message seen while waiting */
 	MqRange    *popped;			/* pop: what to ack, ascending stretches */
 	int			npopped;
 	int			room_popped;
@@ -398,9 +399,12 @@ look_again(ReceiveCall *call)
 
 /* Whether, and why, there may be messages for others, though there is none for this call. */
 static MqBlocked
-why_blocked(const ReceiveCall *call)
+why_blocked(ReceiveCall *call)
 {
+	/* once seen, else several of one name would wake each other whenever one has what another then finds too new */
 	if (IsolationUsesXactSnapshot() && call->passed_over > 0)
+		call->too_old = true;
+	if (call->too_old && (call->passed_over > 0 || call->taker.blocked))
 		return MQ_BLOCKED_BY_SNAPSHOT;
 	return call->taker.blocked ? MQ_BLOCKED_BY_LIMIT : MQ_NOT_BLOCKED;
 }

@@ -4,7 +4,8 @@
  * Owns mq.segment (one row per partition: the file it was made with, whether it is sealed) and the cache of open
  * segments in this process. Locks: senders lock a leaf ROW EXCLUSIVE to the end of their transaction, readers ACCESS
  * SHARE while they read; nobody locks the parent but whoever makes or drops a segment, and for a moment, conditionally,
- * a reader that finds one missing. Everything on disk is made by ordinary DDL, so a crash leaves it whole or not at all.
+ * a reader that finds one missing whose record is there. Everything on disk is made by ordinary DDL, so a crash leaves
+ * it whole or not at all.
  */
 #include "segment.h"
 
@@ -280,11 +281,16 @@ mq_segment_is_gone(const MqQueue *queue, int level, int64 segment)
 {
 	const MqExtension *ext = mq_extension(false);
 	ScanKeyData keys[3];
+	MqSegmentInfo info;
 	bool		gone;
 
-	/* the record first: if its maker commits between the two looks, the second one finds the table */
+	/*
+	 * The caller has seen ids beyond the segment: if there is any message in it, its record was made before. The first look
+	 * sees it while its maker is undecided, when nobody else changes it; the second one when it is committed, whoever does.
+	 */
 	segment_keys(keys, queue, level, segment);
-	if (!mq_any_row(ext->segment_rel, get_relname_relid("segment_pkey", ext->schema), 3, keys))
+	if (!mq_any_row(ext->segment_rel, get_relname_relid("segment_pkey", ext->schema), 3, keys) &&
+		!read_info(queue, level, segment, &info))
 		return !is_there(queue, level, segment);
 	/* being made, or its table was dropped by hand: whoever makes segments holds this lock on the parent until it commits */
 	if (!ConditionalLockRelationOid(queue->table, ShareUpdateExclusiveLock))

@@ -58,7 +58,7 @@ extern bool mq_segment_is_ordered(const MqQueue *queue, int level, int64 segment
 
 /*
  * Whether a segment that could not be opened is gone for good (true), or perhaps made by a transaction that is still
- * open (false). Takes no lock that waits.
+ * open (false). The caller has read a tail that lies in a later segment before. Takes no lock that waits.
  */
 extern bool mq_segment_is_gone(const MqQueue *queue, int level, int64 segment);
 

@@ -73,14 +73,14 @@ mq_wait_more(MqWait *wait, MqBlocked blocked)
 {
 	TimestampTz until;
 
-	if (blocked != MQ_NOT_BLOCKED && GetCurrentTimestamp() < wait->deadline)
+	if (GetCurrentTimestamp() < wait->deadline)
 	{
-		bool		first = mq_wait_block(blocked);
+		bool		changed = mq_wait_block(blocked);
 
 		/* what woke this process, or what the clock has made ready, may be for another one */
-		if (first || mq_wait_is_timekeeper())
+		if (blocked != MQ_NOT_BLOCKED && (changed || mq_wait_is_timekeeper()))
 			mq_wake_group(wait->ref->window);
-		if (first)
+		if (changed)
 			return true;
 	}
 	do

@@ -268,14 +268,18 @@ mq_wait_block(MqBlocked why)
 {
 	int			me = MqMyProcNumber();
 	MqWaiter   *w = &mq_waiters[me];
-	bool		changed;
+	bool		changed = false;
 
 	SpinLockAcquire(&my_chain->wait_mutex);
-	changed = !w->listed || w->blocked != why;
-	if (!w->listed)
-		put_into_line(my_chain, my_window, me, true);
-	w->woken = false;
-	w->blocked = why;
+	/* who was woken meanwhile looks again anyway, but is out of the line if it is blocked */
+	if (w->listed || why != MQ_NOT_BLOCKED)
+	{
+		changed = !w->listed || w->blocked != why;
+		if (!w->listed)
+			put_into_line(my_chain, my_window, me, true);
+		w->woken = false;
+		w->blocked = why;
+	}
 	SpinLockRelease(&my_chain->wait_mutex);
 	return changed;
 }

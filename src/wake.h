@@ -29,8 +29,8 @@ extern void mq_wake_group(MqWindow *window);
 extern void mq_wake_for_room(MqWindow *window);
 
 /*
- * The same, but not those whose snapshot is too old: what came back was too new for who had it. They would only give it back
- * again, and wake each other for ever.
+ * The same, but not those whose snapshot is too old: what came back was too new for who had it. Most would only give it back
+ * again, and wake each other for ever. One whose snapshot is newer than that of who had it is left to the worker's sweep.
  */
 extern void mq_wake_for_given_back(MqWindow *window);
 
@@ -49,8 +49,9 @@ extern void mq_wake_note_time(MqWindow *window, TimestampTz time);
 extern void mq_wait_enlist(MqChain *chain, MqWindow *window, bool again);
 
 /*
- * This process can take no message that is new, for the reason given: others are woken in its place, until there is room or
- * a message comes back. It must wake another one and look once more after this, before it sleeps. False: it is so already.
+ * Says after a look whether this process can take a message that is new. If not, others are woken in its place until there
+ * is room or a message comes back, and it must wake another one now. True: that has changed, and it has to look once
+ * more before it sleeps, for what came meanwhile may have passed it over.
  */
 extern bool mq_wait_block(MqBlocked why);
 

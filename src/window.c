@@ -348,6 +348,7 @@ mq_window_end_lease(const MqWindowRef *ref, int64 lo, int64 hi, uint64 token, Mq
 	MqWindow   *window = ref->window;
 	int64		changed = 0;
 	bool		for_others = false;
+	bool		wake;
 
 	if (!mq_window_lock(ref, LW_EXCLUSIVE))
 		return 0;
@@ -371,11 +372,14 @@ mq_window_end_lease(const MqWindowRef *ref, int64 lo, int64 hi, uint64 token, Mq
 		else
 			lo = MqNodeAt(node)->hi + 1;
 	}
+	/* what a transaction sent and may not see yet itself is for nobody before it commits, but it took room */
+	wake = changed > 0 && (for_others || outcome != MQ_GIVE_BACK || window->limited);
+	if (wake)
+		window->limited = false;
 	mq_window_unlock(ref);
-	/* what a transaction sent and may not see yet itself is for nobody before it commits */
-	if (for_others && outcome == MQ_GIVE_BACK)
+	if (wake && outcome == MQ_GIVE_BACK)
 		mq_wake_for_given_back(window);
-	else if (changed > 0 && outcome != MQ_GIVE_BACK)
+	else if (wake)
 		mq_wake_for_room(window);
 	return changed;
 }
