@@ -277,7 +277,8 @@ waking_rate() {
 wake() { "$work/wake" "host=$PGHOST dbname=bench" "$SECONDS_PER_ROUND" 200 "$@" >"$work/tmp/wake"; }
 waking_done() { if_side mq sql -c "SELECT mq.drop_queue('wake', true)"; }
 waking_note() {
-	say "    measured from the send's answer: pop $(wakes mq answered) us, lease $(wakes lease answered) us; the send alone: $(wakes mq send) us; the INSERT's p99: $(wakes limit issued 4) us"
+	say "    from the send's answer, that is from its commit (p50, p99): pop $(wakes mq answered), $(wakes mq answered 4) us, lease $(wakes lease answered), $(wakes lease answered 4) us"
+	say "    the send alone: $(wakes mq send), $(wakes mq send 4) us; the INSERT: $(wakes limit issued), $(wakes limit issued 4) us"
 	say "    messages that took more than 0.5 s: $(awk '$2 == "late" { n += $3 } END { print n + 0 }' "$work/tmp/wakes"); sent while no receiver waited: $(awk '$2 == "busy" { n += $3 } END { print n + 0 }' "$work/tmp/wakes"), of $(awk '$2 == "send" { n += $6 } END { print n + 0 }' "$work/tmp/wakes")"
 }
 # wakes <side> <what> [column]: median of the rounds' p50 (4: p99)
