@@ -238,13 +238,25 @@ mark_offset_log(bool stop)
 	(void) mq_job_run(mark_log, &stop, stop ? "noting the stop" : "noting the start");
 }
 
+/* The slot of an extension that was dropped is freed, also by its own worker, and may be that of the next extension by now. */
+static bool
+has_slot(void)
+{
+	bool		mine;
+
+	SpinLockAcquire(&mq_worker_database->mutex);
+	mine = mq_worker_database->worker_pid == MyProcPid;
+	SpinLockRelease(&mq_worker_database->mutex);
+	return mine;
+}
+
 static bool
 list_all(void *arg)
 {
 	MqQueueList  *all = arg;
 	const MqExtension *ext = mq_extension(true);
 
-	if (ext == NULL || ext->oid != mq_worker_database->key.extension)
+	if (ext == NULL || ext->oid != mq_worker_database->key.extension || !has_slot())
 		proc_exit(0);
 	mq_attach_database(mq_worker_database);
 	mq_attach_missing(mq_worker_database);
