@@ -21,7 +21,7 @@
 EXTENSION  = mq
 MODULE_big = mq
 DATA       = sql/mq--0.1.0.sql
-OBJS       = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c)))
+OBJS       = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c src/*/*.c)))
 
 .DEFAULT_GOAL = all
 
@@ -55,7 +55,7 @@ endif
 override with_llvm = no
 PG_CPPFLAGS = -I$(srcdir)/src
 PG_CFLAGS   = -fvisibility=hidden
-EXTRA_CLEAN = $(wildcard src/*.gcda src/*.gcno)
+EXTRA_CLEAN = $(wildcard src/*.gcda src/*.gcno src/*/*.gcda src/*/*.gcno)
 
 # 15 leaves PGDLLEXPORT empty on ELF; with hidden symbols it has to say something
 ifeq ($(PG_MAJOR),15)
@@ -91,6 +91,6 @@ endif
 
 include $(PGXS)
 
-$(OBJS): $(wildcard src/*.h) Makefile
+$(OBJS): $(wildcard src/*/*.h) Makefile
 
 endif

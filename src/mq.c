@@ -5,21 +5,22 @@
  */
 #include "postgres.h"
 
-#include "catalog.h"
 #include "catalog/pg_database.h"
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
-#include "compat.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
-#include "segment.h"
-#include "settings.h"
-#include "shmem.h"
 #include "storage/ipc.h"
 #include "tcop/utility.h"
-#include "transaction.h"
-#include "worker.h"
+
+#include "base/catalog.h"
+#include "base/compat.h"
+#include "base/settings.h"
+#include "base/shmem.h"
+#include "log/segment.h"
+#include "window/transaction.h"
+#include "worker/worker.h"
 
 MQ_MODULE_MAGIC;
 

@@ -3,7 +3,7 @@
 #
 # A mutant file:
 #     # what is broken, in words (the first line is the title)
-#     file: src/ack.c
+#     file: src/verbs/ack.c
 #     tests: isolation:settling tap:005            rings and patterns that ought to notice, cheapest first
 #     --- find
 #     literal text that occurs exactly once (leading white space of the first line does not matter)

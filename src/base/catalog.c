@@ -1,0 +1,705 @@
+/*
+ * catalog.c: definitions of queues and consumer groups, as this backend sees them.
+ *
+ * Owns the reading of mq.queue and mq.consumer_group and two caches in this process, by queue name and by group
+ * number. Any change of a definition sends a relcache invalidation for mq.queue, and dropping a queue's table one for
+ * that; the caches are then thrown away at the next look-up, never in the callback, which may run at any time.
+ */
+#include "postgres.h"
+
+#include "base/catalog.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/relation.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_extension.h"
+#include "catalog/pg_namespace.h"
+#include "catalog/pg_proc.h"
+#include "commands/extension.h"
+#include "commands/sequence.h"
+#include "miscadmin.h"
+#include "storage/bufmgr.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/hsearch.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+#include "utils/timestamp.h"
+
+/* columns of mq.queue */
+enum
+{
+	Q_NUMBER = 1, Q_NAME, Q_SEGMENT_SIZE, Q_LEVELS, Q_PAUSED, Q_RETENTION, Q_RETENTION_BYTES, Q_DROP_UNREAD, Q_NOTIFY,
+	Q_SYSTEM, Q_DATABASE, Q_EXTENSION, Q_COLUMNS = Q_EXTENSION
+};
+
+/* columns of mq.consumer_group */
+enum
+{
+	G_NUMBER = 1, G_QUEUE, G_NAME, G_EPOCH, G_START, G_PAUSED, G_MAX_IN_FLIGHT, G_MAX_PER_CONSUMER, G_LEASE, G_DROPPED,
+	G_COLUMNS = G_DROPPED
+};
+
+static MqExtension extension;
+static bool extension_valid = false;
+static MemoryContext cache_context = NULL;
+static HTAB *queue_cache = NULL;	/* by NameData, the entry is the MqQueue */
+static HTAB *group_cache = NULL;	/* by group_no */
+static HTAB *table_cache = NULL;	/* oids of the tables of cached queues */
+
+typedef struct GroupEntry
+{
+	int32		group_no;
+	MqGroup		group;
+} GroupEntry;
+
+static void
+relcache_callback(Datum arg, Oid relid)
+{
+	if (relid == InvalidOid || relid == extension.queue_rel || relid == extension.group_rel ||
+		(table_cache != NULL && hash_search(table_cache, &relid, HASH_FIND, NULL) != NULL))
+		extension_valid = false;
+}
+
+void
+mq_catalog_init(void)
+{
+	CacheRegisterRelcacheCallback(relcache_callback, (Datum) 0);
+}
+
+static void
+reset_caches(void)
+{
+	HASHCTL		ctl;
+
+	queue_cache = group_cache = table_cache = NULL;
+	if (cache_context == NULL)
+		cache_context = AllocSetContextCreate(CacheMemoryContext, "mq definitions", ALLOCSET_DEFAULT_SIZES);
+	MemoryContextReset(cache_context);
+	ctl.hcxt = cache_context;
+	ctl.keysize = sizeof(NameData);
+	ctl.entrysize = sizeof(MqQueue);
+	queue_cache = hash_create("mq queues", 16, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	ctl.keysize = sizeof(int32);
+	ctl.entrysize = sizeof(GroupEntry);
+	group_cache = hash_create("mq groups", 16, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	ctl.keysize = ctl.entrysize = sizeof(Oid);
+	table_cache = hash_create("mq queue tables", 16, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+}
+
+/* The extension's oid and owner; there is no syscache for pg_extension before 18. */
+static bool
+find_extension_row(MqExtension *ext)
+{
+	Relation	rel = table_open(ExtensionRelationId, AccessShareLock);
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	ScanKeyInit(&key, Anum_pg_extension_extname, BTEqualStrategyNumber, F_NAMEEQ, CStringGetDatum("mq"));
+	scan = systable_beginscan(rel, ExtensionNameIndexId, true, NULL, 1, &key);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+	{
+		Form_pg_extension form = (Form_pg_extension) GETSTRUCT(tuple);
+
+		ext->oid = form->oid;
+		ext->owner = form->extowner;
+		ext->schema = form->extnamespace;
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return HeapTupleIsValid(tuple);
+}
+
+static bool
+load_extension(MqExtension *ext)
+{
+	memset(ext, 0, sizeof(*ext));
+	if (!find_extension_row(ext))
+		return false;
+	ext->queue_rel = get_relname_relid("queue", ext->schema);
+	ext->group_rel = get_relname_relid("consumer_group", ext->schema);
+	ext->segment_rel = get_relname_relid("segment", ext->schema);
+	ext->guard_function = GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid, CStringGetDatum("refuse_direct_write"),
+										  PointerGetDatum(buildoidvector(NULL, 0)), ObjectIdGetDatum(ext->schema));
+	return OidIsValid(ext->queue_rel) && OidIsValid(ext->group_rel) && OidIsValid(ext->segment_rel);
+}
+
+const MqExtension *
+mq_extension(bool missing_ok)
+{
+	MqExtension loaded;
+
+	mq_require_preload();
+	if (extension_valid)
+		return &extension;
+	if (!load_extension(&loaded))
+	{
+		if (missing_ok)
+			return NULL;
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("extension \"mq\" is not installed in this database"),
+				 errhint("Use CREATE EXTENSION mq.")));
+	}
+	loaded.db = mq_database_slot(loaded.oid);
+	reset_caches();
+	extension = loaded;
+	extension_valid = true;
+	return &extension;
+}
+
+/* 0 for null; a month counts 30 days, and what is stored was checked to fit. */
+static int64
+interval_us(Datum value, bool isnull)
+{
+	const Interval *interval = DatumGetIntervalP(value);
+
+	if (isnull)
+		return 0;
+	return interval->time + ((int64) interval->month * DAYS_PER_MONTH + interval->day) * USECS_PER_DAY;
+}
+
+static void
+queue_from_tuple(HeapTuple tuple, TupleDesc desc, MqQueue *queue)
+{
+	Datum		v[Q_COLUMNS];
+	bool		isnull[Q_COLUMNS];
+	char		relname[NAMEDATALEN];
+
+	heap_deform_tuple(tuple, desc, v, isnull);
+	memset(queue, 0, sizeof(*queue));
+	queue->name = *DatumGetName(v[Q_NAME - 1]);
+	queue->queue_no = DatumGetInt32(v[Q_NUMBER - 1]);
+	queue->segment_size = DatumGetInt64(v[Q_SEGMENT_SIZE - 1]);
+	queue->foreign = (uint64) DatumGetInt64(v[Q_SYSTEM - 1]) != GetSystemIdentifier() ||
+		DatumGetObjectId(v[Q_DATABASE - 1]) != MyDatabaseId ||
+		DatumGetObjectId(v[Q_EXTENSION - 1]) != extension.oid;
+	queue->paused = DatumGetBool(v[Q_PAUSED - 1]);
+	queue->retention_us = interval_us(v[Q_RETENTION - 1], isnull[Q_RETENTION - 1]);
+	queue->retention_bytes = isnull[Q_RETENTION_BYTES - 1] ? -1 : DatumGetInt64(v[Q_RETENTION_BYTES - 1]);
+	queue->drop_unread = DatumGetBool(v[Q_DROP_UNREAD - 1]);
+	queue->notify_us = interval_us(v[Q_NOTIFY - 1], isnull[Q_NOTIFY - 1]);
+	queue->db = extension.db;
+	snprintf(relname, sizeof(relname), "q_%s", NameStr(queue->name));
+	queue->table = get_relname_relid(relname, extension.schema);
+	snprintf(relname, sizeof(relname), "i_%d", queue->queue_no);
+	queue->sequence = get_relname_relid(relname, extension.schema);
+}
+
+static void
+group_from_tuple(HeapTuple tuple, TupleDesc desc, MqGroup *group, int32 *queue_no)
+{
+	Datum		v[G_COLUMNS];
+	bool		isnull[G_COLUMNS];
+	char		relname[NAMEDATALEN];
+
+	heap_deform_tuple(tuple, desc, v, isnull);
+	memset(group, 0, sizeof(*group));
+	group->name = *DatumGetName(v[G_NAME - 1]);
+	group->group_no = DatumGetInt32(v[G_NUMBER - 1]);
+	group->epoch = DatumGetInt32(v[G_EPOCH - 1]);
+	group->start_id = DatumGetInt64(v[G_START - 1]);
+	group->paused = DatumGetBool(v[G_PAUSED - 1]);
+	group->max_in_flight = isnull[G_MAX_IN_FLIGHT - 1] ? 0 : DatumGetInt32(v[G_MAX_IN_FLIGHT - 1]);
+	group->max_per_consumer = isnull[G_MAX_PER_CONSUMER - 1] ? 0 : DatumGetInt32(v[G_MAX_PER_CONSUMER - 1]);
+	group->lease_us = interval_us(v[G_LEASE - 1], isnull[G_LEASE - 1]);
+	snprintf(relname, sizeof(relname), "g_%d", group->group_no);
+	group->rights = get_relname_relid(relname, extension.schema);
+	*queue_no = DatumGetInt32(v[G_QUEUE - 1]);
+}
+
+/*
+ * Reads the one row that the keys find. systable scans of our own tables see what is committed now and what this
+ * transaction did, whatever snapshot the caller's statement has.
+ */
+static bool
+read_queue(const char *index, ScanKey keys, int nkeys, MqQueue *queue)
+{
+	Relation	rel = table_open(extension.queue_rel, AccessShareLock);
+	SysScanDesc scan = systable_beginscan(rel, get_relname_relid(index, extension.schema), true, NULL, nkeys, keys);
+	HeapTuple	tuple = systable_getnext(scan);
+	bool		found = HeapTupleIsValid(tuple);
+
+	if (found)
+		queue_from_tuple(tuple, RelationGetDescr(rel), queue);
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return found && OidIsValid(queue->table);
+}
+
+static bool
+read_group(const char *index, ScanKey keys, int nkeys, MqGroup *group)
+{
+	Relation	rel = table_open(extension.group_rel, AccessShareLock);
+	SysScanDesc scan = systable_beginscan(rel, get_relname_relid(index, extension.schema), true, NULL, nkeys, keys);
+	HeapTuple	tuple = systable_getnext(scan);
+	bool		found = HeapTupleIsValid(tuple);
+	int32		queue_no = 0;
+
+	if (found)
+		group_from_tuple(tuple, RelationGetDescr(rel), group, &queue_no);
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	if (found)
+	{
+		ScanKeyData key;
+
+		ScanKeyInit(&key, Q_NUMBER, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(queue_no));
+		found = read_queue("queue_pkey", &key, 1, &group->queue);
+	}
+	return found;
+}
+
+bool
+mq_queue_find(const char *name, MqQueue *queue)
+{
+	NameData	key;
+	MqQueue    *cached;
+	ScanKeyData scankey;
+	bool		found;
+
+	(void) mq_extension(false);
+	if (strlen(name) >= NAMEDATALEN)
+		return false;
+	memset(&key, 0, sizeof(key));
+	namestrcpy(&key, name);
+	cached = hash_search(queue_cache, &key, HASH_FIND, NULL);
+	if (cached == NULL)
+	{
+		ScanKeyInit(&scankey, Q_NAME, BTEqualStrategyNumber, F_NAMEEQ, NameGetDatum(&key));
+		if (!read_queue("queue_name_key", &scankey, 1, queue))
+			return false;
+		cached = hash_search(queue_cache, &key, HASH_ENTER, &found);
+		*cached = *queue;
+		(void) hash_search(table_cache, &queue->table, HASH_ENTER, NULL);
+	}
+	*queue = *cached;
+	return true;
+}
+
+static void
+no_such_queue(const char *name)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_OBJECT),
+			 errmsg("queue \"%s\" does not exist", name),
+			 errhint("Use mq.create_queue to create it.")));
+}
+
+void
+mq_queue_by_name(const char *name, MqQueue *queue)
+{
+	if (!mq_queue_find(name, queue))
+		no_such_queue(name);
+}
+
+void
+mq_queue_check_not_dropped(const MqQueue *queue)
+{
+	MqQueue		now;
+
+	mq_catalog_catch_up();
+	if (!mq_queue_find(NameStr(queue->name), &now) || now.queue_no != queue->queue_no)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("queue \"%s\" was dropped", NameStr(queue->name)),
+				 errhint("Use mq.create_queue to create it, unless there is another one of that name now.")));
+}
+
+/* A queue has few groups: the cache is walked for the name. */
+static bool
+cached_group_by_name(const MqQueue *queue, const char *name, MqGroup *result)
+{
+	HASH_SEQ_STATUS status;
+	GroupEntry *entry;
+
+	hash_seq_init(&status, group_cache);
+	while ((entry = hash_seq_search(&status)) != NULL)
+	{
+		if (entry->group.queue.queue_no == queue->queue_no && strcmp(NameStr(entry->group.name), name) == 0)
+		{
+			*result = entry->group;
+			hash_seq_term(&status);
+			return true;
+		}
+	}
+	return false;
+}
+
+static void
+remember_group(const MqGroup *group)
+{
+	GroupEntry *entry = hash_search(group_cache, &group->group_no, HASH_ENTER, NULL);
+
+	entry->group = *group;
+}
+
+bool
+mq_group_find(const MqQueue *queue, const char *group_name, MqGroup *result)
+{
+	NameData	name;
+	ScanKeyData keys[2];
+
+	if (cached_group_by_name(queue, group_name, result))
+		return true;
+	if (strlen(group_name) >= NAMEDATALEN)
+		return false;
+	memset(&name, 0, sizeof(name));
+	namestrcpy(&name, group_name);
+	ScanKeyInit(&keys[0], G_QUEUE, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(queue->queue_no));
+	ScanKeyInit(&keys[1], G_NAME, BTEqualStrategyNumber, F_NAMEEQ, NameGetDatum(&name));
+	if (!read_group("consumer_group_queue_no_name_key", keys, 2, result))
+		return false;
+	remember_group(result);
+	return true;
+}
+
+bool
+mq_group_by_number(int32 group_no, MqGroup *result)
+{
+	GroupEntry *entry;
+	ScanKeyData key;
+
+	(void) mq_extension(false);
+	entry = hash_search(group_cache, &group_no, HASH_FIND, NULL);
+	if (entry != NULL)
+	{
+		*result = entry->group;
+		return true;
+	}
+	ScanKeyInit(&key, G_NUMBER, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(group_no));
+	if (!read_group("consumer_group_pkey", &key, 1, result))
+		return false;
+	remember_group(result);
+	return true;
+}
+
+bool
+mq_group_refresh(MqGroup *group, bool past_cache)
+{
+	MqWindow   *window = group->window;
+	MqChain    *chain = group->queue.chain;
+	ScanKeyData key;
+
+	(void) mq_extension(false);
+	ScanKeyInit(&key, G_NUMBER, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(group->group_no));
+	if (past_cache ? !read_group("consumer_group_pkey", &key, 1, group) : !mq_group_by_number(group->group_no, group))
+		return false;
+	group->window = window;
+	group->queue.chain = chain;
+	return true;
+}
+
+MqQueue *
+mq_queues_all(int *count)
+{
+	Relation	rel;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	int			room = 16;
+	MqQueue    *queues = palloc(room * sizeof(MqQueue));
+
+	*count = 0;
+	(void) mq_extension(false);
+	rel = table_open(extension.queue_rel, AccessShareLock);
+	scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		if (*count == room)
+			queues = repalloc(queues, (room *= 2) * sizeof(MqQueue));
+		queue_from_tuple(tuple, RelationGetDescr(rel), &queues[*count]);
+		if (OidIsValid(queues[*count].table))
+			(*count)++;
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return queues;
+}
+
+MqGroup *
+mq_groups_all(int *count)
+{
+	Relation	rel;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	int			nqueues;
+	MqQueue    *queues = mq_queues_all(&nqueues);
+	int			room = 16;
+	MqGroup    *groups = palloc(room * sizeof(MqGroup));
+
+	*count = 0;
+	rel = table_open(extension.group_rel, AccessShareLock);
+	scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		int32		queue_no;
+
+		if (*count == room)
+			groups = repalloc(groups, (room *= 2) * sizeof(MqGroup));
+		group_from_tuple(tuple, RelationGetDescr(rel), &groups[*count], &queue_no);
+		for (int i = 0; i < nqueues; i++)
+		{
+			if (queues[i].queue_no == queue_no)
+			{
+				groups[(*count)++].queue = queues[i];
+				break;
+			}
+		}
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	pfree(queues);
+	return groups;
+}
+
+MqGroup *
+mq_groups_of(const MqQueue *queue, int *count)
+{
+	int			all;
+	MqGroup    *groups = mq_groups_all(&all);
+
+	*count = 0;
+	for (int i = 0; i < all; i++)
+		if (groups[i].queue.queue_no == queue->queue_no)
+			groups[(*count)++] = groups[i];
+	return groups;
+}
+
+bool
+mq_any_row(Oid relid, Oid index, int nkeys, ScanKey keys)
+{
+	Relation	rel = table_open(relid, AccessShareLock);
+	SnapshotData dirty;
+	SysScanDesc scan;
+	bool		found;
+
+	InitDirtySnapshot(dirty);
+	scan = systable_beginscan(rel, index, true, &dirty, nkeys, keys);
+	found = HeapTupleIsValid(systable_getnext(scan));
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return found;
+}
+
+bool
+mq_catalog_may_exist(Oid relid, int32 number)
+{
+	ScanKeyData key;
+
+	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(number));
+	return mq_any_row(relid, get_relname_relid(relid == extension.queue_rel ? "queue_pkey" : "consumer_group_pkey",
+											   extension.schema), 1, &key);
+}
+
+/* Read in place: the functions for it ask for rights that a consumer has not, and nextval would write. */
+int64
+mq_catalog_last_group(void)
+{
+	Relation	rel = relation_open(get_relname_relid("group_no", extension.schema), AccessShareLock);
+	Buffer		buffer = ReadBuffer(rel, 0);
+	Page		page;
+	HeapTupleHeader header;
+	int64		last;
+
+	LockBuffer(buffer, BUFFER_LOCK_SHARE);
+	page = BufferGetPage(buffer);
+	header = (HeapTupleHeader) PageGetItem(page, PageGetItemId(page, FirstOffsetNumber));
+	last = ((Form_pg_sequence_data) ((char *) header + header->t_hoff))->last_value;
+	UnlockReleaseBuffer(buffer);
+	relation_close(rel, AccessShareLock);
+	return last;
+}
+
+bool
+mq_extension_may_exist(Oid oid)
+{
+	ScanKeyData key;
+
+	ScanKeyInit(&key, Anum_pg_extension_oid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(oid));
+	return mq_any_row(ExtensionRelationId, ExtensionOidIndexId, 1, &key);
+}
+
+void
+mq_catalog_catch_up(void)
+{
+	AcceptInvalidationMessages();
+}
+
+void
+mq_catalog_changed(void)
+{
+	CacheInvalidateRelcacheByRelid(mq_extension(false)->queue_rel);
+	CommandCounterIncrement();
+}
+
+void
+mq_catalog_remember(const MqGroup *group)
+{
+	if (extension_valid)
+		remember_group(group);
+}
+
+void
+mq_catalog_remember_chain(const MqQueue *queue)
+{
+	MqQueue    *cached;
+
+	if (!extension_valid)
+		return;
+	cached = hash_search(queue_cache, &queue->name, HASH_FIND, NULL);
+	if (cached != NULL && cached->queue_no == queue->queue_no)
+		cached->chain = queue->chain;
+}
+
+static bool
+has_acl(Oid relid, AclMode modes, bool *missing)
+{
+	*missing = false;
+	return pg_class_aclcheck_ext(relid, GetUserId(), modes, missing) == ACLCHECK_OK;
+}
+
+bool
+mq_has_right(const MqQueue *queue, AclMode modes)
+{
+	bool		missing;
+
+	return has_acl(queue->table, modes, &missing);
+}
+
+bool
+mq_may_consume(const MqGroup *group)
+{
+	bool		missing;
+
+	return has_acl(group->rights, MQ_RIGHT_CONSUME, &missing);
+}
+
+static const char *
+right_name(AclMode mode)
+{
+	return mode == MQ_RIGHT_SEND ? "send" : mode == MQ_RIGHT_BROWSE ? "browse" : "manage";
+}
+
+void
+mq_check_right(const MqQueue *queue, AclMode mode)
+{
+	bool		missing;
+
+	if (has_acl(queue->table, mode, &missing))
+		return;
+	/* the table was dropped as a table, or with its owner */
+	if (missing)
+		no_such_queue(NameStr(queue->name));
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("permission denied for queue \"%s\"", NameStr(queue->name)),
+			 errhint("The owner of the queue can give the right: SELECT mq.grant(%s, '%s', ...).",
+					 quote_literal_cstr(NameStr(queue->name)), right_name(mode))));
+}
+
+static void
+group_denied(const MqQueue *queue, const char *group_name)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("permission denied for consumer group \"%s\" of queue \"%s\"", group_name, NameStr(queue->name)),
+			 errhint("The owner of the queue can give the right: SELECT mq.grant(%s, 'consume', ..., %s).",
+					 quote_literal_cstr(NameStr(queue->name)), quote_literal_cstr(group_name))));
+}
+
+void
+mq_check_consume(const MqGroup *group)
+{
+	bool		missing;
+
+	if (has_acl(group->rights, MQ_RIGHT_CONSUME, &missing))
+		return;
+	if (missing && !SearchSysCacheExists1(RELOID, ObjectIdGetDatum(group->queue.table)))
+		no_such_queue(NameStr(group->queue.name));
+	group_denied(&group->queue, NameStr(group->name));
+}
+
+/* The names of the groups are for those who have to do with one of them. */
+static void
+no_such_group(const MqQueue *queue, const char *group_name)
+{
+	int			count;
+	MqGroup    *groups = mq_groups_of(queue, &count);
+	bool		may_know = mq_has_right(queue, MQ_RIGHT_BROWSE | MQ_RIGHT_MANAGE);
+
+	for (int i = 0; i < count && !may_know; i++)
+		may_know = mq_may_consume(&groups[i]);
+	if (!may_know)
+		group_denied(queue, group_name);
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_OBJECT),
+			 errmsg("consumer group \"%s\" of queue \"%s\" does not exist", group_name, NameStr(queue->name)),
+			 errhint("Use mq.create_group to create it; the view mq.groups lists the groups.")));
+}
+
+void
+mq_group_by_name(const char *queue_name, const char *group_name, MqGroup *result)
+{
+	MqQueue		queue;
+
+	mq_queue_by_name(queue_name, &queue);
+	if (!mq_group_find(&queue, group_name, result))
+		no_such_group(&queue, group_name);
+}
+
+Oid
+mq_queue_owner(const MqQueue *queue)
+{
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(queue->table));
+	Oid			owner;
+
+	if (!HeapTupleIsValid(tuple))
+		no_such_queue(NameStr(queue->name));
+	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+	ReleaseSysCache(tuple);
+	return owner;
+}
+
+void
+mq_check_owner(const MqQueue *queue)
+{
+	if (!has_privs_of_role(GetUserId(), mq_queue_owner(queue)))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("must be owner of queue \"%s\"", NameStr(queue->name)),
+				 errhint("The owner is the owner of the queue's table.")));
+}
+
+MqChainKey
+mq_chain_key(const MqQueue *queue, int level)
+{
+	MqChainKey	key;
+
+	memset(&key, 0, sizeof(key));
+	key.db = queue->db->key;
+	key.queue_no = queue->queue_no;
+	key.level = level;
+	return key;
+}
+
+MqWindowKey
+mq_window_key(const MqGroup *group, int level)
+{
+	MqWindowKey key;
+
+	memset(&key, 0, sizeof(key));
+	key.db = group->queue.db->key;
+	key.group_no = group->group_no;
+	key.level = level;
+	return key;
+}

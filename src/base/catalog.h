@@ -1,0 +1,132 @@
+/*
+ * catalog.h: definitions of queues and consumer groups, as this backend sees them.
+ */
+#ifndef MQ_CATALOG_H
+#define MQ_CATALOG_H
+
+#include "access/skey.h"
+#include "utils/acl.h"
+
+#include "base/shmem.h"
+
+#define MQ_DEFAULT_GROUP	"default"
+
+typedef struct MqQueue
+{
+	NameData	name;
+	int32		queue_no;		/* never reused */
+	int64		segment_size;	/* ids per segment */
+	Oid			table;			/* mq.q_<name> */
+	Oid			sequence;		/* mq.i_<queue_no> */
+	bool		foreign;		/* last used in another place: restored, copied or upgraded */
+	bool		paused;
+	int64		notify_us;		/* interval of NOTIFY; 0: off */
+	int64		retention_us;	/* finished messages are kept as long; 0: not for their own sake */
+	int64		retention_bytes;	/* or as much; -1: no such limit */
+	bool		drop_unread;	/* past the limit, unfinished ones go too */
+	MqDatabase *db;
+	MqChain    *chain;			/* filled by mq_attach; check its key under the append lock */
+} MqQueue;
+
+typedef struct MqGroup
+{
+	NameData	name;
+	int32		group_no;		/* never reused */
+	int32		epoch;
+	int64		start_id;
+	Oid			rights;			/* sequence mq.g_<group_no>: USAGE on it is the right to consume */
+	bool		paused;
+	int32		max_in_flight;	/* 0: no limit */
+	int32		max_per_consumer;	/* 0: no limit */
+	int64		lease_us;		/* 0: mq.visibility_timeout */
+	MqQueue		queue;
+	MqWindow   *window;			/* filled by mq_attach; check its key under the window lock */
+} MqGroup;
+
+/* What the extension is in this database; error if it is not installed. Valid until the next look-up. */
+typedef struct MqExtension
+{
+	Oid			oid;
+	Oid			schema;
+	Oid			owner;
+	Oid			queue_rel;
+	Oid			group_rel;
+	Oid			segment_rel;
+	Oid			guard_function;	/* mq.refuse_direct_write() */
+	MqDatabase *db;
+} MqExtension;
+
+extern void mq_catalog_init(void);	/* once per process, from _PG_init */
+
+/* NULL when missing_ok and the extension is not installed. */
+extern const MqExtension *mq_extension(bool missing_ok);
+
+/*
+ * Look-ups copy into the caller's struct; results are cached until a definition changes. The by-name ones raise
+ * 42704 when there is none, the others return false.
+ */
+extern void mq_queue_by_name(const char *name, MqQueue *queue);
+extern bool mq_queue_find(const char *name, MqQueue *queue);
+extern void mq_group_by_name(const char *queue, const char *group, MqGroup *result);
+extern bool mq_group_find(const MqQueue *queue, const char *name, MqGroup *result);
+extern bool mq_group_by_number(int32 group_no, MqGroup *result);
+
+/* After a wait for a lock, or when nothing was found: 42704 if the queue was dropped meanwhile. */
+extern void mq_queue_check_not_dropped(const MqQueue *queue);
+
+/*
+ * Looks the definition up again; false: it is gone. past_cache: what a commit has just made visible may not have come
+ * round yet.
+ */
+extern bool mq_group_refresh(MqGroup *group, bool past_cache);
+
+/* Every group (and its queue) of the database, committed or made by this transaction; palloc'd array. */
+extern MqGroup *mq_groups_all(int *count);
+extern MqQueue *mq_queues_all(int *count);
+extern MqGroup *mq_groups_of(const MqQueue *queue, int *count);
+
+/*
+ * Whether a queue, a group (by number; relid: mq.queue or mq.consumer_group) or the extension (by oid) exists, or may
+ * come to exist or not because its transaction is undecided.
+ */
+extern bool mq_catalog_may_exist(Oid relid, int32 number);
+extern bool mq_extension_may_exist(Oid extension);
+
+/* Whether there is a row with these keys in a table of ours, or may come to be or not because its transaction is undecided. */
+extern bool mq_any_row(Oid relid, Oid index, int nkeys, ScanKey keys);
+
+/* The greatest group number that was ever given, or a greater one. */
+extern int64 mq_catalog_last_group(void);
+
+/* Makes what other transactions have committed known to this one, in the middle of a transaction too. Cheap if there is nothing. */
+extern void mq_catalog_catch_up(void);
+
+/* Definitions changed: this transaction sees it from here on, every other backend when this one commits. */
+extern void mq_catalog_changed(void);
+
+/* Remember slots found in shared memory, so that the next look-up has them. */
+extern void mq_catalog_remember(const MqGroup *group);
+extern void mq_catalog_remember_chain(const MqQueue *queue);
+
+/* Real ACLs: of the queue's table, and of the group's sequence. manage: TRUNCATE, which itself is refused by a trigger. */
+#define MQ_RIGHT_SEND		ACL_INSERT
+#define MQ_RIGHT_BROWSE		ACL_SELECT
+#define MQ_RIGHT_MANAGE		ACL_TRUNCATE
+#define MQ_RIGHT_CONSUME	ACL_USAGE
+
+/* Raise 42501 unless the current user may; 42704 if the queue went as a table. */
+extern void mq_check_right(const MqQueue *queue, AclMode mode);
+extern void mq_check_consume(const MqGroup *group);
+extern void mq_check_owner(const MqQueue *queue);
+
+/* The owner of the queue's table; 42704 if it is gone. */
+extern Oid mq_queue_owner(const MqQueue *queue);
+
+/* Whether the current user has one of these rights on the queue, or may consume in the group. */
+extern bool mq_has_right(const MqQueue *queue, AclMode modes);
+extern bool mq_may_consume(const MqGroup *group);
+
+extern MqChainKey mq_chain_key(const MqQueue *queue, int level);
+extern MqWindowKey mq_window_key(const MqGroup *group, int level);
+
+#endif

@@ -1,0 +1,536 @@
+/*
+ * shmem.c: the shared memory of mq: slots for databases, append positions and delivery windows, and the arena.
+ *
+ * Owns every structure of shmem.h. Locks, outermost first: registry lock; then an append lock or a window lock
+ * (never both); then the spinlocks of a database and of the arena, innermost. A crash loses it all; the
+ * postmaster makes it anew. The arena's cells are all of one size, so that freeing never fails and a commit
+ * callback can return them; the price is a bound that is fixed at server start.
+ */
+#include "postgres.h"
+
+#include "base/shmem.h"
+
+#include "access/transam.h"
+#include "access/twophase.h"
+#include "miscadmin.h"
+#include "storage/ipc.h"
+#include "storage/proc.h"
+#include "storage/shmem.h"
+#include "utils/hsearch.h"
+
+#include "base/settings.h"
+
+MqShared   *mq_shared = NULL;
+MqDatabase *mq_databases = NULL;
+MqChain    *mq_chains = NULL;
+MqWindow   *mq_windows = NULL;
+MqCell	   *mq_cells = NULL;
+MqWaiter   *mq_waiters = NULL;
+int64	   *mq_first_n = NULL;
+
+static HTAB *chain_hash = NULL;
+static HTAB *window_hash = NULL;
+
+typedef struct ChainEntry
+{
+	MqChainKey	key;
+	int			slot;
+} ChainEntry;
+
+typedef struct WindowEntry
+{
+	MqWindowKey key;
+	int			slot;
+} WindowEntry;
+
+#define TOKEN_BITS		52
+#define PROCESS_MASK	0x3FFFF		/* 18 bits: as many processes as there can be */
+#define CELLS_PER_SLICE	16
+
+static uint32
+cell_count(void)
+{
+	return (uint32) Min((Size) mq_shared_memory_mb * 1024 * 1024 / sizeof(MqCell), (Size) PG_INT32_MAX);
+}
+
+static uint32
+process_count(void)
+{
+	/* room for auxiliary processes and the dummies of prepared transactions, whose numbers are never used */
+	return MaxBackends + NUM_AUXILIARY_PROCS + max_prepared_xacts + 1;
+}
+
+static Size
+fixed_size(void)
+{
+	Size		size = MAXALIGN(sizeof(MqShared));
+
+	size = add_size(size, MAXALIGN(mul_size(MQ_MAX_DATABASES, sizeof(MqDatabase))));
+	size = add_size(size, MAXALIGN(mul_size(mq_max_queues, sizeof(MqChain))));
+	size = add_size(size, MAXALIGN(mul_size(mq_max_groups, sizeof(MqWindow))));
+	size = add_size(size, MAXALIGN(mul_size(process_count(), sizeof(int64))));
+	size = add_size(size, MAXALIGN(mul_size(process_count(), sizeof(MqWaiter))));
+	return add_size(size, mul_size(cell_count(), sizeof(MqCell)));
+}
+
+void
+mq_shmem_request(void)
+{
+	Size		size = fixed_size();
+
+	size = add_size(size, hash_estimate_size(mq_max_queues, sizeof(ChainEntry)));
+	size = add_size(size, hash_estimate_size(mq_max_groups, sizeof(WindowEntry)));
+	RequestAddinShmemSpace(size);
+	RequestNamedLWLockTranche("mq_registry", 1);
+	RequestNamedLWLockTranche("mq_append", mq_max_queues);
+	RequestNamedLWLockTranche("mq_window", mq_max_groups);
+}
+
+static void
+init_slots(void)
+{
+	memset(mq_databases, 0, MQ_MAX_DATABASES * sizeof(MqDatabase));
+	for (int i = 0; i < MQ_MAX_DATABASES; i++)
+		SpinLockInit(&mq_databases[i].mutex);
+
+	memset(mq_chains, 0, mq_max_queues * sizeof(MqChain));
+	for (int i = 0; i < mq_max_queues; i++)
+	{
+		mq_chains[i].key.level = -1;
+		ConditionVariableInit(&mq_chains[i].segment_made);
+		SpinLockInit(&mq_chains[i].wait_mutex);
+		mq_chains[i].first_waiting = -1;
+		pg_atomic_init_u32(&mq_chains[i].waiters, 0);
+		pg_atomic_init_u32(&mq_chains[i].notify, MQ_NOTIFY_OFF);
+		pg_atomic_init_u32(&mq_chains[i].definition, 0);
+	}
+
+	memset(mq_windows, 0, mq_max_groups * sizeof(MqWindow));
+	for (int i = 0; i < mq_max_groups; i++)
+		mq_windows[i].key.level = -1;
+	memset(mq_first_n, 0, process_count() * sizeof(int64));
+	memset(mq_waiters, 0, process_count() * sizeof(MqWaiter));
+}
+
+/* Old receipts must not fit: tokens go on from a random place. */
+static uint64
+random_token(void)
+{
+	uint64		token;
+
+	if (!pg_strong_random(&token, sizeof(token)))
+		ereport(FATAL, (errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not generate a random token")));
+	return token;
+}
+
+static void
+init_shared(void)
+{
+	pg_atomic_init_u64(&mq_shared->next_token, random_token());
+	SpinLockInit(&mq_shared->arena_mutex);
+	mq_shared->free_list = 0;
+	mq_shared->never_used = 1;	/* cell 0 means none */
+	mq_shared->total_cells = cell_count();
+	mq_shared->free_cells = mq_shared->total_cells - 1;
+	mq_shared->nprocs = process_count();
+	mq_shared->launcher_procno = -1;
+	init_slots();
+}
+
+void
+mq_shmem_startup(void)
+{
+	bool		found;
+	HASHCTL		ctl;
+	char	   *at;
+
+	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
+	at = ShmemInitStruct("mq", fixed_size(), &found);
+	mq_shared = (MqShared *) at;
+	at += MAXALIGN(sizeof(MqShared));
+	mq_databases = (MqDatabase *) at;
+	at += MAXALIGN(MQ_MAX_DATABASES * sizeof(MqDatabase));
+	mq_chains = (MqChain *) at;
+	at += MAXALIGN(mq_max_queues * sizeof(MqChain));
+	mq_windows = (MqWindow *) at;
+	at += MAXALIGN(mq_max_groups * sizeof(MqWindow));
+	mq_first_n = (int64 *) at;
+	at += MAXALIGN(process_count() * sizeof(int64));
+	mq_waiters = (MqWaiter *) at;
+	at += MAXALIGN(process_count() * sizeof(MqWaiter));
+	mq_cells = (MqCell *) at;
+	if (!found)
+		init_shared();
+	mq_shared->registry_lock = &GetNamedLWLockTranche("mq_registry")->lock;
+	mq_shared->append_locks = GetNamedLWLockTranche("mq_append");
+	mq_shared->window_locks = GetNamedLWLockTranche("mq_window");
+
+	ctl.keysize = sizeof(MqChainKey);
+	ctl.entrysize = sizeof(ChainEntry);
+	chain_hash = ShmemInitHash("mq chains", mq_max_queues, mq_max_queues, &ctl,
+							   HASH_ELEM | HASH_BLOBS | HASH_FIXED_SIZE);
+	ctl.keysize = sizeof(MqWindowKey);
+	ctl.entrysize = sizeof(WindowEntry);
+	window_hash = ShmemInitHash("mq windows", mq_max_groups, mq_max_groups, &ctl,
+								HASH_ELEM | HASH_BLOBS | HASH_FIXED_SIZE);
+	LWLockRelease(AddinShmemInitLock);
+}
+
+void
+mq_require_preload(void)
+{
+	if (mq_shared == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("mq is not loaded at server start"),
+				 errhint("Add mq to shared_preload_libraries and restart the server.")));
+}
+
+static void
+slots_full(const char *what, const char *setting)
+{
+	LWLockRelease(mq_shared->registry_lock);
+	ereport(ERROR,
+			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			 errmsg("too many %s are in use at once", what),
+			 errhint("Raise %s and restart the server, or drop what is not needed.", setting)));
+}
+
+static void
+database_init(MqDatabase *db, const MqDatabaseKey *key)
+{
+	db->rebuilt = false;
+	db->known_groups = 0;
+	db->counter = 0;
+	db->ring_count = 0;
+	db->ring_current = 0;
+	memset(db->max_n, 0, sizeof(db->max_n));
+	db->prepared = 0;
+	db->worker_procno = -1;
+	db->worker_pid = 0;
+	db->worker_wanted = true;
+	db->turn_wanted = false;
+	db->paused_until = 0;
+	db->key = *key;
+}
+
+MqDatabase *
+mq_database_slot(Oid extension)
+{
+	MqDatabaseKey key = {MyDatabaseId, extension};
+	MqDatabase *unused = NULL;
+	MqDatabase *found = NULL;
+
+	LWLockAcquire(mq_shared->registry_lock, LW_EXCLUSIVE);
+	for (int i = 0; i < MQ_MAX_DATABASES && found == NULL; i++)
+	{
+		MqDatabase *db = &mq_databases[i];
+
+		if (memcmp(&db->key, &key, sizeof(key)) == 0)
+			found = db;
+		else if (unused == NULL && db->key.database == InvalidOid)
+			unused = db;
+	}
+	if (found == NULL)
+	{
+		if (unused == NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+					 errmsg("mq is in use in too many databases of this server"),
+					 errdetail("The limit is %d.", MQ_MAX_DATABASES),
+					 errhint("Drop the extension where it is not needed.")));
+		database_init(unused, &key);
+		found = unused;
+	}
+	LWLockRelease(mq_shared->registry_lock);
+	return found;
+}
+
+static int
+free_chain_slot(void)
+{
+	for (int i = 0; i < mq_max_queues; i++)
+		if (mq_chains[i].key.level < 0)
+			return i;
+	slots_full("queues", "mq.max_queues");
+	return -1;
+}
+
+static void
+chain_init(MqChain *chain, const MqChainKey *key)
+{
+	chain->ready = false;
+	chain->next_id = chain->reserved_end = 0;
+	chain->last_time = 0;
+	chain->tail_segment = -1;
+	chain->tail_file = InvalidRelFileNumber;
+	chain->tail_block = InvalidBlockNumber;
+	chain->truncations = 0;
+	chain->wanted_segment = -1;
+	chain->adopt_wanted = false;
+	pg_atomic_write_u32(&chain->notify, MQ_NOTIFY_OFF);
+	chain->key = *key;
+}
+
+MqChain *
+mq_chain_slot(const MqChainKey *key, bool create, bool *created)
+{
+	ChainEntry *entry;
+	MqChain    *chain = NULL;
+	bool		found;
+
+	LWLockAcquire(mq_shared->registry_lock, create ? LW_EXCLUSIVE : LW_SHARED);
+	entry = hash_search(chain_hash, key, HASH_FIND, &found);
+	if (!found && create)
+	{
+		int			slot = free_chain_slot();
+
+		entry = hash_search(chain_hash, key, HASH_ENTER, NULL);
+		entry->slot = slot;
+		LWLockAcquire(MqAppendLock(&mq_chains[slot]), LW_EXCLUSIVE);
+		chain_init(&mq_chains[slot], key);
+		LWLockRelease(MqAppendLock(&mq_chains[slot]));
+	}
+	if (entry != NULL)
+		chain = &mq_chains[entry->slot];
+	LWLockRelease(mq_shared->registry_lock);
+	if (created)
+		*created = !found && create;
+	return chain;
+}
+
+static int
+free_window_slot(void)
+{
+	for (int i = 0; i < mq_max_groups; i++)
+		if (mq_windows[i].key.level < 0)
+			return i;
+	slots_full("consumer groups", "mq.max_groups");
+	return -1;
+}
+
+MqWindow *
+mq_window_slot(const MqWindowKey *key, bool create, bool *created)
+{
+	WindowEntry *entry;
+	MqWindow   *window = NULL;
+	bool		found;
+
+	LWLockAcquire(mq_shared->registry_lock, create ? LW_EXCLUSIVE : LW_SHARED);
+	entry = hash_search(window_hash, key, HASH_FIND, &found);
+	if (!found && create)
+	{
+		int			slot = free_window_slot();
+
+		entry = hash_search(window_hash, key, HASH_ENTER, NULL);
+		entry->slot = slot;
+		LWLockAcquire(MqWindowLock(&mq_windows[slot]), LW_EXCLUSIVE);
+		memset(&mq_windows[slot], 0, sizeof(MqWindow));
+		pg_atomic_init_u64(&mq_windows[slot].log_bytes, 0);
+		pg_atomic_init_u64(&mq_windows[slot].oldest_needed, 0);
+		pg_atomic_init_u32(&mq_windows[slot].waiters, 0);
+		mq_windows[slot].next_waiting = mq_windows[slot].first_waiter = mq_windows[slot].last_waiter = -1;
+		mq_windows[slot].timekeeper = -1;
+		mq_windows[slot].key = *key;
+		LWLockRelease(MqWindowLock(&mq_windows[slot]));
+	}
+	if (entry != NULL)
+		window = &mq_windows[entry->slot];
+	LWLockRelease(mq_shared->registry_lock);
+	if (created)
+		*created = !found && create;
+	return window;
+}
+
+void
+mq_chain_forget(const MqChainKey *key)
+{
+	ChainEntry *entry;
+
+	LWLockAcquire(mq_shared->registry_lock, LW_EXCLUSIVE);
+	entry = hash_search(chain_hash, key, HASH_FIND, NULL);
+	if (entry != NULL)
+	{
+		MqChain    *chain = &mq_chains[entry->slot];
+
+		LWLockAcquire(MqAppendLock(chain), LW_EXCLUSIVE);
+		chain->key.level = -1;
+		LWLockRelease(MqAppendLock(chain));
+		ConditionVariableBroadcast(&chain->segment_made);
+		hash_search(chain_hash, key, HASH_REMOVE, NULL);
+	}
+	LWLockRelease(mq_shared->registry_lock);
+}
+
+void
+mq_window_slot_free(const MqWindowKey *key, void (*clear) (MqWindow *window))
+{
+	WindowEntry *entry;
+
+	LWLockAcquire(mq_shared->registry_lock, LW_EXCLUSIVE);
+	entry = hash_search(window_hash, key, HASH_FIND, NULL);
+	if (entry != NULL)
+	{
+		MqWindow   *window = &mq_windows[entry->slot];
+
+		LWLockAcquire(MqWindowLock(window), LW_EXCLUSIVE);
+		clear(window);
+		window->key.level = -1;
+		LWLockRelease(MqWindowLock(window));
+		hash_search(window_hash, key, HASH_REMOVE, NULL);
+	}
+	LWLockRelease(mq_shared->registry_lock);
+}
+
+void
+mq_database_forget(MqDatabase *db)
+{
+	uint32		cell;
+
+	LWLockAcquire(mq_shared->registry_lock, LW_EXCLUSIVE);
+	cell = db->prepared;
+	db->prepared = 0;
+	memset(&db->key, 0, sizeof(db->key));
+	LWLockRelease(mq_shared->registry_lock);
+	while (cell != 0)
+	{
+		uint32		next = MqPreparedAt(cell)->next;
+
+		mq_cell_free(cell);
+		cell = next;
+	}
+}
+
+/* Adds up to count cells to the list; the spinlock is held for a bounded time. */
+static void
+take_slice(MqCellList *list, int count, uint32 keep)
+{
+	SpinLockAcquire(&mq_shared->arena_mutex);
+	if (mq_shared->free_cells >= (uint32) count + keep)
+	{
+		for (int i = 0; i < count; i++)
+		{
+			uint32		cell = mq_shared->free_list;
+
+			if (cell != 0)
+				mq_shared->free_list = mq_cells[cell].next_free;
+			else
+				cell = mq_shared->never_used++;
+			mq_cells[cell].next_free = list->head;
+			list->head = cell;
+		}
+		mq_shared->free_cells -= count;
+		list->count += count;
+	}
+	SpinLockRelease(&mq_shared->arena_mutex);
+}
+
+bool
+mq_cells_reserve(MqCellList *list, int count, bool may_use_reserve)
+{
+	uint32		keep = may_use_reserve ? 0 : mq_shared->total_cells / MQ_RESERVE_PART;
+
+	list->head = 0;
+	list->count = 0;
+	while (list->count < count)
+	{
+		int			before = list->count;
+
+		take_slice(list, Min(count - before, CELLS_PER_SLICE), keep);
+		if (list->count == before)
+		{
+			mq_cells_return(list);
+			return false;
+		}
+	}
+	return true;
+}
+
+uint32
+mq_cell_take(MqCellList *list)
+{
+	uint32		cell = list->head;
+
+	Assert(list->count > 0);
+	list->head = mq_cells[cell].next_free;
+	list->count--;
+	memset(&mq_cells[cell], 0, sizeof(MqCell));
+	return cell;
+}
+
+void
+mq_cells_return(MqCellList *list)
+{
+	while (list->count > 0)
+	{
+		uint32		cell = list->head;
+
+		list->head = mq_cells[cell].next_free;
+		list->count--;
+		mq_cell_free(cell);
+	}
+}
+
+void
+mq_cell_free(uint32 cell)
+{
+	Assert(cell != 0);
+	SpinLockAcquire(&mq_shared->arena_mutex);
+	mq_cells[cell].next_free = mq_shared->free_list;
+	mq_shared->free_list = cell;
+	mq_shared->free_cells++;
+	SpinLockRelease(&mq_shared->arena_mutex);
+}
+
+uint64
+mq_new_token(void)
+{
+	return pg_atomic_fetch_add_u64(&mq_shared->next_token, 1) & ((UINT64CONST(1) << TOKEN_BITS) - 1);
+}
+
+uint64
+mq_session_transaction(void)
+{
+	return (MqProcBackendBits(MyProc) << 50) | ((uint64) MqMyProcNumber() << 32) | MqProcLxid(MyProc);
+}
+
+/*
+ * Reads another process's local xid without a lock: it is one word, and an answer that is a moment old only delays
+ * the end of a lease.
+ */
+bool
+mq_session_transaction_open(uint64 owner)
+{
+	PGPROC	   *proc = &ProcGlobal->allProcs[(owner >> 32) & PROCESS_MASK];
+
+	return owner != 0 && MqProcLxid(proc) == (LocalTransactionId) owner && MqProcBackendBits(proc) == owner >> 50;
+}
+
+static void
+wake_worker(MqDatabase *db, bool turn)
+{
+	int			procno;
+
+	SpinLockAcquire(&db->mutex);
+	procno = db->worker_procno;
+	if (procno < 0)
+		db->worker_wanted = true;
+	db->turn_wanted |= turn;
+	SpinLockRelease(&db->mutex);
+	if (procno < 0)
+		procno = mq_shared->launcher_procno;
+	if (procno >= 0)
+		SetLatch(&ProcGlobal->allProcs[procno].procLatch);
+}
+
+void
+mq_worker_wake(MqDatabase *db)
+{
+	wake_worker(db, true);
+}
+
+void
+mq_worker_nudge(MqDatabase *db)
+{
+	wake_worker(db, false);
+}

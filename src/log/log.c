@@ -1,0 +1,693 @@
+/*
+ * log.c: the append-only log of one queue and priority level.
+ *
+ * Owns the append position (MqChain, shmem.h) and all reading and writing of message rows as pages. The append lock
+ * covers: take ids, put the row behind the last one, remember where. Under it nothing waits for a heavyweight lock but
+ * the extension of the file; segment, TOAST table and index are locked, the xid assigned and the tuples made
+ * before. A crash loses the position; mq_log_attach finds it again. If an append fails half-way its ids are gone.
+ *
+ * SKIP_FSM without a BulkInsertState makes heap_insert use exactly the target block we set, or a new last page.
+ */
+#include "postgres.h"
+
+#include "log/log.h"
+
+#include "access/heapam.h"
+#include "access/heaptoast.h"
+#include "access/htup_details.h"
+#include "access/subtrans.h"
+#include "access/toast_internals.h"
+#include "access/transam.h"
+#include "access/xact.h"
+#include "commands/sequence.h"
+#include "executor/tuptable.h"
+#include "miscadmin.h"
+#include "storage/bufmgr.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "base/stop_point.h"
+
+#define PAGES_PER_HOLD		64
+#define TUPLES_PER_CALL		1000
+#define SPINS_BEFORE_SLEEP	20
+
+/* The id of a message row, read in place: see stamp. */
+static int64
+row_id(HeapTupleHeader header)
+{
+	return *(int64 *) ((char *) header + header->t_hoff);
+}
+
+/* id and enqueued_at are never null and come first: they lie right behind the header. */
+static void
+stamp(HeapTuple tuple, int64 id, TimestampTz time)
+{
+	int64	   *fixed = (int64 *) ((char *) tuple->t_data + tuple->t_data->t_hoff);
+
+	fixed[0] = id;
+	fixed[1] = time;
+}
+
+uint64
+mq_full_xid(TransactionId xid)
+{
+	FullTransactionId next = ReadNextFullTransactionId();
+	uint32		epoch = EpochFromFullTransactionId(next);
+
+	if (xid > XidFromFullTransactionId(next))
+		epoch--;
+	return U64FromFullTransactionId(FullTransactionIdFromEpochAndXid(epoch, xid));
+}
+
+bool
+mq_xid_is_ancient(uint64 full_xid)
+{
+	return U64FromFullTransactionId(ReadNextFullTransactionId()) - full_xid > (uint64) PG_INT32_MAX - 1000000;
+}
+
+/* ---- pages ---- */
+
+static OffsetNumber
+last_offset(Page page)
+{
+	return PageIsNew(page) ? InvalidOffsetNumber : PageGetMaxOffsetNumber(page);
+}
+
+/* The row at a line pointer, in place; false if there is none. */
+static bool
+get_tuple(Relation rel, Page page, BlockNumber block, OffsetNumber off, HeapTuple tuple)
+{
+	ItemId		item = PageGetItemId(page, off);
+
+	if (!ItemIdIsNormal(item))
+		return false;
+	tuple->t_data = (HeapTupleHeader) PageGetItem(page, item);
+	tuple->t_len = ItemIdGetLength(item);
+	tuple->t_tableOid = RelationGetRelid(rel);
+	ItemPointerSet(&tuple->t_self, block, off);
+	return true;
+}
+
+static TimestampTz
+row_time(HeapTupleHeader header)
+{
+	return ((int64 *) ((char *) header + header->t_hoff))[1];
+}
+
+/* The greatest id and time on a page, whatever became of the rows; -1: no rows. */
+typedef struct PageMax
+{
+	int64		id;
+	TimestampTz time;
+} PageMax;
+
+static PageMax
+page_max(Relation rel, BlockNumber block)
+{
+	Buffer		buffer = ReadBuffer(rel, block);
+	Page		page;
+	PageMax		max = {-1, -1};
+
+	LockBuffer(buffer, BUFFER_LOCK_SHARE);
+	page = BufferGetPage(buffer);
+	for (OffsetNumber off = FirstOffsetNumber; off <= last_offset(page); off++)
+	{
+		HeapTupleData tuple;
+
+		if (!get_tuple(rel, page, block, off, &tuple))
+			continue;
+		max.id = Max(max.id, row_id(tuple.t_data));
+		max.time = Max(max.time, row_time(tuple.t_data));
+	}
+	UnlockReleaseBuffer(buffer);
+	return max;
+}
+
+/* ---- position ---- */
+
+static bool
+chain_is(const MqChain *chain, const MqChainKey *key)
+{
+	return memcmp(&chain->key, key, sizeof(*key)) == 0;
+}
+
+/* The greatest id and time in a segment. In an ordered one the last page that has rows tells. */
+static PageMax
+segment_max(Relation rel, bool ordered)
+{
+	PageMax		max = {-1, -1};
+
+	for (BlockNumber block = RelationGetNumberOfBlocks(rel); block > 0; block--)
+	{
+		PageMax		page;
+
+		CHECK_FOR_INTERRUPTS();
+		page = page_max(rel, block - 1);
+		max.id = Max(max.id, page.id);
+		max.time = Max(max.time, page.time);
+		if (max.id >= 0 && ordered)
+			break;
+	}
+	return max;
+}
+
+static PageMax
+queue_max(const MqQueue *queue, int level)
+{
+	int			count;
+	MqSegmentInfo *list = mq_segment_list(queue, &count);
+	PageMax		max = {-1, -1};
+
+	for (int i = count - 1; i >= 0 && max.id < 0; i--)
+	{
+		Relation	rel;
+
+		if (list[i].level != level)
+			continue;
+		rel = mq_segment_open(queue, level, list[i].segment, AccessShareLock);
+		if (rel == NULL)
+			continue;
+		max = segment_max(rel, mq_segment_is_ordered(queue, level, list[i].segment, rel));
+		relation_close(rel, AccessShareLock);
+	}
+	/* a sealed last segment is over, even if its last ids were never used */
+	for (int i = 0; i < count; i++)
+		if (list[i].level == level && list[i].sealed)
+			max.id = Max(max.id, (list[i].segment + 1) * queue->segment_size - 1);
+	pfree(list);
+	return max;
+}
+
+void
+mq_log_attach(MqQueue *queue, int level, int64 floor)
+{
+	MqChainKey	key = mq_chain_key(queue, level);
+	MqChain    *chain = mq_chain_slot(&key, true, NULL);
+	PageMax		max;
+	int64		next;
+	bool		ready;
+
+	queue->chain = chain;
+	LWLockAcquire(MqAppendLock(chain), LW_SHARED);
+	ready = chain_is(chain, &key) && chain->ready;
+	LWLockRelease(MqAppendLock(chain));
+	if (ready)
+		return;
+
+	max = queue_max(queue, level);
+	next = Max(Max(max.id + 1, floor), 1);
+	LWLockAcquire(MqAppendLock(chain), LW_EXCLUSIVE);
+	if (chain_is(chain, &key) && !chain->ready)
+	{
+		chain->segment_size = queue->segment_size;
+		/* nothing is reserved: the first append asks the sequence, which must answer with at least this */
+		chain->next_id = chain->reserved_end = chain->first_id = next;
+		chain->last_time = Max(chain->last_time, max.time);
+		chain->adopt_wanted = queue->foreign;
+		chain->ready = true;
+	}
+	LWLockRelease(MqAppendLock(chain));
+}
+
+bool
+mq_log_tail(const MqQueue *queue, int level, MqTail *tail)
+{
+	MqChainKey	key = mq_chain_key(queue, level);
+	MqChain    *chain = queue->chain;
+	bool		valid;
+
+	LWLockAcquire(MqAppendLock(chain), LW_SHARED);
+	valid = chain_is(chain, &key) && chain->ready;
+	tail->next_id = chain->next_id;
+	tail->segment = chain->tail_segment;
+	tail->file = chain->tail_file;
+	tail->block = chain->tail_block;
+	tail->truncations = chain->truncations;
+	LWLockRelease(MqAppendLock(chain));
+	return valid;
+}
+
+/* ---- append ---- */
+
+/* One nextval reserves as many ids as the sequence's increment. */
+static int64
+reserve_ids(const MqQueue *queue, int64 above, int64 *end)
+{
+	int64		increment = Max(queue->segment_size / 64, 1);
+	int64		start;
+
+	do
+	{
+		CHECK_FOR_INTERRUPTS();
+		start = nextval_internal(queue->sequence, false);
+	} while (start < above);
+	*end = start + increment;
+	return start;
+}
+
+static void
+reservation_extend(const MqQueue *queue, int level)
+{
+	MqChainKey	key = mq_chain_key(queue, level);
+	MqChain    *chain = queue->chain;
+	int64		start;
+	int64		end;
+	int64		above;
+
+	LWLockAcquire(MqAppendLock(chain), LW_SHARED);
+	above = chain->reserved_end;
+	LWLockRelease(MqAppendLock(chain));
+
+	start = reserve_ids(queue, above, &end);
+
+	LWLockAcquire(MqAppendLock(chain), LW_EXCLUSIVE);
+	if (chain_is(chain, &key) && start >= chain->reserved_end &&
+		(start == chain->reserved_end || chain->next_id == chain->reserved_end))
+	{
+		if (start != chain->reserved_end)
+			chain->next_id = start;
+		chain->reserved_end = end;
+	}
+	/* else another process published a later block, and this one is a gap */
+	LWLockRelease(MqAppendLock(chain));
+}
+
+/*
+ * Points the next insertion at the tail. Caller holds the append lock. Our segments are made so that VACUUM keeps empty
+ * pages at the end, but VACUUM (TRUNCATE) does not ask: what readers remember of the file is then void, for the rows to
+ * come go to places they have left behind. The size of the file is asked for only when it may have shrunk since this
+ * process appended last: cutting it off makes every process forget its target block, before the lock is released.
+ */
+static void
+aim_at_tail(MqChain *chain, int64 segment, Relation rel)
+{
+	BlockNumber blocks;
+
+	if (RelationGetTargetBlock(rel) != InvalidBlockNumber &&
+		chain->tail_segment == segment && chain->tail_file == MqRelFileNumber(rel))
+	{
+		RelationSetTargetBlock(rel, chain->tail_block);
+		return;
+	}
+	blocks = RelationGetNumberOfBlocks(rel);
+	if (chain->tail_segment == segment && chain->tail_block != InvalidBlockNumber && chain->tail_block >= blocks)
+	{
+		chain->truncations++;
+		chain->tail_file = InvalidRelFileNumber;
+	}
+	if (chain->tail_segment == segment && chain->tail_file == MqRelFileNumber(rel))
+		RelationSetTargetBlock(rel, chain->tail_block);
+	else
+		RelationSetTargetBlock(rel, blocks > 0 ? blocks - 1 : InvalidBlockNumber);
+}
+
+static void
+insert_tuples(Relation rel, HeapTuple *tuples, TupleTableSlot **slots, int count, CommandId cid)
+{
+	if (count == 1)
+		heap_insert(rel, tuples[0], cid, HEAP_INSERT_SKIP_FSM, NULL);
+	else
+		heap_multi_insert(rel, slots, count, cid, HEAP_INSERT_SKIP_FSM, NULL);
+}
+
+/*
+ * A hold is a few microseconds for a single message, less than it takes to go to sleep and be woken: try a while.
+ */
+static void
+acquire_append_lock(const MqChain *chain)
+{
+	for (int i = 0; i < SPINS_BEFORE_SLEEP; i++)
+	{
+		if (LWLockConditionalAcquire(MqAppendLock(chain), LW_EXCLUSIVE))
+			return;
+		for (int j = 0; j < 10; j++)
+			SPIN_DELAY();
+	}
+	LWLockAcquire(MqAppendLock(chain), LW_EXCLUSIVE);
+}
+
+/*
+ * Appends as many of the tuples as belong into this segment and into one hold of the lock; 0: the caller must look
+ * for the segment again, or reserve ids first (*reserve).
+ */
+static int
+append_some(const MqQueue *queue, int level, int64 segment, Relation rel, HeapTuple *tuples,
+			TupleTableSlot **slots, int count, int64 *ids, bool *reserve)
+{
+	MqChainKey	key = mq_chain_key(queue, level);
+	MqChain    *chain = queue->chain;
+	CommandId	cid = GetCurrentCommandId(true);
+	TimestampTz now = GetCurrentTimestamp();
+	ItemPointer last;
+	int64		room;
+
+	acquire_append_lock(chain);
+	if (!chain_is(chain, &key) || !chain->ready)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("queue \"%s\" was dropped", NameStr(queue->name)),
+				 errhint("Use mq.create_queue to create it.")));
+	*reserve = chain->next_id >= chain->reserved_end;
+	if (*reserve || mq_segment_of(chain->next_id, chain->segment_size) != segment)
+	{
+		LWLockRelease(MqAppendLock(chain));
+		return 0;
+	}
+	room = Min(chain->reserved_end, (segment + 1) * chain->segment_size) - chain->next_id;
+	count = Min(count, room);
+
+	/* ids are used up before the insertion: one that fails leaves a gap, never a second use */
+	chain->last_time = Max(chain->last_time, now);
+	for (int i = 0; i < count; i++)
+	{
+		ids[i] = chain->next_id + i;
+		stamp(tuples[i], ids[i], chain->last_time);
+	}
+	chain->next_id += count;
+
+	Assert(count == 1 || slots != NULL);
+	aim_at_tail(chain, segment, rel);
+	chain->tail_file = InvalidRelFileNumber;
+	insert_tuples(rel, tuples, slots, count, cid);
+	last = count == 1 ? &tuples[0]->t_self : &slots[count - 1]->tts_tid;
+	chain->tail_segment = segment;
+	chain->tail_block = ItemPointerGetBlockNumber(last);
+	chain->tail_file = MqRelFileNumber(rel);
+	LWLockRelease(MqAppendLock(chain));
+	return count;
+}
+
+/* How many of the tuples fit into one hold of the lock. */
+static int
+batch_size(HeapTuple *tuples, int count, bool *toast)
+{
+	Size		bytes = 0;
+	int			n = 0;
+
+	while (n < count && n < TUPLES_PER_CALL && (n == 0 || bytes < (Size) PAGES_PER_HOLD * BLCKSZ))
+	{
+		bytes += tuples[n]->t_len;
+		*toast |= tuples[n]->t_len > TOAST_TUPLE_THRESHOLD;
+		n++;
+	}
+	return n;
+}
+
+/* heap_multi_insert wants slots; the tuples stay ours. */
+static void
+fill_slots(TupleTableSlot **slots, HeapTuple *tuples, int count)
+{
+	for (int i = 0; i < count; i++)
+		ExecStoreHeapTuple(tuples[i], slots[i], true);
+}
+
+static TupleTableSlot **
+make_slots(int count)
+{
+	TupleTableSlot **slots = palloc(count * sizeof(TupleTableSlot *));
+
+	for (int i = 0; i < count; i++)
+		slots[i] = MakeSingleTupleTableSlot(mq_row_descriptor(), &TTSOpsHeapTuple);
+	return slots;
+}
+
+void
+mq_log_append(const MqQueue *queue, int level, HeapTuple *tuples, int count, int64 *ids)
+{
+	TupleTableSlot **slots = NULL;
+	int			filled = 0;		/* tuples before this one are in slots, from `base` on */
+	int			base = 0;
+
+	(void) GetCurrentTransactionId();
+	for (int done = 0; done < count;)
+	{
+		/* read without the lock as a first guess; append_some looks again */
+		int64		segment = mq_segment_of(queue->chain->next_id, queue->segment_size);
+		bool		reserve = false;
+		bool		toast = false;
+		int			n = batch_size(tuples + done, count - done, &toast);
+		Relation	rel;
+
+		CHECK_FOR_INTERRUPTS();
+		rel = mq_segment_open_to_append(queue, level, segment);
+		if (toast)
+			mq_segment_lock_toast(rel);
+		if (n > 1 && slots == NULL)
+			slots = make_slots(Min(count, TUPLES_PER_CALL));
+		if (n > 1 && done >= filled)
+		{
+			fill_slots(slots, tuples + done, n);
+			base = done;
+			filled = done + n;
+		}
+		else if (n > 1)
+			n = Min(n, filled - done);
+		MQ_STOP_POINT("send_before_insert");
+		n = append_some(queue, level, segment, rel, tuples + done, slots ? slots + (done - base) : NULL, n,
+						ids + done, &reserve);
+		relation_close(rel, NoLock);
+		if (reserve)
+			reservation_extend(queue, level);
+		done += n;
+		if (n > 0)
+			MQ_STOP_POINT("send_after_insert");
+	}
+}
+
+/* ---- read ---- */
+
+static int
+compare_rows(const void *a, const void *b)
+{
+	int64		x = ((const MqRow *) a)->id;
+	int64		y = ((const MqRow *) b)->id;
+
+	return (x > y) - (x < y);
+}
+
+/* What became of the row's sender. The snapshot is fresh, so what it does not see and that is not in it aborted. */
+static MqVerdict
+judge_row(HeapTuple tuple, Buffer buffer, Snapshot judge, uint64 *xid)
+{
+	HeapTupleHeader header = tuple->t_data;
+	TransactionId xmin;
+
+	if (HeapTupleHeaderXminCommitted(header))
+		return MQ_ROW_COMMITTED;
+	if (HeapTupleHeaderXminInvalid(header))
+		return MQ_ROW_GONE;
+	xmin = HeapTupleHeaderGetRawXmin(header);
+	if (TransactionIdIsCurrentTransactionId(xmin))
+	{
+		*xid = U64FromFullTransactionId(GetTopFullTransactionId());
+		return MQ_ROW_UNDECIDED;
+	}
+	if (HeapTupleSatisfiesVisibility(tuple, judge, buffer))
+		return MQ_ROW_COMMITTED;
+	if (XidInMVCCSnapshot(xmin, judge))
+	{
+		static TransactionId last_xmin = InvalidTransactionId;
+		static uint64 last_top = 0;
+
+		if (xmin != last_xmin)
+		{
+			last_top = mq_full_xid(SubTransGetTopmostTransaction(xmin));
+			last_xmin = xmin;
+		}
+		*xid = last_top;
+		return MQ_ROW_UNDECIDED;
+	}
+	return MQ_ROW_GONE;
+}
+
+int
+mq_log_read_page(Relation rel, BlockNumber block, int64 lo, int64 hi, Snapshot judge, MqRow *rows, int64 *page_max)
+{
+	Buffer		buffer = ReadBuffer(rel, block);
+	Page		page;
+	int			count = 0;
+	bool		sorted = true;
+
+	*page_max = -1;
+	LockBuffer(buffer, BUFFER_LOCK_SHARE);
+	page = BufferGetPage(buffer);
+	for (OffsetNumber off = FirstOffsetNumber; off <= last_offset(page); off++)
+	{
+		HeapTupleData tuple;
+		int64		id;
+
+		if (!get_tuple(rel, page, block, off, &tuple))
+			continue;
+		id = row_id(tuple.t_data);
+		*page_max = Max(*page_max, id);
+		if (id < lo || id > hi)
+			continue;
+		rows[count].id = id;
+		rows[count].block = block;
+		rows[count].xid = 0;
+		rows[count].verdict = judge_row(&tuple, buffer, judge, &rows[count].xid);
+		if (rows[count].verdict == MQ_ROW_GONE)
+			continue;
+		if (count > 0 && rows[count - 1].id > id)
+			sorted = false;
+		count++;
+	}
+	UnlockReleaseBuffer(buffer);
+	if (!sorted)
+		qsort(rows, count, sizeof(MqRow), compare_rows);
+	return count;
+}
+
+static MqSight
+sight(HeapTuple tuple, Buffer buffer, Snapshot snapshot)
+{
+	TransactionId xmin;
+
+	if (HeapTupleSatisfiesVisibility(tuple, snapshot, buffer))
+		return MQ_SEEN;
+	if (HeapTupleHeaderXminFrozen(tuple->t_data) || HeapTupleHeaderXminInvalid(tuple->t_data))
+		return MQ_VANISHED;
+	xmin = HeapTupleHeaderGetXmin(tuple->t_data);
+	if (TransactionIdIsCurrentTransactionId(xmin) || XidInMVCCSnapshot(xmin, snapshot))
+		return MQ_TOO_NEW;
+	/* decided before the snapshot, yet not visible */
+	return MQ_VANISHED;
+}
+
+static int
+compare_fetched(const void *a, const void *b)
+{
+	int64		x = ((const MqFetched *) a)->id;
+	int64		y = ((const MqFetched *) b)->id;
+
+	return (x > y) - (x < y);
+}
+
+int
+mq_log_fetch_page(Relation rel, BlockNumber block, int64 lo, int64 hi, Snapshot snapshot, MqFetched *rows,
+				  Buffer *buffer, int64 *page_max)
+{
+	Page		page;
+	int			count = 0;
+	bool		sorted = true;
+
+	*buffer = ReadBuffer(rel, block);
+	*page_max = -1;
+	LockBuffer(*buffer, BUFFER_LOCK_SHARE);
+	page = BufferGetPage(*buffer);
+	for (OffsetNumber off = FirstOffsetNumber; off <= last_offset(page) && count <= hi - lo; off++)
+	{
+		HeapTupleData *tuple = &rows[count].tuple;
+		int64		id;
+
+		if (!get_tuple(rel, page, block, off, tuple))
+			continue;
+		id = row_id(tuple->t_data);
+		*page_max = Max(*page_max, id);
+		if (id < lo || id > hi)
+			continue;
+		rows[count].id = id;
+		rows[count].sight = sight(tuple, *buffer, snapshot);
+		if (count > 0 && rows[count - 1].id > id)
+			sorted = false;
+		count++;
+	}
+	LockBuffer(*buffer, BUFFER_LOCK_UNLOCK);
+	if (!sorted)
+		qsort(rows, count, sizeof(MqFetched), compare_fetched);
+	return count;
+}
+
+typedef bool (*PageIsBefore) (PageMax max, int64 bound);
+
+static bool
+id_is_before(PageMax max, int64 id)
+{
+	return max.id < id;
+}
+
+static bool
+time_is_before(PageMax max, int64 time)
+{
+	return max.time < time;
+}
+
+/*
+ * The first page that is not before the bound, by binary search: ids and times grow together. Pages without rows tell
+ * nothing: the next one with rows stands for them.
+ */
+static BlockNumber
+locate(Relation rel, PageIsBefore is_before, int64 bound)
+{
+	BlockNumber lo = 0;
+	BlockNumber hi = RelationGetNumberOfBlocks(rel);
+
+	while (lo < hi)
+	{
+		BlockNumber mid = lo + (hi - lo) / 2;
+		BlockNumber at = mid;
+		PageMax		max;
+
+		CHECK_FOR_INTERRUPTS();
+		max = page_max(rel, at);
+		while (max.id < 0 && ++at < hi)
+			max = page_max(rel, at);
+		if (at < hi && is_before(max, bound))
+			lo = at + 1;
+		else
+			hi = mid;
+	}
+	return lo;
+}
+
+BlockNumber
+mq_log_locate(Relation rel, int64 id)
+{
+	return locate(rel, id_is_before, id);
+}
+
+/* The smallest id on a page of a row that is not older; -1: none. */
+static int64
+page_first_since(Relation rel, BlockNumber block, TimestampTz time)
+{
+	Buffer		buffer = ReadBuffer(rel, block);
+	Page		page;
+	int64		first = -1;
+
+	LockBuffer(buffer, BUFFER_LOCK_SHARE);
+	page = BufferGetPage(buffer);
+	for (OffsetNumber off = FirstOffsetNumber; off <= last_offset(page); off++)
+	{
+		HeapTupleData tuple;
+
+		if (get_tuple(rel, page, block, off, &tuple) && row_time(tuple.t_data) >= time &&
+			(first < 0 || row_id(tuple.t_data) < first))
+			first = row_id(tuple.t_data);
+	}
+	UnlockReleaseBuffer(buffer);
+	return first;
+}
+
+int64
+mq_log_first_since(Relation rel, bool ordered, TimestampTz time)
+{
+	BlockNumber blocks = RelationGetNumberOfBlocks(rel);
+	int64		first = -1;
+
+	for (BlockNumber block = ordered ? locate(rel, time_is_before, time) : 0; block < blocks; block++)
+	{
+		int64		id;
+
+		CHECK_FOR_INTERRUPTS();
+		id = page_first_since(rel, block, time);
+		if (id >= 0 && (first < 0 || id < first))
+			first = id;
+		if (first >= 0 && ordered)
+			break;
+	}
+	return first;
+}

@@ -1,0 +1,111 @@
+/*
+ * segment.h: the partitions of a queue's log.
+ */
+#ifndef MQ_SEGMENT_H
+#define MQ_SEGMENT_H
+
+
+#include "access/tupdesc.h"
+
+#include "base/catalog.h"
+
+/* Columns of a message row, in the order of the table. id and enqueued_at come first, at fixed offsets. */
+typedef enum MqColumn
+{
+	MQ_COL_ID = 1,
+	MQ_COL_ENQUEUED_AT,
+	MQ_COL_PRIORITY,
+	MQ_COL_TARGET_GROUP,
+	MQ_COL_ORIGIN_ID,
+	MQ_COL_EXPIRES_AT,
+	MQ_COL_FAILURES,
+	MQ_COL_KEY,
+	MQ_COL_ROUTING_KEY,
+	MQ_COL_REASON,
+	MQ_COL_HEADERS,
+	MQ_COL_PAYLOAD,
+	MQ_COL_BODY,
+	MQ_COLUMNS = MQ_COL_BODY
+} MqColumn;
+
+/* The columns of a message row; lives as long as the process. */
+extern TupleDesc mq_row_descriptor(void);
+
+extern void mq_segment_init(void);	/* once per process, from _PG_init */
+
+/* Number of the segment that holds id. */
+static inline int64
+mq_segment_of(int64 id, int64 segment_size)
+{
+	return id / segment_size;
+}
+
+/* Opens a segment, or returns NULL when it does not exist (for this transaction). */
+extern Relation mq_segment_open(const MqQueue *queue, int level, int64 segment, LOCKMODE mode);
+
+/*
+ * Opens a segment for appending, and locks what an append touches. If it is missing, makes it when no other process
+ * could (the queue is this transaction's own), else asks the worker and waits up to mq.segment_wait; no LWLock may be
+ * held. Errors: 55000 when it does not appear, or when somebody added what an append would bypass.
+ */
+extern Relation mq_segment_open_to_append(const MqQueue *queue, int level, int64 segment);
+
+/* Locks and opens the TOAST table and its index, so that an append can toast under an LWLock without waiting. */
+extern void mq_segment_lock_toast(Relation rel);
+
+/* Whether pages of the segment are in the order of ids: its file is the one that appends wrote. */
+extern bool mq_segment_is_ordered(const MqQueue *queue, int level, int64 segment, Relation rel);
+
+/*
+ * Whether a segment that could not be opened is gone for good (true), or perhaps made by a transaction that is still
+ * open (false). The caller has read a tail that lies in a later segment before. Takes no lock that waits.
+ */
+extern bool mq_segment_is_gone(const MqQueue *queue, int level, int64 segment);
+
+/* Creates and attaches; runs SQL as the extension's owner, hence 55000 when somebody altered the queue's table. The caller holds, or may wait for, the parent's lock. */
+extern void mq_segment_create(const MqQueue *queue, int level, int64 segment);
+
+/* Sealed: no more appends come; indexes for browsing are built. The caller has locked it SHARE. 55000 as above. */
+extern void mq_segment_seal(const MqQueue *queue, int level, int64 segment);
+
+/* The segments on record, ascending; palloc'd. */
+typedef struct MqSegmentInfo
+{
+	int32		level;
+	int64		segment;
+	Oid			file;			/* the file it was made with; InvalidOid: not in order */
+	bool		sealed;
+	TimestampTz sealed_at;		/* all messages in it are older; 0: not known */
+	Oid			relid;			/* InvalidOid: no such table */
+} MqSegmentInfo;
+
+extern MqSegmentInfo *mq_segment_list(const MqQueue *queue, int *count);
+
+/* Forgets the record of a segment and drops its table; the caller has locked leaf, toast and parent. */
+extern void mq_segment_drop(const MqQueue *queue, int level, int64 segment);
+
+/* Empties a segment whose table cannot be dropped now, for good even on rollback; the caller has locked leaf and toast. */
+extern void mq_segment_truncate(const MqQueue *queue, int level, int64 segment);
+
+/* Takes a lock on a table and its TOAST table only if nobody is in the way; a part of it may stay locked. */
+extern bool mq_lock_table_conditionally(Oid relid, LOCKMODE mode);
+
+/*
+ * Runs SQL as the extension's owner, with a safe search_path and as a restricted operation. Returns SPI_processed.
+ * mq_sql_begin/end bracket several calls.
+ */
+typedef struct MqSqlContext
+{
+	Oid			user;
+	int			security;
+	int			nest;
+} MqSqlContext;
+
+extern void mq_sql_begin(MqSqlContext *context);
+extern void mq_sql_end(MqSqlContext *context);
+extern uint64 mq_sql(const char *format,...) pg_attribute_printf(1, 2);
+
+/* The first column, an integer and not null, of the first row that the last mq_sql returned. */
+extern int32 mq_sql_int32(void);
+
+#endif

@@ -1,0 +1,307 @@
+/*
+ * offset_log.c: what is finished, on disk.
+ *
+ * Owns the format of mq.consumer_offset_* (offset_log.h). Rows are only ever inserted; the worker empties a table by
+ * TRUNCATE when checkpoints have made all its rows superfluous (ring.c). Rows never exceed what fits on a page inline,
+ * so nothing is toasted.
+ */
+#include "postgres.h"
+
+#include "offset/offset_log.h"
+
+#include "access/heapam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/transam.h"
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "storage/bufmgr.h"
+#include "storage/lmgr.h"
+#include "storage/procarray.h"
+#include "utils/array.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/snapmgr.h"
+
+#include "log/log.h"
+#include "window/transaction.h"
+
+#define VALUES_PER_ROW 200		/* of int8: 1.6 kB */
+#define HAND_OUT (-1)			/* in replay_from */
+
+enum
+{
+	O_N = 1, O_GROUP, O_LEVEL, O_EPOCH, O_LO, O_HI, O_RANGES, O_REPLAY, O_COLUMNS = O_REPLAY
+};
+
+int
+mq_unfinished_compare(const void *a, const void *b)
+{
+	int64		x = ((const MqUnfinished *) a)->lo;
+	int64		y = ((const MqUnfinished *) b)->lo;
+
+	return (x > y) - (x < y);
+}
+
+int
+mq_unfinished_sort(MqUnfinished *u, int count)
+{
+	int			n = 0;
+
+	if (count < 2)
+		return count;
+	qsort(u, count, sizeof(MqUnfinished), mq_unfinished_compare);
+	for (int i = 1; i < count; i++)
+	{
+		if (u[n].hi + 1 == u[i].lo && u[n].failures == u[i].failures && u[n].due == u[i].due)
+			u[n].hi = u[i].hi;
+		else
+			u[++n] = u[i];
+	}
+	return n + 1;
+}
+
+Oid
+mq_offset_log_table(int table)
+{
+	char		name[NAMEDATALEN];
+
+	snprintf(name, sizeof(name), "consumer_offset_%d", table);
+	return get_relname_relid(name, mq_extension(false)->schema);
+}
+
+static ArrayType *
+int8_array(const int64 *values, int count)
+{
+	Datum	   *datums = palloc(count * sizeof(Datum));
+
+	for (int i = 0; i < count; i++)
+		datums[i] = Int64GetDatum(values[i]);
+	return construct_array(datums, count, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE);
+}
+
+/* Inserts one row; returns its size. */
+static int64
+insert_row(Relation rel, const MqOffsetRow *row)
+{
+	Datum		v[O_COLUMNS];
+	bool		isnull[O_COLUMNS] = {false};
+	HeapTuple	tuple;
+	int64		size;
+
+	v[O_N - 1] = Int64GetDatum(row->n);
+	v[O_GROUP - 1] = Int32GetDatum(row->group_no);
+	v[O_LEVEL - 1] = Int32GetDatum(row->level);
+	v[O_EPOCH - 1] = Int32GetDatum(row->epoch);
+	v[O_LO - 1] = Int64GetDatum(row->lo);
+	v[O_HI - 1] = Int64GetDatum(row->hi);
+	isnull[O_RANGES - 1] = row->nvalues == 0;
+	v[O_RANGES - 1] = row->nvalues == 0 ? (Datum) 0 : PointerGetDatum(int8_array(row->values, row->nvalues));
+	isnull[O_REPLAY - 1] = !row->is_checkpoint && !row->is_hand_out;
+	v[O_REPLAY - 1] = Int64GetDatum(row->replay_from);
+	tuple = heap_form_tuple(RelationGetDescr(rel), v, isnull);
+	size = tuple->t_len;
+	heap_insert(rel, tuple, GetCurrentCommandId(true), 0, NULL);
+	heap_freetuple(tuple);
+	return size;
+}
+
+static Relation
+open_table(int table, LOCKMODE mode)
+{
+	Oid			relid = mq_offset_log_table(table);
+
+	if (!OidIsValid(relid))
+	{
+		/* the worker may just have made it */
+		AcceptInvalidationMessages();
+		relid = mq_offset_log_table(table);
+	}
+	return table_open(relid, mode);
+}
+
+/* Writes values as as many rows as they need, at least one. */
+static int64
+insert_rows(Relation rel, MqOffsetRow *row, int64 *values, int nvalues)
+{
+	int64		bytes = 0;
+	int			at = 0;
+
+	do
+	{
+		row->values = values + at;
+		row->nvalues = Min(nvalues - at, VALUES_PER_ROW);
+		bytes += insert_row(rel, row);
+		at += row->nvalues;
+	} while (at < nvalues);
+	return bytes;
+}
+
+MqWritten
+mq_offset_log_ack(const MqGroup *group, int level, int32 epoch, const MqRange *ranges, int count)
+{
+	MqOffsetRow row = {.group_no = group->group_no, .level = level, .epoch = epoch};
+	MqWritten	written;
+	Relation	rel;
+	int			table;
+
+	written.n = row.n = mq_transaction_next_n(group->queue.db, &table);
+	row.lo = ranges[0].lo;
+	row.hi = ranges[count - 1].hi;
+	rel = open_table(table, RowExclusiveLock);
+	written.bytes = insert_rows(rel, &row, (int64 *) ranges, count == 1 ? 0 : count * 2);
+	table_close(rel, NoLock);
+	return written;
+}
+
+void
+mq_offset_log_wrote(MqWindow *window, const MqWindowKey *key, MqWritten written)
+{
+	uint64		oldest = pg_atomic_read_u64(&window->oldest_needed);
+
+	/* the queue may have been dropped; a slot that is reused in just this moment is the worse for one checkpoint */
+	if (memcmp(&window->key, key, sizeof(*key)) != 0)
+		return;
+	(void) pg_atomic_fetch_add_u64(&window->log_bytes, written.bytes);
+	while ((oldest == 0 || (uint64) written.n < oldest) &&
+		   !pg_atomic_compare_exchange_u64(&window->oldest_needed, &oldest, written.n))
+		;
+}
+
+MqWritten
+mq_offset_log_checkpoint(const MqGroup *group, int level, int32 epoch, int64 low, int64 next_id, int64 replay_from,
+						 const MqUnfinished *ranges, int count)
+{
+	MqOffsetRow row = {.group_no = group->group_no, .level = level, .epoch = epoch, .lo = low, .hi = next_id,
+	.is_checkpoint = true, .replay_from = replay_from};
+	MqWritten	written;
+	Relation	rel;
+	int			table;
+
+	written.n = row.n = mq_transaction_next_n(group->queue.db, &table);
+	rel = open_table(table, RowExclusiveLock);
+	written.bytes = insert_rows(rel, &row, (int64 *) ranges, count * 4);
+	table_close(rel, NoLock);
+	return written;
+}
+
+void
+mq_offset_log_hand_out(const MqGroup *group, int level, int32 epoch, const MqRange *ranges, int count)
+{
+	MqOffsetRow row = {.group_no = group->group_no, .level = level, .epoch = epoch, .lo = ranges[0].lo,
+	.hi = ranges[count - 1].hi, .is_hand_out = true, .replay_from = HAND_OUT};
+	Relation	rel;
+	int			table;
+
+	row.n = mq_transaction_next_n(group->queue.db, &table);
+	rel = open_table(table, RowExclusiveLock);
+	(void) insert_rows(rel, &row, (int64 *) ranges, count == 1 ? 0 : count * 2);
+	table_close(rel, NoLock);
+	XLogFlush(XactLastRecEnd);
+}
+
+void
+mq_offset_log_mark(MqDatabase *db, bool stop)
+{
+	MqOffsetRow row = {.is_checkpoint = true, .hi = stop ? 0 : 1};
+	Relation	rel;
+	int			table;
+
+	row.n = mq_transaction_next_n(db, &table);
+	rel = open_table(table, RowExclusiveLock);
+	(void) insert_row(rel, &row);
+	table_close(rel, NoLock);
+}
+
+int
+mq_offset_log_lock(void)
+{
+	int			tables = 0;
+	Oid			relid;
+
+	while (OidIsValid(relid = mq_offset_log_table(tables)))
+	{
+		LockRelationOid(relid, AccessShareLock);
+		tables++;
+	}
+	return tables;
+}
+
+/* False: aborted. *xid: who is undecided, 0: committed. Looks in progress before committed, as procarray asks for. */
+static bool
+row_counts(HeapTupleHeader header, uint64 *xid)
+{
+	TransactionId xmin = HeapTupleHeaderGetRawXmin(header);
+
+	*xid = 0;
+	if (HeapTupleHeaderXminCommitted(header))
+		return true;
+	if (HeapTupleHeaderXminInvalid(header))
+		return false;
+	if (TransactionIdIsCurrentTransactionId(xmin) || TransactionIdIsInProgress(xmin))
+	{
+		*xid = mq_full_xid(xmin);
+		return true;
+	}
+	return TransactionIdDidCommit(xmin);
+}
+
+static void
+row_from_tuple(HeapTuple tuple, TupleDesc desc, MqOffsetRow *row)
+{
+	Datum		v[O_COLUMNS];
+	bool		isnull[O_COLUMNS];
+
+	heap_deform_tuple(tuple, desc, v, isnull);
+	row->n = DatumGetInt64(v[O_N - 1]);
+	row->group_no = DatumGetInt32(v[O_GROUP - 1]);
+	row->level = DatumGetInt32(v[O_LEVEL - 1]);
+	row->epoch = DatumGetInt32(v[O_EPOCH - 1]);
+	row->lo = DatumGetInt64(v[O_LO - 1]);
+	row->hi = DatumGetInt64(v[O_HI - 1]);
+	row->replay_from = isnull[O_REPLAY - 1] ? 0 : DatumGetInt64(v[O_REPLAY - 1]);
+	row->is_hand_out = row->replay_from == HAND_OUT;
+	row->is_checkpoint = !isnull[O_REPLAY - 1] && !row->is_hand_out;
+	row->nvalues = 0;
+	row->values = NULL;
+	if (!isnull[O_RANGES - 1])
+	{
+		ArrayType  *array = DatumGetArrayTypePCopy(v[O_RANGES - 1]);
+
+		row->nvalues = ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array));
+		row->values = (int64 *) ARR_DATA_PTR(array);
+	}
+}
+
+static void
+scan_table(int table, MqOffsetRowHandler handler, void *arg)
+{
+	Relation	rel = table_open(mq_offset_log_table(table), AccessShareLock);
+	TableScanDesc scan = table_beginscan(rel, SnapshotAny, 0, NULL);
+	HeapTuple	tuple;
+
+	while ((tuple = heap_getnext(scan, ForwardScanDirection)) != NULL)
+	{
+		MqOffsetRow row = {.table = table};
+
+		bool		counts;
+
+		CHECK_FOR_INTERRUPTS();
+		counts = row_counts(tuple->t_data, &row.xid);
+		row_from_tuple(tuple, RelationGetDescr(rel), &row);
+		if (counts || row.is_hand_out)
+			handler(&row, arg);
+	}
+	table_endscan(scan);
+	table_close(rel, NoLock);
+}
+
+void
+mq_offset_log_scan(int tables, MqOffsetRowHandler handler, void *arg)
+{
+	for (int table = 0; table < tables; table++)
+		scan_table(table, handler, arg);
+}

@@ -1,0 +1,183 @@
+/*
+ * position.c: where in the log a consumer group begins. See position.h.
+ *
+ * 'latest' has to find the messages with lower ids whose senders are still open: a group that began behind them would
+ * never get them. They may be anywhere, so the log is read, but for the pages that VACUUM has marked all visible.
+ */
+#include "postgres.h"
+
+#include "offset/position.h"
+
+#include "access/relation.h"
+#include "access/visibilitymap.h"
+#include "miscadmin.h"
+#include "storage/bufmgr.h"
+#include "storage/lmgr.h"
+#include "utils/snapmgr.h"
+
+#include "log/log.h"
+
+static void
+add_part(MqPosition *position, int64 lo, int64 hi)
+{
+	MqUnfinished *last = position->count > 0 ? &position->parts[position->count - 1] : NULL;
+
+	if (last != NULL && last->hi + 1 == lo)
+	{
+		last->hi = hi;
+		return;
+	}
+	/* room grows by powers of two */
+	if ((position->count & (position->count - 1)) == 0)
+	{
+		Size		size = Max(position->count * 2, 1) * sizeof(MqUnfinished);
+
+		position->parts = position->parts == NULL ? palloc(size) : repalloc_huge(position->parts, size);
+	}
+	position->parts[position->count++] = (MqUnfinished) {lo, hi, 0, 0};
+}
+
+/* Locks every segment that exists, to the end of the transaction, and lists those. */
+static MqSegmentInfo *
+lock_segments(const MqQueue *queue, int *count)
+{
+	MqSegmentInfo *list = mq_segment_list(queue, count);
+
+	for (int i = 0; i < *count; i++)
+		if (OidIsValid(list[i].relid))
+			LockRelationOid(list[i].relid, AccessShareLock);
+	/* one may have been dropped while this waited for it */
+	pfree(list);
+	return mq_segment_list(queue, count);
+}
+
+/* Adds the ids of the page's rows whose senders are undecided. */
+static void
+add_undecided(Relation rel, BlockNumber block, int64 below, Snapshot judge, MqPosition *position)
+{
+	static MqRow rows[MQ_PAGE_ROWS];
+	int64		page_max;
+	int			count = mq_log_read_page(rel, block, 0, below - 1, judge, rows, &page_max);
+
+	for (int i = 0; i < count; i++)
+		if (rows[i].verdict == MQ_ROW_UNDECIDED)
+			add_part(position, rows[i].id, rows[i].id);
+}
+
+static void
+find_latest(const MqQueue *queue, const MqSegmentInfo *segments, int count, int64 next_id, MqPosition *position)
+{
+	Snapshot	judge = RegisterSnapshot(GetLatestSnapshot());
+
+	for (int i = 0; i < count; i++)
+	{
+		Relation	rel = mq_segment_open(queue, segments[i].level, segments[i].segment, AccessShareLock);
+		Buffer		map = InvalidBuffer;
+		BlockNumber blocks;
+
+		if (rel == NULL)
+			continue;
+		blocks = RelationGetNumberOfBlocks(rel);
+		for (BlockNumber block = 0; block < blocks; block++)
+		{
+			CHECK_FOR_INTERRUPTS();
+			if ((visibilitymap_get_status(rel, block, &map) & VISIBILITYMAP_ALL_VISIBLE) == 0)
+				add_undecided(rel, block, next_id, judge, position);
+		}
+		if (BufferIsValid(map))
+			ReleaseBuffer(map);
+		relation_close(rel, NoLock);
+	}
+	UnregisterSnapshot(judge);
+	/* pages of a rewritten segment are in no order */
+	position->count = mq_unfinished_sort(position->parts, position->count);
+	add_part(position, next_id, PG_INT64_MAX);
+}
+
+static int64
+find_time(const MqQueue *queue, const MqSegmentInfo *segments, int count, int64 next_id, TimestampTz time)
+{
+	int64		first = next_id;	/* where what could not be looked at begins */
+
+	for (int i = 0; i < count && first == next_id; i++)
+	{
+		Relation	rel = mq_segment_open(queue, segments[i].level, segments[i].segment, AccessShareLock);
+		int64		id;
+
+		if (rel == NULL)
+			continue;
+		id = mq_log_first_since(rel, mq_segment_is_ordered(queue, segments[i].level, segments[i].segment, rel), time);
+		relation_close(rel, NoLock);
+		if (id >= 0)
+			first = Min(first, id);
+	}
+	return first;
+}
+
+static int64
+first_id(const MqQueue *queue, const MqSegmentInfo *segments, int count, int64 next_id)
+{
+	for (int i = 0; i < count; i++)
+		if (OidIsValid(segments[i].relid))
+			return Max(Min(segments[i].segment * queue->segment_size, next_id), 1);
+	return next_id;
+}
+
+static void
+check_id(int64 id, int64 next_id)
+{
+	if (id < 1 || id > next_id)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("start_id must be between 1 and " INT64_FORMAT, next_id),
+				 errdetail("It is " INT64_FORMAT ".", id),
+				 errhint("The next message gets the greater one or one above it.")));
+}
+
+/*
+ * Where the log that this transaction can see ends. Ids beyond may have been given already, in a segment that an open
+ * transaction made: all of that is still to come.
+ */
+static int64
+visible_end(const MqQueue *queue, const MqSegmentInfo *segments, int count, int64 next_id)
+{
+	if (count == 0)
+		return 1;
+	return Min(next_id, (segments[count - 1].segment + 1) * queue->segment_size);
+}
+
+void
+mq_position_find(const MqQueue *queue, const MqStart *start, MqPosition *position)
+{
+	int			count;
+	MqSegmentInfo *segments;
+	MqTail		tail;
+	int64		end;
+
+	*position = (MqPosition) {NULL, 0};
+	/* before the list: a segment that is made and filled in between lies behind it then */
+	if (!mq_log_tail(queue, 0, &tail))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("queue \"%s\" was dropped", NameStr(queue->name)),
+				 errhint("Use mq.create_queue to create it.")));
+	segments = lock_segments(queue, &count);
+	end = visible_end(queue, segments, count, tail.next_id);
+	switch (start->kind)
+	{
+		case MQ_START_EARLIEST:
+			add_part(position, first_id(queue, segments, count, end), PG_INT64_MAX);
+			break;
+		case MQ_START_LATEST:
+			find_latest(queue, segments, count, end, position);
+			break;
+		case MQ_START_ID:
+			check_id(start->id, tail.next_id);
+			add_part(position, start->id, PG_INT64_MAX);
+			break;
+		case MQ_START_TIME:
+			add_part(position, find_time(queue, segments, count, end, start->time), PG_INT64_MAX);
+			break;
+	}
+	pfree(segments);
+}

@@ -1,0 +1,601 @@
+/*
+ * ack.c: mq.ack, nack, release, extend and discard.
+ *
+ * An ack marks messages settling in the window, then writes one row to the offset log; commit removes them, rollback
+ * leases them again. nack, release and extend change the hand-out only, which lives outside transactions: they
+ * take effect at once and no rollback undoes them.
+ */
+#include "postgres.h"
+
+#include "verbs/ack.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/fmgrprotos.h"
+#include "utils/uuid.h"
+
+#include "base/settings.h"
+#include "base/stop_point.h"
+#include "log/log.h"
+#include "offset/rebuild.h"
+#include "verbs/receipt.h"
+#include "verbs/verbs.h"
+#include "window/settle.h"
+#include "window/take.h"
+#include "window/transaction.h"
+#include "window/walk.h"
+
+/* One receipt of a call, with its place in the argument. */
+typedef struct Receipt
+{
+	MqReceipt	r;
+	int			position;
+	bool		refused;
+} Receipt;
+
+#define NOT_AN_ARGUMENT (-1)
+
+typedef struct ClaimCall
+{
+	const char *function;
+	MqClaimAction action;
+	TimestampTz due;
+	bool		strict;
+	Receipt    *receipts;
+	int			count;
+} ClaimCall;
+
+static int
+compare_receipts(const void *a, const void *b)
+{
+	const MqReceipt *x = &((const Receipt *) a)->r;
+	const MqReceipt *y = &((const Receipt *) b)->r;
+
+	if (x->group_no != y->group_no)
+		return x->group_no < y->group_no ? -1 : 1;
+	if (x->level != y->level)
+		return x->level < y->level ? -1 : 1;
+	if (x->id != y->id)
+		return x->id < y->id ? -1 : 1;
+	return (x->token > y->token) - (x->token < y->token);
+}
+
+static int
+compare_positions(const void *a, const void *b)
+{
+	return ((const Receipt *) a)->position - ((const Receipt *) b)->position;
+}
+
+static void
+lease_lost(int64 id)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_MQ_LEASE_LOST),
+			 errmsg("the lease of message " INT64_FORMAT " is lost", id),
+			 errdetail("It ended, was given up, or the message is finished; another consumer may have the message."),
+			 errhint("Roll back what was done for the message.")));
+}
+
+static void
+out_of_cells(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OUT_OF_MEMORY),
+			 errmsg("out of shared memory for unfinished messages"),
+			 errhint("Raise mq.shared_memory, or finish messages that are held.")));
+}
+
+static void
+check_duplicates(const ClaimCall *call)
+{
+	for (int i = 1; i < call->count; i++)
+		if (compare_receipts(&call->receipts[i - 1], &call->receipts[i]) == 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("receipt of message " INT64_FORMAT " is given twice", call->receipts[i].r.id),
+					 errhint("Give each receipt once.")));
+}
+
+/* Receipts of one group, sorted by id, as claims: consecutive ids with one token are one. */
+static int
+make_claims(const Receipt *receipts, int count, MqClaim *claims)
+{
+	int			n = 0;
+
+	for (int i = 0; i < count; i++)
+	{
+		const MqReceipt *r = &receipts[i].r;
+
+		/* cppcheck-suppress uninitvar; while n is 0 it is not looked at */
+		if (n > 0 && claims[n - 1].hi + 1 == r->id && claims[n - 1].token == r->token)
+			claims[n - 1].hi = r->id;
+		else
+			claims[n++] = (MqClaim) {r->id, r->id, r->token, false};
+	}
+	return n;
+}
+
+static void
+write_ack(const MqGroup *group, const MqWindowRef *ref, int32 epoch, const MqClaim *claims, int count)
+{
+	MqRange    *ranges = palloc(count * sizeof(MqRange));
+	int			n = 0;
+
+	for (int i = 0; i < count; i++)
+		if (!claims[i].refused)
+			ranges[n++] = (MqRange) {claims[i].lo, claims[i].hi};
+	if (n > 0)
+	{
+		MQ_STOP_POINT("ack_marked");
+		mq_offset_log_wrote(ref->window, &ref->key, mq_offset_log_ack(group, 0, epoch, ranges, n));
+		MQ_STOP_POINT("ack_written");
+	}
+	pfree(ranges);
+}
+
+/*
+ * How many leases have to be cut is only known under the lock, and cells are to be had only before it: if there are too
+ * few, ask for what it takes and try again.
+ */
+static int64
+claim_with_cells(const ClaimCall *call, const MqWindowRef *ref, MqClaim *claims, int count, uint64 xid, int32 *epoch)
+{
+	int			needed = 2;
+	int64		changed;
+
+	do
+	{
+		MqCellList	cells;
+
+		CHECK_FOR_INTERRUPTS();
+		if (!mq_cells_reserve(&cells, needed, true))
+			out_of_cells();
+		changed = mq_window_claim(ref, claims, count, call->action, call->strict, xid, call->due, &cells, &needed,
+								  epoch);
+		mq_cells_return(&cells);
+	} while (changed < 0);
+	return changed;
+}
+
+/* Claims of one window: all of them, or with strict an error. */
+static void
+claim_window(const ClaimCall *call, const MqGroup *group, MqClaim *claims, int count)
+{
+	MqWindowRef ref = {group->window, mq_window_key(group, 0)};
+	MqUndo	  **undo = NULL;
+	uint64		xid = 0;
+	int64		changed;
+	int32		epoch = 0;
+
+	if (call->action == MQ_CLAIM_SETTLE)
+	{
+		xid = mq_transaction_xid();
+		undo = palloc(count * sizeof(MqUndo *));
+		for (int i = 0; i < count; i++)
+			undo[i] = mq_undo_settle(&ref);
+	}
+	changed = claim_with_cells(call, &ref, claims, count, xid, &epoch);
+	if (call->action != MQ_CLAIM_SETTLE)
+		return;
+	for (int i = 0; i < count && changed > 0; i++)
+		if (!claims[i].refused)
+			mq_undo_widen(undo[i], claims[i].lo, claims[i].hi);
+	if (changed > 0)
+		write_ack(group, &ref, epoch, claims, count);
+	pfree(undo);
+}
+
+static void
+check_window(const MqGroup *group, MqClaim *claims, int count)
+{
+	MqWindowRef ref = {group->window, mq_window_key(group, 0)};
+	int32		epoch;
+
+	(void) mq_window_claim(&ref, claims, count, MQ_CLAIM_CHECK, true, 0, 0, NULL, NULL, &epoch);
+}
+
+/* A claim covers several receipts: if it was refused as a whole, find out which of them were. */
+static void
+claim_singly(const ClaimCall *call, const MqGroup *group, Receipt *receipts, int count)
+{
+	for (int i = 0; i < count; i++)
+	{
+		MqClaim		claim;
+
+		CHECK_FOR_INTERRUPTS();
+		(void) make_claims(&receipts[i], 1, &claim);
+		claim_window(call, group, &claim, 1);
+		receipts[i].refused = claim.refused;
+	}
+}
+
+static void
+claim_group(const ClaimCall *call, Receipt *receipts, int count, bool only_check)
+{
+	MqGroup		group;
+	MqClaim    *claims;
+	int			nclaims;
+	int			at = 0;
+
+	if (receipts[0].r.group_no == 0 || receipts[0].r.level != 0 || !mq_group_by_number(receipts[0].r.group_no, &group))
+	{
+		for (int i = 0; i < count; i++)
+			receipts[i].refused = true;
+		return;
+	}
+	mq_check_consume(&group);
+	mq_attach_group(&group);
+
+	claims = palloc(count * sizeof(MqClaim));
+	nclaims = make_claims(receipts, count, claims);
+	if (only_check)
+		check_window(&group, claims, nclaims);
+	else
+		claim_window(call, &group, claims, nclaims);
+	for (int i = 0; i < nclaims; i++)
+	{
+		int			n = (int) (claims[i].hi - claims[i].lo + 1);
+
+		if (claims[i].refused && n > 1 && !call->strict)
+			claim_singly(call, &group, receipts + at, n);
+		else
+			for (int j = 0; j < n; j++)
+				receipts[at + j].refused = claims[i].refused;
+		at += n;
+	}
+	pfree(claims);
+}
+
+/* One group after the other; with strict, an error if any receipt was refused. */
+static void
+claim_groups(const ClaimCall *call, bool only_check)
+{
+	int			n;
+
+	for (int at = 0; at < call->count; at += n)
+	{
+		for (n = 1; at + n < call->count && call->receipts[at + n].r.group_no == call->receipts[at].r.group_no &&
+			 call->receipts[at + n].r.level == call->receipts[at].r.level; n++)
+			;
+		claim_group(call, call->receipts + at, n, only_check);
+	}
+	for (int i = 0; call->strict && i < call->count; i++)
+		if (call->receipts[i].refused)
+			lease_lost(call->receipts[i].r.id);
+}
+
+static void
+claim_all(ClaimCall *call)
+{
+	mq_check_writable(call->function);
+	mq_catalog_catch_up();
+	if (call->count > 1)
+	{
+		qsort(call->receipts, call->count, sizeof(Receipt), compare_receipts);
+		check_duplicates(call);
+	}
+	/* with several groups a refusal in one must be known before another is changed: no rollback undoes a nack */
+	if (call->strict && call->count > 1 &&
+		call->receipts[0].r.group_no != call->receipts[call->count - 1].r.group_no)
+		claim_groups(call, true);
+	claim_groups(call, false);
+}
+
+static Datum
+claim_scalar(FunctionCallInfo fcinfo, const char *function, MqClaimAction action, TimestampTz due)
+{
+	Receipt		receipt = {0};
+	ClaimCall	call = {function, action, due, true, &receipt, 1};
+
+	mq_check_not_null(fcinfo, 0, "receipt");
+	mq_receipt_decode(PG_GETARG_UUID_P(0)->data, &receipt.r);
+	claim_all(&call);
+	PG_RETURN_VOID();
+}
+
+static Datum
+refused_array(const ClaimCall *call, const Datum *arguments)
+{
+	Datum	   *refused = palloc((call->count + 1) * sizeof(Datum));
+	int			n = 0;
+
+	if (call->count > 1)
+		qsort(call->receipts, call->count, sizeof(Receipt), compare_positions);
+	for (int i = 0; i < call->count; i++)
+		if (call->receipts[i].refused)
+			refused[n++] = arguments[call->receipts[i].position];
+	return PointerGetDatum(construct_array(refused, n, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR));
+}
+
+static Datum
+claim_array(FunctionCallInfo fcinfo, const char *function, MqClaimAction action, TimestampTz due, int strict_arg)
+{
+	ClaimCall	call = {function, action, due};
+	Datum	   *values;
+
+	mq_check_not_null(fcinfo, 0, "receipts");
+	if (strict_arg != NOT_AN_ARGUMENT)
+		mq_check_not_null(fcinfo, strict_arg, "strict");
+	call.strict = strict_arg == NOT_AN_ARGUMENT || PG_GETARG_BOOL(strict_arg);
+	call.count = mq_array_arg(fcinfo, 0, "receipts", UUIDOID, &values, NULL);
+	call.receipts = MemoryContextAllocHuge(CurrentMemoryContext, (call.count + 1) * sizeof(Receipt));
+	for (int i = 0; i < call.count; i++)
+	{
+		mq_receipt_decode(DatumGetUUIDP(values[i])->data, &call.receipts[i].r);
+		call.receipts[i].position = i;
+		call.receipts[i].refused = false;
+	}
+	claim_all(&call);
+	return refused_array(&call, values);
+}
+
+static TimestampTz
+delay_arg(FunctionCallInfo fcinfo, int arg)
+{
+	int64		us = PG_ARGISNULL(arg) ? 0 : mq_interval_us(PG_GETARG_INTERVAL_P(arg), "delay", 0);
+
+	return us == 0 ? 0 : GetCurrentTimestamp() + us;
+}
+
+static TimestampTz
+timeout_arg(FunctionCallInfo fcinfo, int arg)
+{
+	mq_check_not_null(fcinfo, arg, "visibility_timeout");
+	return GetCurrentTimestamp() + mq_interval_us(PG_GETARG_INTERVAL_P(arg), "visibility_timeout", 1);
+}
+
+/*
+ * A receipt given as text; or several, as an array's text: that is what an untyped parameter becomes, and uuid_in would
+ * even take the braces around a single one for its own.
+ */
+static Datum
+claim_text(FunctionCallInfo fcinfo, const char *function, MqClaimAction action, TimestampTz due)
+{
+	char	   *text = mq_text_arg(fcinfo, 0, "receipt");
+
+	if (text[0] == '{')
+	{
+		fcinfo->args[0].value = OidInputFunctionCall(F_ARRAY_IN, text, UUIDOID, -1);
+		(void) claim_array(fcinfo, function, action, due, NOT_AN_ARGUMENT);
+		PG_RETURN_VOID();
+	}
+	fcinfo->args[0].value = DirectFunctionCall1(uuid_in, CStringGetDatum(text));
+	return claim_scalar(fcinfo, function, action, due);
+}
+
+MQ_FUNCTION(mq_ack);
+Datum
+mq_ack(PG_FUNCTION_ARGS)
+{
+	return claim_scalar(fcinfo, "mq.ack()", MQ_CLAIM_SETTLE, 0);
+}
+
+MQ_FUNCTION(mq_ack_text);
+Datum
+mq_ack_text(PG_FUNCTION_ARGS)
+{
+	return claim_text(fcinfo, "mq.ack()", MQ_CLAIM_SETTLE, 0);
+}
+
+MQ_FUNCTION(mq_ack_array);
+Datum
+mq_ack_array(PG_FUNCTION_ARGS)
+{
+	return claim_array(fcinfo, "mq.ack()", MQ_CLAIM_SETTLE, 0, 1);
+}
+
+MQ_FUNCTION(mq_nack);
+Datum
+mq_nack(PG_FUNCTION_ARGS)
+{
+	return claim_scalar(fcinfo, "mq.nack()", MQ_CLAIM_FAIL, delay_arg(fcinfo, 1));
+}
+
+MQ_FUNCTION(mq_nack_text);
+Datum
+mq_nack_text(PG_FUNCTION_ARGS)
+{
+	return claim_text(fcinfo, "mq.nack()", MQ_CLAIM_FAIL, delay_arg(fcinfo, 1));
+}
+
+MQ_FUNCTION(mq_nack_array);
+Datum
+mq_nack_array(PG_FUNCTION_ARGS)
+{
+	return claim_array(fcinfo, "mq.nack()", MQ_CLAIM_FAIL, delay_arg(fcinfo, 1), 2);
+}
+
+MQ_FUNCTION(mq_release);
+Datum
+mq_release(PG_FUNCTION_ARGS)
+{
+	return claim_scalar(fcinfo, "mq.release()", MQ_CLAIM_RELEASE, 0);
+}
+
+MQ_FUNCTION(mq_release_text);
+Datum
+mq_release_text(PG_FUNCTION_ARGS)
+{
+	return claim_text(fcinfo, "mq.release()", MQ_CLAIM_RELEASE, 0);
+}
+
+MQ_FUNCTION(mq_release_array);
+Datum
+mq_release_array(PG_FUNCTION_ARGS)
+{
+	return claim_array(fcinfo, "mq.release()", MQ_CLAIM_RELEASE, 0, 1);
+}
+
+MQ_FUNCTION(mq_extend);
+Datum
+mq_extend(PG_FUNCTION_ARGS)
+{
+	return claim_scalar(fcinfo, "mq.extend()", MQ_CLAIM_EXTEND, timeout_arg(fcinfo, 1));
+}
+
+MQ_FUNCTION(mq_extend_text);
+Datum
+mq_extend_text(PG_FUNCTION_ARGS)
+{
+	return claim_text(fcinfo, "mq.extend()", MQ_CLAIM_EXTEND, timeout_arg(fcinfo, 1));
+}
+
+MQ_FUNCTION(mq_extend_array);
+Datum
+mq_extend_array(PG_FUNCTION_ARGS)
+{
+	return claim_array(fcinfo, "mq.extend()", MQ_CLAIM_EXTEND, timeout_arg(fcinfo, 1), 2);
+}
+
+void
+mq_ack_popped(const MqGroup *group, uint64 token, const MqRange *ranges, int count)
+{
+	ClaimCall	call = {"mq.pop()", MQ_CLAIM_SETTLE, 0, true, NULL, 0};
+	MqClaim    *claims = palloc(count * sizeof(MqClaim));
+
+	for (int i = 0; i < count; i++)
+		claims[i] = (MqClaim) {ranges[i].lo, ranges[i].hi, token, false};
+	claim_window(&call, group, claims, count);
+	/* the owner may have discarded one in between */
+	for (int i = 0; i < count; i++)
+		if (claims[i].refused)
+			lease_lost(claims[i].lo);
+	pfree(claims);
+}
+
+static int
+compare_ids(const void *a, const void *b)
+{
+	int64		x = *(const int64 *) a;
+	int64		y = *(const int64 *) b;
+
+	return (x > y) - (x < y);
+}
+
+/* The ids of the argument that exist, ascending; 22023 when one is given twice. */
+static int64 *
+ids_arg(FunctionCallInfo fcinfo, int arg, int64 next_id, int *count)
+{
+	Datum	   *values;
+	int			n = mq_array_arg(fcinfo, arg, "ids", INT8OID, &values, NULL);
+	int64	   *ids = palloc((n + 1) * sizeof(int64));
+
+	*count = 0;
+	for (int i = 0; i < n; i++)
+		if (DatumGetInt64(values[i]) > 0 && DatumGetInt64(values[i]) < next_id)
+			ids[(*count)++] = DatumGetInt64(values[i]);
+	qsort(ids, *count, sizeof(int64), compare_ids);
+	for (int i = 1; i < *count; i++)
+		if (ids[i] == ids[i - 1])
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("message " INT64_FORMAT " is given twice", ids[i]),
+					 errhint("Give each id once.")));
+	return ids;
+}
+
+/* Until it is known which ids up to this one are messages; not what undecided senders sent. */
+static void
+look_ahead(const MqGroup *group, const MqWindowRef *ref, int64 id)
+{
+	MqWindowCounts counts;
+
+	while (mq_walk_settle(ref) || ref->window->rewalk != 0 ||
+		   (mq_window_counts(ref, &counts) && (counts.next_id <= id || counts.ids[MQ_UNREAD] > 0)))
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (!mq_walk(group, ref, PG_INT32_MAX))
+			break;
+	}
+}
+
+/*
+ * What this transaction sent itself is kept apart until it is decided. Leases it, with a token of this call, so that it
+ * can be discarded; what is left over is given back by give_back_own.
+ */
+typedef struct OwnLease
+{
+	uint64		token;
+	int64		lo;
+	int64		hi;
+} OwnLease;
+
+static void
+lease_own(const MqWindowRef *ref, uint64 xid, OwnLease *own)
+{
+	MqTaker		taker = {mq_new_token(), mq_session_transaction(), GetCurrentTimestamp() + USECS_PER_DAY};
+	MqRun		runs[64];
+	MqUndo	   *undo;
+	int			count;
+
+	*own = (OwnLease) {taker.token, 0, -1};
+	undo = mq_undo_borrow(ref, own->token);
+	while ((count = mq_window_take_own(ref, xid, PG_INT32_MAX, &taker, runs, lengthof(runs))) > 0)
+	{
+		for (int i = 0; i < count; i++)
+		{
+			mq_undo_widen(undo, runs[i].lo, runs[i].hi);
+			own->lo = own->hi < own->lo ? runs[i].lo : Min(own->lo, runs[i].lo);
+			own->hi = Max(own->hi, runs[i].hi);
+		}
+	}
+}
+
+static void
+give_back_own(const MqWindowRef *ref, const OwnLease *own)
+{
+	(void) mq_window_end_lease(ref, own->lo, own->hi, own->token, MQ_GIVE_BACK, 0, NULL);
+}
+
+MQ_FUNCTION(mq_discard);
+Datum
+mq_discard(PG_FUNCTION_ARGS)
+{
+	MqGroup		group;
+	MqWindowRef ref;
+	MqTail		tail;
+	MqCellList	cells;
+	OwnLease	own;
+	MqUndo	  **undo;
+	MqClaim    *claims;
+	int64	   *ids;
+	int			count;
+	int64		discarded;
+	int32		epoch = 0;
+	uint64		xid;
+
+	mq_check_writable("mq.discard()");
+	mq_group_by_name(mq_text_arg(fcinfo, 0, "queue"), mq_text_arg(fcinfo, 2, "consumer_group"), &group);
+	mq_check_right(&group.queue, MQ_RIGHT_MANAGE);
+	mq_check_not_null(fcinfo, 1, "ids");
+	mq_attach_group(&group);
+	if (!mq_log_tail(&group.queue, 0, &tail))
+		PG_RETURN_INT64(0);
+	ids = ids_arg(fcinfo, 1, tail.next_id, &count);
+
+	ref = (MqWindowRef) {group.window, mq_window_key(&group, 0)};
+	look_ahead(&group, &ref, count > 0 ? ids[count - 1] : 0);
+	xid = mq_transaction_xid();
+	/* undone in the other order: first the marks, then the leases they lie on */
+	lease_own(&ref, xid, &own);
+	undo = palloc((count + 1) * sizeof(MqUndo *));
+	for (int i = 0; i < count; i++)
+		undo[i] = mq_undo_settle(&ref);
+	if (!mq_cells_reserve(&cells, 2 * count, true))
+		out_of_cells();
+	discarded = mq_window_discard(&ref, ids, count, xid, &cells, ids, &epoch);
+	for (int64 i = 0; i < discarded; i++)
+		mq_undo_widen(undo[i], ids[i], ids[i]);
+	mq_cells_return(&cells);
+	give_back_own(&ref, &own);
+
+	claims = palloc((discarded + 1) * sizeof(MqClaim));
+	for (int64 i = 0; i < discarded; i++)
+		claims[i] = (MqClaim) {ids[i], ids[i], 0, false};
+	write_ack(&group, &ref, epoch, claims, (int) discarded);
+	PG_RETURN_INT64(discarded);
+}

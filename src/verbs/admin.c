@@ -1,0 +1,350 @@
+/*
+ * admin.c: mq.create_queue, mq.alter_queue and mq.drop_queue.
+ *
+ * They are ordinary DDL in the caller's transaction, run as the extension's owner because nobody else may create in
+ * schema mq; the tables then belong to the caller. What they leave in shared memory when the transaction rolls
+ * back is found and freed by the worker.
+ */
+#include "postgres.h"
+
+#include "access/xlog.h"
+#include "catalog/dependency.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_extension.h"
+#include "catalog/pg_namespace.h"
+#include "catalog/pg_type.h"
+#include "commands/trigger.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+
+#include "log/segment.h"
+#include "offset/rebuild.h"
+#include "verbs/groups.h"
+#include "verbs/options.h"
+#include "verbs/verbs.h"
+#include "window/settle.h"
+#include "window/transaction.h"
+#include "window/walk.h"
+
+#define SEGMENT_SIZE_DEFAULT	INT64CONST(1048576)
+#define SEGMENT_SIZE_MIN		INT64CONST(1024)
+#define SEGMENT_SIZE_MAX		INT64CONST(1073741824)
+#define SEGMENTS_AT_START		2
+
+static const char *const message_columns =
+"id bigint NOT NULL, enqueued_at timestamptz NOT NULL, priority integer, target_group integer, origin_id bigint, "
+"expires_at timestamptz, failures integer, key text, routing_key text, reason text, headers jsonb, payload jsonb, "
+"body bytea";
+
+static void
+check_segment_size(int64 size)
+{
+	if (size < SEGMENT_SIZE_MIN || size > SEGMENT_SIZE_MAX)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("segment_size must be between " INT64_FORMAT " and " INT64_FORMAT, SEGMENT_SIZE_MIN, SEGMENT_SIZE_MAX),
+				 errhint("The default is " INT64_FORMAT " ids.", SEGMENT_SIZE_DEFAULT)));
+}
+
+/* The row of mq.queue; 0: the name is taken (by a transaction that has committed). */
+static int32
+insert_queue_row(const char *name, int64 segment_size)
+{
+	bool		inserted = mq_sql("INSERT INTO mq.queue (queue_no, name, segment_size, system_identifier, database, extension) "
+								  "VALUES (nextval('mq.queue_no'), %s, " INT64_FORMAT ", " INT64_FORMAT ", %u, %u) "
+								  "ON CONFLICT (name) DO NOTHING RETURNING queue_no",
+								  quote_literal_cstr(name), segment_size, (int64) GetSystemIdentifier(), MyDatabaseId,
+								  mq_extension(false)->oid) > 0;
+
+	return inserted ? mq_sql_int32() : 0;
+}
+
+/* A queue whose table went without mq.drop_queue (DROP TABLE, DROP OWNED) leaves its definition behind. */
+static void
+delete_orphan(const char *name, const char *table)
+{
+	mq_sql("WITH orphan AS (DELETE FROM mq.queue WHERE name = %s AND NOT EXISTS "
+		   "(SELECT FROM pg_class WHERE relnamespace = 'mq'::regnamespace AND relname = %s) RETURNING queue_no), "
+		   "groups AS (DELETE FROM mq.consumer_group USING orphan WHERE consumer_group.queue_no = orphan.queue_no) "
+		   "DELETE FROM mq.segment USING orphan WHERE segment.queue_no = orphan.queue_no",
+		   quote_literal_cstr(name), quote_literal_cstr(table));
+}
+
+static void
+create_tables(const char *table, int32 queue_no, int64 segment_size, const char *owner)
+{
+	mq_sql("CREATE TABLE mq.%s (%s) PARTITION BY RANGE (id)", table, message_columns);
+	mq_sql("CREATE SEQUENCE mq.i_%d INCREMENT " INT64_FORMAT, queue_no, segment_size / 64);
+	mq_sql("ALTER TABLE mq.%s OWNER TO %s", table, owner);
+	mq_sql("ALTER SEQUENCE mq.i_%d OWNER TO %s", queue_no, owner);
+	mq_sql("ALTER SEQUENCE mq.i_%d OWNED BY mq.%s.id", queue_no, table);
+	mq_sql("CREATE TRIGGER refuse_direct_write BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON mq.%s "
+		   "FOR EACH STATEMENT EXECUTE FUNCTION mq.refuse_direct_write()", table);
+}
+
+/* DROP EXTENSION must see the queues, though they are not part of it. */
+static void
+depend_on_extension(Oid table)
+{
+	ObjectAddress queue;
+	ObjectAddress extension;
+
+	ObjectAddressSet(queue, RelationRelationId, table);
+	ObjectAddressSet(extension, ExtensionRelationId, mq_extension(false)->oid);
+	recordDependencyOn(&queue, &extension, DEPENDENCY_NORMAL);
+}
+
+/* Queue options that can be changed. */
+static const MqOption options[] = {
+	{"retention", MQ_OPTION_INTERVAL, 1, INT64CONST(36500) * USECS_PER_DAY, "It must be more than zero and at most 36500 days."},
+	{"retention_bytes", MQ_OPTION_BIGINT, 0, PG_INT64_MAX, "It must be at least zero."},
+	{"drop_unread", MQ_OPTION_BOOL},
+	{"notify_interval", MQ_OPTION_INTERVAL, 10 * INT64CONST(1000), USECS_PER_DAY, "It must be between 10 ms and one day."},
+};
+
+/* Writes them; 22023 if they do not fit each other. */
+static void
+set_options(const MqQueue *queue, const char *set)
+{
+	MqSqlContext context;
+	uint64		rows;
+	bool		wrong;
+
+	mq_sql_begin(&context);
+	rows = mq_sql("UPDATE mq.queue SET %s WHERE queue_no = %d", set, queue->queue_no);
+	wrong = mq_sql("SELECT FROM mq.queue WHERE queue_no = %d AND drop_unread AND retention IS NULL AND retention_bytes IS NULL",
+				   queue->queue_no) > 0;
+	mq_sql_end(&context);
+	if (rows == 0)
+		mq_queue_check_not_dropped(queue);
+	if (wrong)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("drop_unread needs a retention limit"),
+				 errhint("Set retention or retention_bytes as well.")));
+	mq_catalog_changed();
+}
+
+/* False: there is one of that name. */
+static bool
+create_queue(const char *name, int64 segment_size, const char *set, const Datum *groups, int ngroups)
+{
+	MqSqlContext context;
+	MqQueue		queue;
+	char		table[NAMEDATALEN];
+	const char *owner = quote_identifier(GetUserNameFromId(GetUserId(), false));
+	int32		queue_no;
+
+	snprintf(table, sizeof(table), "q_%s", name);
+	mq_sql_begin(&context);
+	delete_orphan(name, table);
+	queue_no = insert_queue_row(name, segment_size);
+	if (queue_no != 0)
+		create_tables(quote_identifier(table), queue_no, segment_size, owner);
+	mq_sql_end(&context);
+	if (queue_no == 0)
+		return false;
+
+	mq_catalog_changed();
+	mq_queue_by_name(name, &queue);
+	depend_on_extension(queue.table);
+	if (set != NULL)
+		set_options(&queue, set);
+	for (int i = 0; i < ngroups; i++)
+		mq_group_insert(&queue, TextDatumGetCString(groups[i]), 1);
+	for (int64 segment = 0; segment < SEGMENTS_AT_START; segment++)
+		mq_segment_create(&queue, 0, segment);
+	mq_transaction_wants_worker(queue.db);
+	return true;
+}
+
+static int
+group_names(FunctionCallInfo fcinfo, Datum **names)
+{
+	int			count = mq_array_arg(fcinfo, 1, "groups", TEXTOID, names, NULL);
+
+	for (int i = 0; i < count; i++)
+	{
+		char	   *name = TextDatumGetCString((*names)[i]);
+
+		mq_check_name(name, "group name");
+		for (int j = 0; j < i; j++)
+			if (strcmp(name, TextDatumGetCString((*names)[j])) == 0)
+				ereport(ERROR,
+						(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						 errmsg("group \"%s\" is given twice", name),
+						 errhint("Give each group once.")));
+	}
+	return count;
+}
+
+MQ_FUNCTION(mq_create_queue);
+Datum
+mq_create_queue(PG_FUNCTION_ARGS)
+{
+	char	   *name = mq_text_arg(fcinfo, 0, "name");
+	int64		segment_size = PG_ARGISNULL(3) ? SEGMENT_SIZE_DEFAULT : PG_GETARG_INT64(3);
+	Datum	   *groups;
+	int			ngroups;
+	char	   *set;
+	MqQueue		existing;
+
+	mq_check_not_null(fcinfo, 1, "groups");
+	mq_check_not_null(fcinfo, 2, "if_not_exists");
+	mq_check_not_null(fcinfo, 6, "drop_unread");
+	mq_check_writable("mq.create_queue()");
+	mq_catalog_catch_up();
+	ngroups = group_names(fcinfo, &groups);
+	set = mq_options_arg(fcinfo, 4, options, lengthof(options), -1);
+	mq_check_name(name, "queue name");
+	check_segment_size(segment_size);
+	/* ids of a block and of a segment must fit each other */
+	segment_size -= segment_size % 64;
+	if (!mq_queue_find(name, &existing) && create_queue(name, segment_size, set, groups, ngroups))
+		PG_RETURN_VOID();
+	if (!PG_GETARG_BOOL(2))
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_OBJECT),
+				 errmsg("queue \"%s\" already exists", name),
+				 errhint("Use if_not_exists => true to accept it.")));
+	ereport(NOTICE,
+			(errcode(ERRCODE_DUPLICATE_OBJECT),
+			 errmsg("queue \"%s\" already exists, skipping", name)));
+	PG_RETURN_VOID();
+}
+
+/* What this very transaction acked is finished if the drop commits; what others acked may come back. */
+static bool
+others_settle(const MqWindowRef *ref)
+{
+	FullTransactionId own = GetTopFullTransactionIdIfAny();
+	uint64		xids[2];
+	int			count = mq_window_settlers(ref, xids, 2);
+
+	return count > 1 || (count == 1 && xids[0] != U64FromFullTransactionId(own));
+}
+
+/* Whether the group has a message left, as far as this transaction can see; reads ahead to find out. */
+static bool
+group_has_unfinished(MqGroup *group)
+{
+	MqWindowRef ref;
+	MqWindowCounts counts;
+
+	mq_attach_group(group);
+	ref = (MqWindowRef) {group->window, mq_window_key(group, 0)};
+	do
+	{
+		if (!mq_window_counts(&ref, &counts))
+			return false;
+		if (counts.ids[MQ_READY] + counts.ids[MQ_LEASED] + counts.pending > 0 || others_settle(&ref))
+			return true;
+	} while (mq_walk(group, &ref, 1));
+	return false;
+}
+
+static bool
+has_unfinished(const MqQueue *queue)
+{
+	int			count;
+	MqGroup    *groups = mq_groups_of(queue, &count);
+
+	for (int i = 0; i < count; i++)
+		if (group_has_unfinished(&groups[i]))
+			return true;
+	return false;
+}
+
+/* Waits for the senders that are open, so that it is known what they sent; nobody makes segments any more. */
+static void
+lock_out_senders(const MqQueue *queue)
+{
+	MqSegmentInfo *segments;
+	int			count;
+
+	LockRelationOid(queue->table, AccessExclusiveLock);
+	segments = mq_segment_list(queue, &count);
+	for (int i = 0; i < count; i++)
+		if (OidIsValid(segments[i].relid))
+			LockRelationOid(segments[i].relid, AccessExclusiveLock);
+	pfree(segments);
+}
+
+static void
+drop_queue(const MqQueue *queue)
+{
+	MqSqlContext context;
+	char	   *table = pstrdup(quote_identifier(get_rel_name(queue->table)));
+	int			count;
+	MqGroup    *groups = mq_groups_of(queue, &count);
+
+	for (int i = 0; i < count; i++)
+		mq_group_drops(&groups[i]);
+	mq_sql_begin(&context);
+	mq_sql("DROP TABLE mq.%s", table);
+	mq_sql("DELETE FROM mq.segment WHERE queue_no = %d", queue->queue_no);
+	mq_sql("DELETE FROM mq.consumer_group WHERE queue_no = %d", queue->queue_no);
+	mq_sql("DELETE FROM mq.queue WHERE queue_no = %d", queue->queue_no);
+	mq_sql_end(&context);
+	mq_catalog_changed();
+	/* it also clears up what is left in shared memory */
+	mq_transaction_wants_worker(queue->db);
+}
+
+MQ_FUNCTION(mq_drop_queue);
+Datum
+mq_drop_queue(PG_FUNCTION_ARGS)
+{
+	char	   *name = mq_text_arg(fcinfo, 0, "name");
+	MqQueue		queue;
+
+	mq_check_not_null(fcinfo, 1, "force");
+	mq_check_writable("mq.drop_queue()");
+	mq_queue_by_name(name, &queue);
+	mq_check_owner(&queue);
+	lock_out_senders(&queue);
+	mq_queue_check_not_dropped(&queue);
+	if (!PG_GETARG_BOOL(1) && has_unfinished(&queue))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("queue \"%s\" has unfinished messages", name),
+				 errhint("Use force => true to drop it with them.")));
+	drop_queue(&queue);
+	PG_RETURN_VOID();
+}
+
+MQ_FUNCTION(mq_alter_queue);
+Datum
+mq_alter_queue(PG_FUNCTION_ARGS)
+{
+	MqQueue		queue;
+	char	   *set;
+
+	mq_check_writable("mq.alter_queue()");
+	mq_catalog_catch_up();
+	mq_queue_by_name(mq_text_arg(fcinfo, 0, "name"), &queue);
+	mq_check_right(&queue, MQ_RIGHT_MANAGE);
+	set = mq_options_arg(fcinfo, 1, options, lengthof(options), 5);
+	if (set != NULL)
+		set_options(&queue, set);
+	mq_transaction_wants_worker(queue.db);
+	PG_RETURN_VOID();
+}
+
+MQ_FUNCTION(mq_refuse_direct_write);
+Datum
+mq_refuse_direct_write(PG_FUNCTION_ARGS)
+{
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("mq.refuse_direct_write() must be called as a trigger")));
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("cannot write to table \"%s\" directly",
+					RelationGetRelationName(((TriggerData *) fcinfo->context)->tg_relation)),
+			 errhint("Use mq.send to add messages, and mq.ack or mq.discard to finish them.")));
+	return PointerGetDatum(NULL);
+}

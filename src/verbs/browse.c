@@ -1,0 +1,299 @@
+/*
+ * browse.c: mq.browse: a look at the messages of a group in some state, without taking any.
+ *
+ * Which ids are in a state is copied from the window a lot at a time, under its lock; the rows are read after it, with the
+ * calling statement's snapshot. So a row may have moved on by the time it is shown, as with any look at a queue.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/relation.h"
+#include "access/xlog.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "storage/bufmgr.h"
+#include "tcop/utility.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "log/log.h"
+#include "offset/rebuild.h"
+#include "verbs/verbs.h"
+#include "window/walk.h"
+
+#define RANGES_PER_LOOK 256
+
+typedef enum BrowseState
+{
+	BROWSE_READY, BROWSE_SCHEDULED, BROWSE_LEASED, BROWSE_SETTLING, BROWSE_FINISHED
+} BrowseState;
+
+static const char *const state_names[] = {"ready", "scheduled", "leased", "settling", "finished"};
+
+/* columns of the result */
+enum
+{
+	B_ID, B_STATE, B_ENQUEUED_AT, B_ATTEMPT, B_FAILURES, B_DUE_AT, B_LEASE_UNTIL, B_CONSUMER, B_KEY, B_PRIORITY,
+	B_ROUTING_KEY, B_HEADERS, B_PAYLOAD, B_BODY, B_COLUMNS
+};
+
+/* Ids that are in the state, and what the window knows of them. */
+typedef struct BrowseRange
+{
+	int64		lo;
+	int64		hi;
+	TimestampTz due;			/* or end of the lease; 0: none */
+	uint16		attempts;
+	uint16		failures;
+	char		consumer[MQ_NAME_LENGTH_MAX + 1];
+} BrowseRange;
+
+typedef struct Browse
+{
+	MqGroup		group;
+	MqWindowRef ref;
+	BrowseState state;
+	TimestampTz now;
+	int64		next_id;		/* of the log */
+	int			left;			/* messages still wanted */
+	Snapshot	snapshot;
+	ReturnSetInfo *result;
+	MemoryContext row_context;
+} Browse;
+
+/* ---- what the window says ---- */
+
+static bool
+is_in_state(const Browse *b, const MqNode *n)
+{
+	switch (b->state)
+	{
+		case BROWSE_READY:
+			return (n->state == MQ_READY || n->state == MQ_UNREAD) && n->due <= b->now;
+		case BROWSE_SCHEDULED:
+			return (n->state == MQ_READY || n->state == MQ_UNREAD) && n->due > b->now;
+		case BROWSE_LEASED:
+			return n->state == MQ_LEASED;
+		case BROWSE_SETTLING:
+			return n->state == MQ_SETTLING;
+		case BROWSE_FINISHED:
+			break;
+	}
+	return false;
+}
+
+static void
+range_from_node(const Browse *b, BrowseRange *range, const MqNode *n, int64 from)
+{
+	memset(range, 0, sizeof(*range));
+	range->lo = Max(n->lo, from);
+	range->hi = Min(n->hi, b->next_id - 1);
+	/* what was discarded has no lease */
+	range->due = n->state == MQ_SETTLING && n->token == 0 ? 0 : n->due;
+	range->attempts = n->attempts;
+	range->failures = n->failures;
+	if ((n->state == MQ_LEASED || n->state == MQ_SETTLING) && n->consumer != 0)
+		strlcpy(range->consumer, MqConsumerAt(n->consumer)->name, sizeof(range->consumer));
+}
+
+/* The next ranges from id on; *id moves behind what was looked at. 0: no more. */
+static int
+look(const Browse *b, int64 *id, BrowseRange *ranges)
+{
+	int			count = 0;
+
+	if (!mq_window_lock(&b->ref, LW_SHARED))
+		return 0;
+	for (int looked = 0; *id < b->next_id && count < RANGES_PER_LOOK && looked < 64 * RANGES_PER_LOOK; looked++)
+	{
+		uint32		node = mq_tree_seek(b->ref.window, *id);
+		int64		lo = node == 0 ? b->next_id : Min(MqNodeAt(node)->lo, b->next_id);
+
+		/* what is in no range is finished (or was sent by somebody who is undecided, and then not visible) */
+		if (lo > *id && b->state == BROWSE_FINISHED)
+		{
+			memset(&ranges[count], 0, sizeof(BrowseRange));
+			ranges[count].lo = *id;
+			ranges[count++].hi = lo - 1;
+		}
+		else if (lo <= *id && is_in_state(b, MqNodeAt(node)))
+			range_from_node(b, &ranges[count++], MqNodeAt(node), *id);
+		*id = lo > *id ? lo : MqNodeAt(node)->hi == PG_INT64_MAX ? b->next_id : MqNodeAt(node)->hi + 1;
+	}
+	mq_window_unlock(&b->ref);
+	return count;
+}
+
+/* What decided senders sent is kept apart until it is read again; and leases may be over. */
+static void
+settle(const Browse *b)
+{
+	while (mq_window_expire(&b->ref, b->now))
+		CHECK_FOR_INTERRUPTS();
+	(void) mq_walk_settle(&b->ref);
+	while (b->ref.window->rewalk != 0 && mq_walk(&b->group, &b->ref, PG_INT32_MAX))
+		CHECK_FOR_INTERRUPTS();
+}
+
+/* ---- rows ---- */
+
+static void
+emit(Browse *b, const BrowseRange *range, HeapTuple tuple, int64 id)
+{
+	static const struct
+	{
+		int			to;
+		MqColumn	from;
+	}			copied[] = {
+		{B_ENQUEUED_AT, MQ_COL_ENQUEUED_AT}, {B_KEY, MQ_COL_KEY}, {B_ROUTING_KEY, MQ_COL_ROUTING_KEY},
+		{B_HEADERS, MQ_COL_HEADERS}, {B_PAYLOAD, MQ_COL_PAYLOAD}, {B_BODY, MQ_COL_BODY}
+	};
+	Datum		v[MQ_COLUMNS];
+	bool		n[MQ_COLUMNS];
+	Datum		out[B_COLUMNS] = {0};
+	bool		isnull[B_COLUMNS];
+	bool		in_flight = b->state == BROWSE_LEASED || b->state == BROWSE_SETTLING;
+	MemoryContext old = MemoryContextSwitchTo(b->row_context);
+
+	heap_deform_tuple(tuple, mq_row_descriptor(), v, n);
+	memset(isnull, true, sizeof(isnull));
+	for (int i = 0; i < lengthof(copied); i++)
+	{
+		isnull[copied[i].to] = n[copied[i].from - 1];
+		out[copied[i].to] = v[copied[i].from - 1];
+	}
+#define SET(to, value) (out[to] = (value), isnull[to] = false)
+	SET(B_ID, Int64GetDatum(id));
+	SET(B_STATE, CStringGetTextDatum(state_names[b->state]));
+	SET(B_PRIORITY, Int32GetDatum(0));
+	if (b->state != BROWSE_FINISHED)
+	{
+		SET(B_ATTEMPT, Int32GetDatum(range->attempts));
+		SET(B_FAILURES, Int32GetDatum(range->failures));
+	}
+	if (b->state == BROWSE_SCHEDULED)
+		SET(B_DUE_AT, TimestampTzGetDatum(range->due));
+	if (in_flight && range->due != 0)
+		SET(B_LEASE_UNTIL, TimestampTzGetDatum(range->due));
+	if (range->consumer[0] != '\0')
+		SET(B_CONSUMER, CStringGetTextDatum(range->consumer));
+#undef SET
+	tuplestore_putvalues(b->result->setResult, b->result->setDesc, out, isnull);
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(b->row_context);
+	b->left--;
+}
+
+/* Shows the rows of a segment with lo <= id <= hi. */
+static void
+show_segment(Browse *b, const BrowseRange *range, Relation rel, bool ordered, int64 lo, int64 hi)
+{
+	static MqFetched rows[MQ_PAGE_ROWS];
+	BlockNumber blocks = RelationGetNumberOfBlocks(rel);
+
+	for (BlockNumber block = ordered ? mq_log_locate(rel, lo) : 0; block < blocks && b->left > 0; block++)
+	{
+		Buffer		buffer;
+		int64		page_max;
+		int			count;
+
+		CHECK_FOR_INTERRUPTS();
+		count = mq_log_fetch_page(rel, block, lo, hi, b->snapshot, rows, &buffer, &page_max);
+		for (int i = 0; i < count && b->left > 0; i++)
+			if (rows[i].sight == MQ_SEEN)
+				emit(b, range, &rows[i].tuple, rows[i].id);
+		ReleaseBuffer(buffer);
+		if (ordered && page_max >= hi)
+			break;
+	}
+}
+
+static void
+show(Browse *b, const BrowseRange *range, const MqSegmentInfo *segments, int count)
+{
+	const MqQueue *queue = &b->group.queue;
+
+	for (int i = 0; i < count && b->left > 0; i++)
+	{
+		int64		lo = Max(range->lo, segments[i].segment * queue->segment_size);
+		int64		hi = Min(range->hi, (segments[i].segment + 1) * queue->segment_size - 1);
+		Relation	rel;
+
+		if (lo > hi || (rel = mq_segment_open(queue, 0, segments[i].segment, AccessShareLock)) == NULL)
+			continue;
+		show_segment(b, range, rel, mq_segment_is_ordered(queue, 0, segments[i].segment, rel), lo, hi);
+		relation_close(rel, AccessShareLock);
+	}
+}
+
+static BrowseState
+state_by_name(const char *name)
+{
+	for (int i = 0; i < lengthof(state_names); i++)
+		if (strcmp(state_names[i], name) == 0)
+			return (BrowseState) i;
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("there is no state \"%s\"", name),
+			 errhint("The states are 'ready', 'scheduled', 'leased', 'settling' and 'finished'.")));
+	return BROWSE_READY;
+}
+
+static void
+browse(Browse *b)
+{
+	BrowseRange *ranges = palloc(RANGES_PER_LOOK * sizeof(BrowseRange));
+	MqTail		tail;
+	int			nsegments;
+	MqSegmentInfo *segments = mq_segment_list(&b->group.queue, &nsegments);
+	int64		id = 1;
+
+	if (!mq_log_tail(&b->group.queue, 0, &tail))
+		return;
+	b->next_id = tail.next_id;
+	settle(b);
+	while (id < b->next_id && b->left > 0)
+	{
+		int			count = look(b, &id, ranges);
+
+		CHECK_FOR_INTERRUPTS();
+		for (int i = 0; i < count && b->left > 0; i++)
+			show(b, &ranges[i], segments, nsegments);
+	}
+}
+
+MQ_FUNCTION(mq_browse);
+Datum
+mq_browse(PG_FUNCTION_ARGS)
+{
+	Browse	   *b = palloc0(sizeof(Browse));
+	char	   *queue = mq_text_arg(fcinfo, 0, "queue");
+	char	   *group = mq_text_arg(fcinfo, 1, "consumer_group");
+	MqQueue		checked;
+
+	mq_require_preload();
+	PreventCommandDuringRecovery("mq.browse()");
+	b->state = state_by_name(mq_text_arg(fcinfo, 2, "state"));
+	b->left = mq_int32_arg(fcinfo, 3, "max_messages");
+	if (b->left < 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("max_messages must be at least 1"),
+				 errhint("Ask for the number of messages to be shown.")));
+	mq_catalog_catch_up();
+	mq_queue_by_name(queue, &checked);
+	mq_check_right(&checked, MQ_RIGHT_BROWSE);
+	mq_group_by_name(queue, group, &b->group);
+	mq_attach_group(&b->group);
+	InitMaterializedSRF(fcinfo, 0);
+	b->result = (ReturnSetInfo *) fcinfo->resultinfo;
+	b->row_context = AllocSetContextCreate(CurrentMemoryContext, "mq browse", ALLOCSET_SMALL_SIZES);
+	b->ref = (MqWindowRef) {b->group.window, mq_window_key(&b->group, 0)};
+	b->now = GetCurrentTimestamp();
+	b->snapshot = GetActiveSnapshot();
+	browse(b);
+	return (Datum) 0;
+}

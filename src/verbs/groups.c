@@ -1,0 +1,394 @@
+/*
+ * groups.c: mq.create_group, alter_group, drop_group, seek, purge, pause and resume.
+ *
+ * Definitions change in the caller's transaction, run as the extension's owner; other sessions see them from the commit
+ * on. A seek is a new epoch of the group: its definition and its first checkpoint are written at once, the window in
+ * shared memory is replaced at the commit, and with it the receipts of the old one die. A crash in between loses
+ * nothing: the window is made anew from what was committed.
+ */
+#include "postgres.h"
+
+#include "verbs/groups.h"
+
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+
+#include "base/stop_point.h"
+#include "log/segment.h"
+#include "offset/checkpoint.h"
+#include "offset/fill.h"
+#include "offset/position.h"
+#include "offset/rebuild.h"
+#include "verbs/options.h"
+#include "window/transaction.h"
+
+static const MqOption options[] = {
+	{"max_in_flight", MQ_OPTION_INT, 1, PG_INT32_MAX, "It must be at least 1."},
+	{"max_in_flight_per_consumer", MQ_OPTION_INT, 1, PG_INT32_MAX, "It must be at least 1."},
+	{"visibility_timeout", MQ_OPTION_INTERVAL, 1, MQ_INTERVAL_MAX_DAYS * USECS_PER_DAY, "It must be more than zero and at most 365 days."},
+};
+
+/* 0: there is one of that name. */
+int32
+mq_group_insert(const MqQueue *queue, const char *name, int64 start_id)
+{
+	MqSqlContext context;
+	char	   *table = pstrdup(quote_identifier(get_rel_name(queue->table)));
+	char	   *owner = pstrdup(quote_identifier(GetUserNameFromId(mq_queue_owner(queue), false)));
+	int32		group_no = 0;
+
+	mq_sql_begin(&context);
+	if (mq_sql("INSERT INTO mq.consumer_group (group_no, queue_no, name, start_id) "
+			   "VALUES (nextval('mq.group_no'), %d, %s, " INT64_FORMAT ") "
+			   "ON CONFLICT (queue_no, name) DO NOTHING RETURNING group_no",
+			   queue->queue_no, quote_literal_cstr(name), start_id) > 0)
+	{
+		group_no = mq_sql_int32();
+		mq_sql("CREATE SEQUENCE mq.g_%d", group_no);
+		mq_sql("ALTER SEQUENCE mq.g_%d OWNER TO %s", group_no, owner);
+		mq_sql("ALTER SEQUENCE mq.g_%d OWNED BY mq.%s.id", group_no, table);
+		/* no names: everybody can read comments */
+		mq_sql("COMMENT ON SEQUENCE mq.g_%d IS 'USAGE is the right to consume in a group: see mq.groups.'", group_no);
+	}
+	mq_sql_end(&context);
+	mq_catalog_changed();
+	return group_no;
+}
+
+/* ---- where to begin ---- */
+
+static void
+wrong_start(const char *message, const char *hint)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("%s", message),
+			 errhint("%s", hint)));
+}
+
+static void
+named_start(FunctionCallInfo fcinfo, int arg, MqStart *start)
+{
+	char	   *name = text_to_cstring(PG_GETARG_TEXT_PP(arg));
+
+	if (strcmp(name, "earliest") == 0)
+		start->kind = MQ_START_EARLIEST;
+	else if (strcmp(name, "latest") == 0)
+		start->kind = MQ_START_LATEST;
+	else
+		wrong_start(psprintf("\"%s\" is no place to start", name), "start is 'earliest' or 'latest'.");
+}
+
+static void
+time_start(TimestampTz time, MqStart *start)
+{
+	if (TIMESTAMP_NOT_FINITE(time) || time > GetCurrentTimestamp())
+		wrong_start("start_time is out of range", "It must be a time in the past.");
+	*start = (MqStart) {MQ_START_TIME, 0, time};
+}
+
+/* The arguments start, start_id and start_time from `first` on, of which at most one is given; false: none. */
+static bool
+start_args(FunctionCallInfo fcinfo, int first, MqStart *start)
+{
+	int			given = !PG_ARGISNULL(first) + !PG_ARGISNULL(first + 1) + !PG_ARGISNULL(first + 2);
+
+	*start = (MqStart) {MQ_START_LATEST};
+	if (given > 1)
+		wrong_start("start, start_id and start_time exclude each other", "Give one of them.");
+	if (!PG_ARGISNULL(first))
+		named_start(fcinfo, first, start);
+	if (!PG_ARGISNULL(first + 1))
+		*start = (MqStart) {MQ_START_ID, PG_GETARG_INT64(first + 1)};
+	if (!PG_ARGISNULL(first + 2))
+		time_start(PG_GETARG_TIMESTAMPTZ(first + 2), start);
+	return given > 0;
+}
+
+/*
+ * A position that is more than a number goes to the offset log, as the first checkpoint of its epoch. Returns the n from
+ * which on rows are needed; 0: nothing was written.
+ */
+static int64
+write_position(const MqGroup *group, int32 epoch, const MqPosition *position)
+{
+	int64		replay_from = mq_oldest_undecided_n(group->queue.db);
+	MqWritten	written;
+
+	if (position->count == 1)
+		return 0;
+	written = mq_offset_log_checkpoint(group, 0, epoch, position->parts[0].lo,
+									   position->parts[position->count - 1].lo, replay_from, position->parts,
+									   position->count - 1);
+	return Min(replay_from, written.n);
+}
+
+/* ---- definitions ---- */
+
+/* A change of one definition; 42704 if it was dropped meanwhile. */
+static void
+change(const MqQueue *queue, const char *sql)
+{
+	MqSqlContext context;
+	uint64		rows;
+
+	mq_sql_begin(&context);
+	rows = mq_sql("%s", sql);
+	mq_sql_end(&context);
+	if (rows == 0)
+	{
+		mq_queue_check_not_dropped(queue);
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("the consumer group of queue \"%s\" was dropped", NameStr(queue->name)),
+				 errhint("The view mq.groups lists the groups.")));
+	}
+	mq_catalog_changed();
+}
+
+/* The queue that argument 0 names, for someone who may manage it. */
+static void
+managed_queue(FunctionCallInfo fcinfo, const char *function, MqQueue *queue)
+{
+	mq_check_writable(function);
+	mq_catalog_catch_up();
+	mq_queue_by_name(mq_text_arg(fcinfo, 0, "queue"), queue);
+	mq_check_right(queue, MQ_RIGHT_MANAGE);
+}
+
+static void
+set_options(const MqQueue *queue, int32 group_no, const char *set)
+{
+	change(queue, psprintf("UPDATE mq.consumer_group SET %s WHERE group_no = %d", set, group_no));
+}
+
+static bool
+create_group(MqQueue *queue, const char *name, const MqStart *start, const char *set)
+{
+	MqPosition	position;
+	MqGroup		group;
+	int32		group_no;
+	int64		oldest_needed;
+
+	mq_attach_queue(queue);
+	mq_position_find(queue, start, &position);
+	mq_queue_check_not_dropped(queue);
+	group_no = mq_group_insert(queue, name, position.parts[position.count - 1].lo);
+	if (group_no == 0)
+		return false;
+	if (set != NULL)
+		set_options(queue, group_no, set);
+	(void) mq_group_by_number(group_no, &group);
+	oldest_needed = write_position(&group, group.epoch, &position);
+	mq_attach_new_group(&group, position.parts, position.count, oldest_needed);
+	mq_transaction_wants_worker(queue->db);
+	return true;
+}
+
+MQ_FUNCTION(mq_create_group);
+Datum
+mq_create_group(PG_FUNCTION_ARGS)
+{
+	MqQueue		queue;
+	MqGroup		existing;
+	MqStart		start;
+	char	   *name;
+	char	   *set;
+
+	managed_queue(fcinfo, "mq.create_group()", &queue);
+	name = mq_text_arg(fcinfo, 1, "name");
+	mq_check_name(name, "group name");
+	mq_check_not_null(fcinfo, 8, "if_not_exists");
+	(void) start_args(fcinfo, 2, &start);
+	set = mq_options_arg(fcinfo, 5, options, lengthof(options), -1);
+	if (!mq_group_find(&queue, name, &existing) && create_group(&queue, name, &start, set))
+		PG_RETURN_VOID();
+	if (!PG_GETARG_BOOL(8))
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_OBJECT),
+				 errmsg("consumer group \"%s\" of queue \"%s\" already exists", name, NameStr(queue.name)),
+				 errhint("Use if_not_exists => true to accept it.")));
+	ereport(NOTICE,
+			(errcode(ERRCODE_DUPLICATE_OBJECT),
+			 errmsg("consumer group \"%s\" of queue \"%s\" already exists, skipping", name, NameStr(queue.name))));
+	PG_RETURN_VOID();
+}
+
+MQ_FUNCTION(mq_alter_group);
+Datum
+mq_alter_group(PG_FUNCTION_ARGS)
+{
+	MqQueue		queue;
+	MqGroup		group;
+	char	   *set;
+
+	managed_queue(fcinfo, "mq.alter_group()", &queue);
+	mq_group_by_name(NameStr(queue.name), mq_text_arg(fcinfo, 1, "name"), &group);
+	set = mq_options_arg(fcinfo, 2, options, lengthof(options), 5);
+	if (set != NULL)
+		set_options(&queue, group.group_no, set);
+	mq_attach_queue(&queue);
+	mq_transaction_changed(&queue);
+	PG_RETURN_VOID();
+}
+
+static void
+drop_sequence(int32 group_no)
+{
+	MqSqlContext context;
+
+	mq_sql_begin(&context);
+	mq_sql("DROP SEQUENCE IF EXISTS mq.g_%d", group_no);
+	mq_sql_end(&context);
+}
+
+void
+mq_group_drops(const MqGroup *group)
+{
+	MqWindowKey key = mq_window_key(group, 0);
+	MqWindowRef ref = {mq_window_slot(&key, false, NULL), key};
+
+	if (ref.window != NULL)
+		mq_transaction_drops(&ref);
+}
+
+MQ_FUNCTION(mq_drop_group);
+Datum
+mq_drop_group(PG_FUNCTION_ARGS)
+{
+	MqQueue		queue;
+	MqGroup		group;
+
+	managed_queue(fcinfo, "mq.drop_group()", &queue);
+	mq_group_by_name(NameStr(queue.name), mq_text_arg(fcinfo, 1, "name"), &group);
+	mq_group_drops(&group);
+	change(&queue, psprintf("DELETE FROM mq.consumer_group WHERE group_no = %d", group.group_no));
+	drop_sequence(group.group_no);
+	/* it also clears up what is left in shared memory */
+	mq_transaction_wants_worker(queue.db);
+	PG_RETURN_VOID();
+}
+
+/* ---- positions ---- */
+
+/* The new epoch; 0: the group was dropped meanwhile. */
+static int32
+raise_epoch(int32 group_no, int64 start_id)
+{
+	MqSqlContext context;
+	int32		epoch = 0;
+
+	mq_sql_begin(&context);
+	if (mq_sql("UPDATE mq.consumer_group SET epoch = epoch + 1, start_id = " INT64_FORMAT " WHERE group_no = %d "
+			   "RETURNING epoch", start_id, group_no) > 0)
+		epoch = mq_sql_int32();
+	mq_sql_end(&context);
+	return epoch;
+}
+
+static void
+seek(MqGroup *group, const MqPosition *position)
+{
+	MqWindowRef ref;
+	MqCellList	cells;
+	MqWindow   *content;
+	int32		epoch;
+	int64		oldest_needed;
+
+	mq_attach_group(group);
+	ref = (MqWindowRef) {group->window, mq_window_key(group, 0)};
+	mq_queue_check_not_dropped(&group->queue);
+	epoch = raise_epoch(group->group_no, position->parts[position->count - 1].lo);
+	if (epoch == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("consumer group \"%s\" of queue \"%s\" was dropped", NameStr(group->name), NameStr(group->queue.name)),
+				 errhint("The view mq.groups lists the groups.")));
+	oldest_needed = write_position(group, epoch, position);
+	content = mq_transaction_replace(&ref, epoch, oldest_needed);
+	mq_need_cells(&cells, mq_fill(NULL, position->parts, position->count, true, NULL));
+	(void) mq_fill(content, position->parts, position->count, true, &cells);
+	mq_cells_return(&cells);
+	mq_catalog_changed();
+	MQ_STOP_POINT("seek_written");
+}
+
+MQ_FUNCTION(mq_seek);
+Datum
+mq_seek(PG_FUNCTION_ARGS)
+{
+	MqGroup		group;
+	MqStart		start;
+	MqPosition	position;
+
+	mq_check_writable("mq.seek()");
+	mq_catalog_catch_up();
+	mq_group_by_name(mq_text_arg(fcinfo, 0, "queue"), mq_text_arg(fcinfo, 1, "consumer_group"), &group);
+	if (!mq_has_right(&group.queue, MQ_RIGHT_MANAGE))
+		mq_check_consume(&group);
+	if (!start_args(fcinfo, 2, &start))
+		wrong_start("mq.seek() needs a place to go to", "Give start, start_id or start_time.");
+	mq_attach_queue(&group.queue);
+	mq_position_find(&group.queue, &start, &position);
+	seek(&group, &position);
+	mq_transaction_wants_worker(group.queue.db);
+	PG_RETURN_VOID();
+}
+
+MQ_FUNCTION(mq_purge);
+Datum
+mq_purge(PG_FUNCTION_ARGS)
+{
+	MqStart		start = {MQ_START_LATEST};
+	MqPosition	position;
+	MqQueue		queue;
+	MqGroup    *groups;
+	int			count;
+
+	managed_queue(fcinfo, "mq.purge()", &queue);
+	mq_attach_queue(&queue);
+	mq_position_find(&queue, &start, &position);
+	groups = mq_groups_of(&queue, &count);
+	for (int i = 0; i < count; i++)
+		seek(&groups[i], &position);
+	mq_transaction_wants_worker(queue.db);
+	PG_RETURN_VOID();
+}
+
+/* ---- pause ---- */
+
+static void
+set_paused(FunctionCallInfo fcinfo, const char *function, bool paused)
+{
+	MqQueue		queue;
+	MqGroup		group;
+	const char *value = paused ? "true" : "false";
+
+	managed_queue(fcinfo, function, &queue);
+	if (!PG_ARGISNULL(1))
+		mq_group_by_name(NameStr(queue.name), mq_text_arg(fcinfo, 1, "consumer_group"), &group);
+	if (PG_ARGISNULL(1))
+		change(&queue, psprintf("UPDATE mq.queue SET paused = %s WHERE queue_no = %d", value, queue.queue_no));
+	else
+		change(&queue, psprintf("UPDATE mq.consumer_group SET paused = %s WHERE group_no = %d", value, group.group_no));
+	/* who waits looks again, at the definition too */
+	mq_attach_queue(&queue);
+	mq_transaction_changed(&queue);
+}
+
+MQ_FUNCTION(mq_pause);
+Datum
+mq_pause(PG_FUNCTION_ARGS)
+{
+	set_paused(fcinfo, "mq.pause()", true);
+	PG_RETURN_VOID();
+}
+
+MQ_FUNCTION(mq_resume);
+Datum
+mq_resume(PG_FUNCTION_ARGS)
+{
+	set_paused(fcinfo, "mq.resume()", false);
+	PG_RETURN_VOID();
+}

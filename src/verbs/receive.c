@@ -1,0 +1,524 @@
+/*
+ * receive.c: mq.receive and mq.pop.
+ *
+ * Take from the window, then look at the rows with the calling statement's snapshot: only what that sees is handed
+ * out, the rest goes back as if untouched. Between the two a message is leased by this transaction, so an error on the
+ * way gives it back. A page may be pinned, but is not locked, while the window is.
+ */
+#include "postgres.h"
+
+#include "access/detoast.h"
+#include "access/htup_details.h"
+#include "access/relation.h"
+#include "access/xact.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "storage/bufmgr.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+#include "utils/uuid.h"
+
+#include "base/settings.h"
+#include "base/stop_point.h"
+#include "log/log.h"
+#include "offset/rebuild.h"
+#include "verbs/ack.h"
+#include "verbs/receipt.h"
+#include "verbs/verbs.h"
+#include "verbs/wait.h"
+#include "window/take.h"
+#include "window/transaction.h"
+#include "window/walk.h"
+
+#define RUNS_PER_TAKE		64
+/* a transaction with an old snapshot looks no further than this many newer messages for one that it may see */
+#define PASS_OVER_MAX		1000
+#define PAGES_PER_RUN		80	/* more than a chunk of pending messages spans */
+
+/* attributes of mq.message */
+enum
+{
+	M_ID, M_RECEIPT, M_PAYLOAD, M_HEADERS, M_KEY, M_PRIORITY, M_ROUTING_KEY, M_BODY, M_ENQUEUED_AT, M_DUE_AT,
+	M_EXPIRES_AT, M_LEASE_UNTIL, M_ATTEMPT, M_FAILURES, M_LAST_REASON, M_DEDUP_ID, M_QUEUE, M_GROUP, M_COLUMNS
+};
+
+/* One call of receive or pop. */
+typedef struct ReceiveCall
+{
+	MqGroup		group;
+	MqWindowRef ref;
+	int			max;
+	int			got;
+	int64		max_bytes;		/* 0: no limit */
+	int64		bytes;			/* of what is got */
+	bool		full;			/* the next message would be too much */
+	int64		lease_us;
+	int64		wait_us;		/* 0: do not wait */
+	MqTaker		taker;
+	bool		pop;
+	Snapshot	snapshot;
+	MqUndo	   *undo;
+	int64		after;			/* ids up to here were given back: not for this statement */
+	bool		gave_back;		/* in this round */
+	int64		passed_over;	/* newer than the snapshot, since the last one delivered */
+	bool		too_old;		/* the transaction's snapshot, for some message seen while waiting */
+	MqRange    *popped;			/* pop: what to ack, ascending stretches */
+	int			npopped;
+	int			room_popped;
+	ReturnSetInfo *result;
+	MemoryContext row_context;	/* what a row takes until it is in the result */
+	Datum		queue_name;
+	Datum		group_name;
+} ReceiveCall;
+
+/* The rows of one page; too large to clear with every call. */
+static MqFetched page_rows[MQ_PAGE_ROWS];
+
+static Datum
+receipt_datum(const ReceiveCall *call, int64 id)
+{
+	MqReceipt	receipt = {call->group.group_no, 0, id, call->taker.token};
+	pg_uuid_t  *uuid = palloc(sizeof(pg_uuid_t));
+
+	mq_receipt_encode(&receipt, uuid->data);
+	return UUIDPGetDatum(uuid);
+}
+
+/* The row's values may point into the segment's TOAST table, which outlives the statement but not for sure more. */
+static Datum
+flat(Datum value, bool isnull)
+{
+	struct varlena *attr = (struct varlena *) DatumGetPointer(value);
+
+	if (isnull || !VARATT_IS_EXTERNAL(attr))
+		return value;
+	return PointerGetDatum(detoast_external_attr(attr));
+}
+
+static void
+emit(ReceiveCall *call, const MqRun *run, HeapTuple tuple, int64 id)
+{
+	Datum		v[MQ_COLUMNS];
+	bool		n[MQ_COLUMNS];
+	Datum		out[M_COLUMNS] = {0};
+	bool		isnull[M_COLUMNS];
+	MemoryContext old = MemoryContextSwitchTo(call->row_context);
+
+	heap_deform_tuple(tuple, mq_row_descriptor(), v, n);
+	memset(isnull, true, sizeof(isnull));
+#define COPY(to, from) (out[to] = flat(v[(from) - 1], n[(from) - 1]), isnull[to] = n[(from) - 1])
+#define SET(to, value) (out[to] = (value), isnull[to] = false)
+	COPY(M_PAYLOAD, MQ_COL_PAYLOAD);
+	COPY(M_HEADERS, MQ_COL_HEADERS);
+	COPY(M_BODY, MQ_COL_BODY);
+#undef COPY
+	SET(M_ID, Int64GetDatum(id));
+	SET(M_RECEIPT, receipt_datum(call, id));
+	SET(M_PRIORITY, Int32GetDatum(0));
+	SET(M_ENQUEUED_AT, v[MQ_COL_ENQUEUED_AT - 1]);
+	if (!call->pop)
+		SET(M_LEASE_UNTIL, TimestampTzGetDatum(call->taker.deadline));
+	SET(M_ATTEMPT, Int32GetDatum(run->attempts));
+	SET(M_FAILURES, Int32GetDatum(run->failures));
+	SET(M_QUEUE, call->queue_name);
+	SET(M_GROUP, call->group_name);
+#undef SET
+	tuplestore_putvalues(call->result->setResult, call->result->setDesc, out, isnull);
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(call->row_context);
+}
+
+static void
+remember_popped(ReceiveCall *call, int64 id)
+{
+	MqRange    *last = call->npopped > 0 ? &call->popped[call->npopped - 1] : NULL;
+
+	if (last != NULL && last->hi + 1 == id)
+	{
+		last->hi = id;
+		return;
+	}
+	if (call->npopped == call->room_popped)
+	{
+		call->room_popped = Max(call->room_popped * 2, 16);
+		call->popped = call->popped == NULL ? palloc(call->room_popped * sizeof(MqRange))
+			: repalloc_huge(call->popped, call->room_popped * sizeof(MqRange));
+	}
+	Assert(call->popped != NULL);
+	call->popped[call->npopped].lo = call->popped[call->npopped].hi = id;
+	call->npopped++;
+}
+
+/* Ends the lease on part of a run that is not handed out after all. */
+static void
+return_part(ReceiveCall *call, int64 lo, int64 hi, MqOutcome outcome)
+{
+	MqCellList	cells;
+
+	if (lo > hi)
+		return;
+	if (!mq_cells_reserve(&cells, 2, true))
+		ereport(ERROR,
+				(errcode(ERRCODE_OUT_OF_MEMORY),
+				 errmsg("out of shared memory for unfinished messages"),
+				 errhint("Raise mq.shared_memory, or finish messages that are held.")));
+	(void) mq_window_end_lease(&call->ref, lo, hi, call->taker.token, outcome, 0, &cells);
+	mq_cells_return(&cells);
+	if (outcome == MQ_GIVE_BACK)
+	{
+		call->after = Max(call->after, hi);
+		call->gave_back = true;
+		call->passed_over += hi - lo + 1;
+	}
+}
+
+/* Of payload, headers and body, as they were sent. */
+static int64
+row_bytes(HeapTuple tuple)
+{
+	static const int parts[] = {MQ_COL_PAYLOAD, MQ_COL_HEADERS, MQ_COL_BODY};
+	int64		bytes = 0;
+
+	for (int i = 0; i < lengthof(parts); i++)
+	{
+		bool		isnull;
+		Datum		value = heap_getattr(tuple, parts[i], mq_row_descriptor(), &isnull);
+
+		if (!isnull)
+			bytes += (int64) toast_raw_datum_size(value) - VARHDRSZ;
+	}
+	return bytes;
+}
+
+/* Whether the message still fits into what the caller wants; the first one always does. */
+static bool
+fits(ReceiveCall *call, HeapTuple tuple)
+{
+	if (call->max_bytes == 0)
+		return true;
+	call->bytes += row_bytes(tuple);
+	call->full = call->got > 0 && call->bytes > call->max_bytes;
+	return !call->full;
+}
+
+/* Hands out what the statement may see of the rows found on a page; [*next, ...] is still to be looked for. */
+static void
+deliver_page(ReceiveCall *call, const MqRun *run, int count, int64 *next)
+{
+	for (int i = 0; i < count && !call->full; i++)
+	{
+		MqFetched  *row = &page_rows[i];
+
+		/* ids between are on no page up to here: the walker decides what that means */
+		return_part(call, *next, row->id - 1, MQ_REREAD);
+		*next = row->id + 1;
+		if (row->sight == MQ_TOO_NEW)
+			return_part(call, row->id, row->id, MQ_GIVE_BACK);
+		else if (row->sight == MQ_VANISHED)
+			return_part(call, row->id, row->id, MQ_FINISH);
+		else if (!fits(call, &row->tuple))
+			*next = row->id;
+		else
+		{
+			emit(call, run, &row->tuple, row->id);
+			if (call->pop)
+				remember_popped(call, row->id);
+			call->got++;
+			call->passed_over = 0;
+		}
+	}
+}
+
+static void
+deliver_run(ReceiveCall *call, const MqRun *run)
+{
+	const MqQueue *queue = &call->group.queue;
+	Relation	rel = mq_segment_open(queue, 0, mq_segment_of(run->lo, queue->segment_size), AccessShareLock);
+	int64		next = run->lo;
+
+	if (rel != NULL)
+	{
+		BlockNumber blocks = RelationGetNumberOfBlocks(rel);
+
+		for (BlockNumber block = run->block; block < blocks && block - run->block < PAGES_PER_RUN && next <= run->hi && !call->full;
+			 block++)
+		{
+			Buffer		buffer;
+			int64		page_max;
+			int			count = mq_log_fetch_page(rel, block, next, run->hi, call->snapshot, page_rows, &buffer, &page_max);
+
+			deliver_page(call, run, count, &next);
+			ReleaseBuffer(buffer);
+			if (page_max > run->hi)
+				break;
+		}
+		relation_close(rel, AccessShareLock);
+	}
+	return_part(call, next, run->hi, call->full ? MQ_LEAVE : MQ_REREAD);
+}
+
+/* What a crash left unfinished may have caused it: that it is handed out again is on disk before anybody sees it. */
+static void
+note_hand_out(const ReceiveCall *call, const MqRun *runs, int count)
+{
+	MqRange		ranges[RUNS_PER_TAKE];
+	int			n = 0;
+
+	for (int i = 0; i < count; i++)
+		if (runs[i].lo < call->group.queue.chain->first_id)
+			ranges[n++] = (MqRange) {runs[i].lo, runs[i].hi};
+	if (n > 0)
+		mq_offset_log_hand_out(&call->group, 0, call->ref.window->epoch, ranges, n);
+}
+
+/* One round: take and deliver. False: there was nothing to take. */
+static bool
+take_and_deliver(ReceiveCall *call, bool own, MqWalkFirst *walk_first)
+{
+	MqRun		runs[RUNS_PER_TAKE];
+	int			count;
+
+	if (own)
+		count = mq_window_take_own(&call->ref, mq_transaction_xid(), call->max - call->got, &call->taker, runs,
+								   RUNS_PER_TAKE);
+	else
+		count = mq_window_take(&call->ref, call->after, call->max - call->got, &call->taker, runs, RUNS_PER_TAKE,
+							   walk_first);
+	for (int i = 0; i < count; i++)
+		mq_undo_widen(call->undo, runs[i].lo, runs[i].hi);
+	if (call->ref.window->after_crash)
+		note_hand_out(call, runs, count);
+	if (count > 0)
+		MQ_STOP_POINT("receive_marked");
+	for (int i = 0; i < count; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (call->full)
+			return_part(call, runs[i].lo, runs[i].hi, MQ_LEAVE);
+		else
+			deliver_run(call, &runs[i]);
+	}
+	return count > 0;
+}
+
+static void
+receive_loop(ReceiveCall *call)
+{
+	bool		walk_stuck = false;
+	bool		own_done = !TransactionIdIsValid(GetTopTransactionIdIfAny());
+
+	while (call->got < call->max && !call->full)
+	{
+		MqWalkFirst walk_first = MQ_WALK_NOT;
+
+		CHECK_FOR_INTERRUPTS();
+		if (call->passed_over > PASS_OVER_MAX && IsolationUsesXactSnapshot())
+			break;
+		if (take_and_deliver(call, false, walk_stuck ? NULL : &walk_first))
+			continue;
+		if (call->taker.limited)
+			break;
+		if (walk_first == MQ_WALK_SETTLE)
+			(void) mq_walk_settle(&call->ref);
+		else if (mq_walk(&call->group, &call->ref, call->max - call->got))
+			walk_stuck = false;
+		else if (walk_first == MQ_WALK_READ)
+			walk_stuck = true;
+		else if (own_done)
+			break;
+		else
+		{
+			/* what this statement may not see of them would come again and again */
+			call->gave_back = false;
+			own_done = !take_and_deliver(call, true, NULL) || call->gave_back;
+		}
+	}
+}
+
+/* Looks once for messages. */
+static void
+look(ReceiveCall *call)
+{
+	call->taker.deadline = GetCurrentTimestamp() + call->lease_us;
+	call->taker.max_in_flight = call->group.max_in_flight;
+	call->taker.max_per_consumer = call->group.max_per_consumer;
+	call->taker.limited = call->taker.blocked = false;
+	call->after = -1;
+	call->passed_over = 0;
+	if (!call->group.paused && !call->group.queue.paused)
+		receive_loop(call);
+}
+
+/*
+ * The statement has waited: what was committed meanwhile is for it, as if it began now. Transactions with one snapshot for
+ * all of their statements keep it.
+ */
+static void
+look_again(ReceiveCall *call)
+{
+	if (IsolationUsesXactSnapshot())
+	{
+		look(call);
+		return;
+	}
+	call->snapshot = RegisterSnapshot(GetLatestSnapshot());
+	look(call);
+	UnregisterSnapshot(call->snapshot);
+}
+
+/* Whether, and why, there may be messages for others, though there is none for this call. */
+static MqBlocked
+why_blocked(ReceiveCall *call)
+{
+	/* once seen, else several of one name would wake each other whenever one has what another then finds too new */
+	if (IsolationUsesXactSnapshot() && call->passed_over > 0)
+		call->too_old = true;
+	if (call->too_old && (call->passed_over > 0 || call->taker.blocked))
+		return MQ_BLOCKED_BY_SNAPSHOT;
+	return call->taker.blocked ? MQ_BLOCKED_BY_LIMIT : MQ_NOT_BLOCKED;
+}
+
+static void
+wait_for_messages(ReceiveCall *call)
+{
+	MqWait		wait;
+
+	mq_wait_begin(&wait, &call->group, &call->ref, call->wait_us);
+	do
+	{
+		look_again(call);
+	} while (call->got == 0 && mq_wait_more(&wait, why_blocked(call)));
+	mq_wait_end(&wait);
+}
+
+static void
+check_limits(const ReceiveCall *call)
+{
+	if (call->max < 1 || call->max > 1000000)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("max_messages must be between 1 and 1000000"),
+				 errdetail("It is %d.", call->max),
+				 errhint("Ask for fewer, again and again.")));
+}
+
+static int64
+max_bytes_arg(FunctionCallInfo fcinfo, int arg)
+{
+	if (PG_ARGISNULL(arg))
+		return 0;
+	if (PG_GETARG_INT32(arg) < 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("max_bytes must be at least 1"),
+				 errhint("Leave it out for no limit.")));
+	return PG_GETARG_INT32(arg);
+}
+
+static int64
+wait_arg(FunctionCallInfo fcinfo, int arg)
+{
+	if (PG_ARGISNULL(arg))
+		return 0;
+	return mq_interval_between(PG_GETARG_INTERVAL_P(arg), "wait", 0, MQ_WAIT_MAX_S * USECS_PER_SEC,
+							   "It must be at least zero and at most 60 seconds, for a waiting statement holds a snapshot; CALL mq.wait waits longer.");
+}
+
+static char *
+consumer_arg(FunctionCallInfo fcinfo, int arg)
+{
+	char	   *name;
+
+	if (PG_ARGISNULL(arg))
+		return NULL;
+	name = text_to_cstring(PG_GETARG_TEXT_PP(arg));
+	mq_check_name(name, "consumer name");
+	return name;
+}
+
+/* The numbers of the arguments that both functions have. */
+typedef struct ReceiveArgs
+{
+	int			wait;
+	int			consumer_group;
+	int			consumer;
+	int			max_bytes;
+} ReceiveArgs;
+
+static void
+read_args(FunctionCallInfo fcinfo, ReceiveCall *call, const ReceiveArgs *args, const char *what)
+{
+	char	   *queue = mq_text_arg(fcinfo, 0, "queue");
+	char	   *group = mq_text_arg(fcinfo, args->consumer_group, "consumer_group");
+
+	call->max = mq_int32_arg(fcinfo, 1, "max_messages");
+	check_limits(call);
+	call->wait_us = wait_arg(fcinfo, args->wait);
+	call->max_bytes = max_bytes_arg(fcinfo, args->max_bytes);
+	call->taker.consumer = consumer_arg(fcinfo, args->consumer);
+	mq_check_writable(what);
+	mq_catalog_catch_up();
+	mq_group_by_name(queue, group, &call->group);
+	mq_check_consume(&call->group);
+	mq_attach_group(&call->group);
+	call->queue_name = CStringGetTextDatum(queue);
+	call->group_name = CStringGetTextDatum(group);
+}
+
+static void
+receive(FunctionCallInfo fcinfo, ReceiveCall *call)
+{
+	InitMaterializedSRF(fcinfo, 0);
+	call->result = (ReturnSetInfo *) fcinfo->resultinfo;
+	call->row_context = AllocSetContextCreate(CurrentMemoryContext, "mq message", ALLOCSET_SMALL_SIZES);
+	call->ref.window = call->group.window;
+	call->ref.key = mq_window_key(&call->group, 0);
+	call->taker.token = mq_new_token();
+	call->taker.owner = mq_session_transaction();
+	call->snapshot = GetActiveSnapshot();
+	call->undo = mq_undo_receive(&call->ref, call->taker.token);
+	look(call);
+	if (call->got == 0 && call->wait_us > 0)
+		wait_for_messages(call);
+	/* because there is nothing, or because the queue went while this call waited for its lock? */
+	if (call->got == 0)
+		mq_queue_check_not_dropped(&call->group.queue);
+	if (call->npopped > 0)
+		mq_ack_popped(&call->group, call->taker.token, call->popped, call->npopped);
+}
+
+MQ_FUNCTION(mq_receive);
+Datum
+mq_receive(PG_FUNCTION_ARGS)
+{
+	static const ReceiveArgs args = {.wait = 3, .consumer_group = 4, .consumer = 5, .max_bytes = 6};
+	ReceiveCall *call = palloc0(sizeof(ReceiveCall));
+
+	read_args(fcinfo, call, &args, "mq.receive()");
+	if (!PG_ARGISNULL(2))
+		call->lease_us = mq_interval_us(PG_GETARG_INTERVAL_P(2), "visibility_timeout", 1);
+	else
+		call->lease_us = call->group.lease_us > 0 ? call->group.lease_us : (int64) mq_visibility_timeout * 1000;
+	receive(fcinfo, call);
+	pfree(call);
+	return (Datum) 0;
+}
+
+MQ_FUNCTION(mq_pop);
+Datum
+mq_pop(PG_FUNCTION_ARGS)
+{
+	static const ReceiveArgs args = {.consumer_group = 2, .wait = 3, .max_bytes = 4, .consumer = 5};
+	ReceiveCall *call = palloc0(sizeof(ReceiveCall));
+
+	call->pop = true;
+	read_args(fcinfo, call, &args, "mq.pop()");
+	/* acked before this call ends: the lease only has to last that long, and does while the transaction is open */
+	call->lease_us = USECS_PER_DAY;
+	receive(fcinfo, call);
+	pfree(call);
+	return (Datum) 0;
+}

@@ -1,0 +1,244 @@
+/*
+ * send.c: mq.send and mq.send_batch.
+ *
+ * Makes heap tuples from the arguments, outside any lock, and hands them to the log. What has to be done per
+ * message before the append lock is taken: fetch what is toasted elsewhere, and compress what is large, so that
+ * under the lock only the writing is left.
+ */
+#include "postgres.h"
+
+#include "access/detoast.h"
+#include "access/heaptoast.h"
+#include "access/htup_details.h"
+#include "access/toast_internals.h"
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/jsonb.h"
+#include "utils/memutils.h"
+
+#include "base/settings.h"
+#include "log/log.h"
+#include "offset/rebuild.h"
+#include "verbs/verbs.h"
+#include "window/transaction.h"
+
+/* The parts of a message that a sender gives; null where NULL. */
+typedef struct Parts
+{
+	Datum		payload;
+	Datum		headers;
+	Datum		body;
+	bool		has_payload;
+	bool		has_headers;
+	bool		has_body;
+} Parts;
+
+/* A value that the append can store without reading another table or compressing. */
+static Datum
+ready_to_store(Datum value)
+{
+	struct varlena *attr = (struct varlena *) DatumGetPointer(value);
+
+	if (VARATT_IS_EXTERNAL(attr))
+		value = PointerGetDatum(attr = detoast_external_attr(attr));
+	if (VARATT_IS_4B_U(attr) && VARSIZE(attr) > TOAST_TUPLE_THRESHOLD / 2)
+	{
+		Datum		compressed = toast_compress_datum(value, InvalidCompressionMethod);
+
+		if (DatumGetPointer(compressed) != NULL)
+			value = compressed;
+	}
+	return value;
+}
+
+static Size
+part_size(Datum value, bool present)
+{
+	return present ? toast_raw_datum_size(value) - VARHDRSZ : 0;
+}
+
+static void
+check_parts(const Parts *parts)
+{
+	Size		size = part_size(parts->payload, parts->has_payload) +
+		part_size(parts->headers, parts->has_headers) + part_size(parts->body, parts->has_body);
+
+	if (!parts->has_payload && !parts->has_body)
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("a message needs a payload or a body"),
+				 errhint("For an empty message send the JSON value null: 'null'::jsonb.")));
+	if (size > (Size) mq_max_message_size)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("message of %zu bytes is too large", size),
+				 errdetail("The limit mq.max_message_size is %d bytes.", mq_max_message_size),
+				 errhint("Raise mq.max_message_size, or keep the content in a table and send its key.")));
+}
+
+static HeapTuple
+form_row(const Parts *parts)
+{
+	Datum		v[MQ_COLUMNS] = {0};
+	bool		isnull[MQ_COLUMNS];
+
+	check_parts(parts);
+	memset(isnull, true, sizeof(isnull));
+	/* the log fills in these two */
+	isnull[MQ_COL_ID - 1] = isnull[MQ_COL_ENQUEUED_AT - 1] = false;
+	if ((isnull[MQ_COL_PAYLOAD - 1] = !parts->has_payload) == false)
+		v[MQ_COL_PAYLOAD - 1] = ready_to_store(parts->payload);
+	if ((isnull[MQ_COL_HEADERS - 1] = !parts->has_headers) == false)
+		v[MQ_COL_HEADERS - 1] = ready_to_store(parts->headers);
+	if ((isnull[MQ_COL_BODY - 1] = !parts->has_body) == false)
+		v[MQ_COL_BODY - 1] = ready_to_store(parts->body);
+	return heap_form_tuple(mq_row_descriptor(), v, isnull);
+}
+
+static void
+open_queue(FunctionCallInfo fcinfo, const char *function, MqQueue *queue)
+{
+	mq_check_writable(function);
+	mq_queue_by_name(mq_text_arg(fcinfo, 0, "queue"), queue);
+	mq_check_right(queue, MQ_RIGHT_SEND);
+	mq_attach_queue(queue);
+}
+
+static Datum
+json_from_text(Datum json)
+{
+	return DirectFunctionCall1(jsonb_in, CStringGetDatum(TextDatumGetCString(json)));
+}
+
+static Datum
+send_one(FunctionCallInfo fcinfo, bool payload_is_text)
+{
+	MqQueue		queue;
+	Parts		parts = {0};
+	HeapTuple	tuple;
+	int64		id;
+
+	open_queue(fcinfo, "mq.send()", &queue);
+	parts.has_payload = !PG_ARGISNULL(1);
+	parts.has_headers = !PG_ARGISNULL(2);
+	parts.has_body = !PG_ARGISNULL(3);
+	if (parts.has_payload)
+		parts.payload = payload_is_text ? json_from_text(PG_GETARG_DATUM(1)) : PG_GETARG_DATUM(1);
+	parts.headers = PG_GETARG_DATUM(2);
+	parts.body = PG_GETARG_DATUM(3);
+	tuple = form_row(&parts);
+	mq_transaction_sent(&queue);
+	mq_log_append(&queue, 0, &tuple, 1, &id);
+	PG_RETURN_INT64(id);
+}
+
+MQ_FUNCTION(mq_send);
+Datum
+mq_send(PG_FUNCTION_ARGS)
+{
+	return send_one(fcinfo, false);
+}
+
+MQ_FUNCTION(mq_send_text);
+Datum
+mq_send_text(PG_FUNCTION_ARGS)
+{
+	return send_one(fcinfo, true);
+}
+
+/* One array argument of send_batch. */
+typedef struct Column
+{
+	Datum	   *values;
+	bool	   *nulls;
+	bool		given;
+} Column;
+
+/* Reads an array; all that are given must have the same length. */
+static void
+column_arg(FunctionCallInfo fcinfo, int arg, const char *name, Oid type, Column *column, int *count)
+{
+	int			n;
+
+	column->given = !PG_ARGISNULL(arg);
+	if (!column->given)
+		return;
+	n = mq_array_arg(fcinfo, arg, name, type, &column->values, &column->nulls);
+	if (*count >= 0 && n != *count)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s has %d elements, not %d", name, n, *count),
+				 errhint("Give arrays of the same length, with nulls where a message has no such part.")));
+	*count = n;
+}
+
+static bool
+column_value(const Column *column, int i, Datum *value)
+{
+	if (!column->given || column->nulls[i])
+		return false;
+	*value = column->values[i];
+	return true;
+}
+
+static Datum
+send_many(FunctionCallInfo fcinfo, bool payload_is_text)
+{
+	MqQueue		queue;
+	Column		payloads;
+	Column		headers;
+	Column		bodies;
+	int			count = -1;
+	HeapTuple  *tuples;
+	int64	   *ids;
+	Datum	   *result;
+
+	open_queue(fcinfo, "mq.send_batch()", &queue);
+	column_arg(fcinfo, 1, "payloads", payload_is_text ? TEXTOID : JSONBOID, &payloads, &count);
+	column_arg(fcinfo, 2, "headers", JSONBOID, &headers, &count);
+	column_arg(fcinfo, 3, "bodies", BYTEAOID, &bodies, &count);
+	if (!payloads.given && !bodies.given)
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("payloads and bodies must not both be null"),
+				 errhint("Give an array of payloads or of bodies; it may be empty.")));
+	if (count == 0)
+		PG_RETURN_POINTER(construct_empty_array(INT8OID));
+
+	tuples = MemoryContextAllocHuge(CurrentMemoryContext, count * sizeof(HeapTuple));
+	for (int i = 0; i < count; i++)
+	{
+		Parts		parts = {0};
+
+		parts.has_payload = column_value(&payloads, i, &parts.payload);
+		parts.has_headers = column_value(&headers, i, &parts.headers);
+		parts.has_body = column_value(&bodies, i, &parts.body);
+		if (parts.has_payload && payload_is_text)
+			parts.payload = json_from_text(parts.payload);
+		tuples[i] = form_row(&parts);
+	}
+	ids = MemoryContextAllocHuge(CurrentMemoryContext, count * sizeof(int64));
+	mq_transaction_sent(&queue);
+	mq_log_append(&queue, 0, tuples, count, ids);
+
+	/* a Datum holds an int64 as it is (shmem.h asserts 64 bits) */
+	result = (Datum *) ids;
+	PG_RETURN_POINTER(construct_array(result, count, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+}
+
+MQ_FUNCTION(mq_send_batch);
+Datum
+mq_send_batch(PG_FUNCTION_ARGS)
+{
+	return send_many(fcinfo, false);
+}
+
+MQ_FUNCTION(mq_send_batch_text);
+Datum
+mq_send_batch_text(PG_FUNCTION_ARGS)
+{
+	return send_many(fcinfo, true);
+}

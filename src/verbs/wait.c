@@ -1,0 +1,175 @@
+/*
+ * wait.c: how a verb waits for messages, and CALL mq.wait.
+ *
+ * The order is: into the line, look, sleep (wake.h). The definition is read past the cache at first, and when it has
+ * changed since: who resumes a group wakes the receivers before the invalidations are sent.
+ */
+#include "postgres.h"
+
+#include "verbs/wait.h"
+
+#include "access/xact.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "nodes/parsenodes.h"
+#include "tcop/pquery.h"
+#include "utils/builtins.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "log/log.h"
+#include "offset/rebuild.h"
+#include "verbs/verbs.h"
+#include "window/wake.h"
+#include "window/walk.h"
+
+static bool
+is_paused(const MqGroup *group)
+{
+	return group->paused || group->queue.paused;
+}
+
+static void
+dropped(const MqGroup *group)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_OBJECT),
+			 errmsg("consumer group \"%s\" of queue \"%s\" was dropped", NameStr(group->name), NameStr(group->queue.name)),
+			 errhint("Use mq.create_queue or mq.create_group to create it again.")));
+}
+
+/* From here on nothing that happens is missed. */
+static void
+get_into_line(MqWait *wait, bool again)
+{
+	uint32		definition;
+
+	if (!mq_window_enlist(wait->ref, wait->group->queue.chain, again))
+		dropped(wait->group);
+	mq_catalog_catch_up();
+	definition = pg_atomic_read_u32(&wait->group->queue.chain->definition);
+	if (!mq_group_refresh(wait->group, !again || definition != wait->definition))
+		dropped(wait->group);
+	wait->definition = definition;
+	wait->looked_at = GetCurrentTimestamp();
+}
+
+void
+mq_wait_begin(MqWait *wait, MqGroup *group, const MqWindowRef *ref, int64 us)
+{
+	*wait = (MqWait) {group, ref, GetCurrentTimestamp() + us};
+	get_into_line(wait, false);
+}
+
+static TimestampTz
+sleep_until(const MqWait *wait)
+{
+	if (!mq_wait_is_timekeeper() || is_paused(wait->group))
+		return wait->deadline;
+	return Min(wait->deadline, mq_window_set_clock(wait->ref, wait->looked_at));
+}
+
+bool
+mq_wait_more(MqWait *wait, MqBlocked blocked)
+{
+	TimestampTz until;
+
+	if (GetCurrentTimestamp() < wait->deadline)
+	{
+		bool		changed = mq_wait_block(blocked);
+
+		/* what woke this process, or what the clock has made ready, may be for another one */
+		if (blocked != MQ_NOT_BLOCKED && (changed || mq_wait_is_timekeeper()))
+			mq_wake_group(wait->ref->window);
+		if (changed)
+			return true;
+	}
+	do
+	{
+		if (GetCurrentTimestamp() >= wait->deadline)
+			return false;
+		InvalidateCatalogSnapshotConditionally();
+		until = sleep_until(wait);
+	} while (!mq_wait_sleep(until) && GetCurrentTimestamp() < until);
+	get_into_line(wait, true);
+	return true;
+}
+
+void
+mq_wait_end(MqWait *wait)
+{
+	MqTail		tail;
+
+	mq_wait_leave(mq_log_tail(&wait->group->queue, 0, &tail) && mq_window_has_work(wait->ref, tail.next_id));
+}
+
+/* ---- mq.wait ---- */
+
+static bool
+something_to_take(const MqGroup *group, const MqWindowRef *ref)
+{
+	if (is_paused(group) || (group->max_in_flight > 0 && mq_window_is_full(ref, group->max_in_flight)))
+		return false;
+	while (!mq_window_has_ready(ref))
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (!mq_walk(group, ref, 1))
+			return false;
+	}
+	return true;
+}
+
+static bool
+may_give_up_snapshot(FunctionCallInfo fcinfo)
+{
+	const CallContext *context = (const CallContext *) fcinfo->context;
+
+	return context != NULL && IsA(context, CallContext) && !context->atomic && !IsolationUsesXactSnapshot();
+}
+
+/*
+ * A procedure outside of a transaction block may give up its snapshot, so that it holds back no VACUUM. (It returns nothing:
+ * the result of a CALL would have a snapshot of its own.)
+ */
+static int64
+timeout_arg(FunctionCallInfo fcinfo)
+{
+	mq_check_not_null(fcinfo, 1, "timeout");
+	if (may_give_up_snapshot(fcinfo))
+		return mq_interval_us(PG_GETARG_INTERVAL_P(1), "timeout", 0);
+	ereport(WARNING,
+			(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+			 errmsg("mq.wait() holds back VACUUM while it waits here"),
+			 errhint("Call it outside of a transaction block, in READ COMMITTED, or use the argument \"wait\" of mq.receive.")));
+	return mq_interval_between(PG_GETARG_INTERVAL_P(1), "timeout", 0, MQ_WAIT_MAX_S * USECS_PER_SEC,
+							   "In a transaction block it must be at least zero and at most 60 seconds.");
+}
+
+MQ_FUNCTION(mq_wait);
+Datum
+mq_wait(PG_FUNCTION_ARGS)
+{
+	char	   *queue = mq_text_arg(fcinfo, 0, "queue");
+	char	   *name = mq_text_arg(fcinfo, 2, "consumer_group");
+	int64		timeout = timeout_arg(fcinfo);
+	MqGroup		group;
+	MqWindowRef ref;
+	MqWait		wait;
+
+	mq_check_writable("mq.wait()");
+	mq_catalog_catch_up();
+	mq_group_by_name(queue, name, &group);
+	mq_check_consume(&group);
+	mq_attach_group(&group);
+	ref = (MqWindowRef) {group.window, mq_window_key(&group, 0)};
+	if (may_give_up_snapshot(fcinfo))
+		ForgetPortalSnapshots();
+
+	mq_wait_begin(&wait, &group, &ref, timeout);
+	while (!something_to_take(&group, &ref) && mq_wait_more(&wait, MQ_NOT_BLOCKED))
+		;
+	mq_wait_end(&wait);
+	if (!ActiveSnapshotSet())
+		EnsurePortalSnapshotExists();
+	PG_RETURN_NULL();
+}

@@ -1,0 +1,34 @@
+/*
+ * wait.h: how a verb waits for messages.
+ */
+#ifndef MQ_WAIT_H
+#define MQ_WAIT_H
+
+#include "window/window.h"
+
+/* A statement holds a snapshot: it waits no longer than this. */
+#define MQ_WAIT_MAX_S 60
+
+typedef struct MqWait
+{
+	MqGroup    *group;			/* its definition is read again as it changes */
+	const MqWindowRef *ref;
+	TimestampTz deadline;
+	TimestampTz looked_at;
+	uint32		definition;		/* of the chain, before the group's definition was read */
+} MqWait;
+
+/*
+ *	mq_wait_begin(&wait, ...);
+ *	do { look } while (nothing found && mq_wait_more(&wait, blocked));
+ *	mq_wait_end(&wait);
+ *
+ * blocked: why nothing was found that this caller may have, though others might. mq_wait_more sleeps until there may be
+ * something, or the time is over (false). Errors: 42704 when queue or group are dropped, and what a cancel or shutdown
+ * raises; the abort does what mq_wait_end does. No lock may be held.
+ */
+extern void mq_wait_begin(MqWait *wait, MqGroup *group, const MqWindowRef *ref, int64 us);
+extern bool mq_wait_more(MqWait *wait, MqBlocked blocked);
+extern void mq_wait_end(MqWait *wait);
+
+#endif

@@ -1,0 +1,123 @@
+/*
+ * consumer.c: consumers with a name, and how much may be in flight. See consumer.h.
+ */
+#include "postgres.h"
+
+#include "window/consumer.h"
+
+static uint32
+find(const MqWindow *window, const char *name)
+{
+	uint32		c = window->consumers;
+
+	while (c != 0 && strcmp(MqConsumerAt(c)->name, name) != 0)
+		c = MqConsumerAt(c)->next;
+	return c;
+}
+
+static uint32
+add(MqWindow *window, const char *name, MqCellList *cells)
+{
+	uint32		c = mq_cell_take(cells);
+
+	strlcpy(MqConsumerAt(c)->name, name, sizeof(MqConsumerAt(c)->name));
+	MqConsumerAt(c)->next = window->consumers;
+	window->consumers = c;
+	window->nodes++;
+	return c;
+}
+
+static void
+remove_name(MqWindow *window, uint32 consumer)
+{
+	uint32	   *link = &window->consumers;
+
+	while (*link != consumer)
+		link = &MqConsumerAt(*link)->next;
+	*link = MqConsumerAt(consumer)->next;
+	window->nodes--;
+	mq_cell_free(consumer);
+}
+
+uint32
+mq_consumer_of(MqWindow *window, const MqTaker *taker, MqCellList *for_name)
+{
+	uint32		c;
+
+	if (taker->consumer == NULL)
+		return 0;
+	c = find(window, taker->consumer);
+	return c != 0 || for_name->count == 0 ? c : add(window, taker->consumer, for_name);
+}
+
+void
+mq_consumer_remove_if_idle(MqWindow *window, uint32 consumer)
+{
+	if (consumer != 0 && MqConsumerAt(consumer)->in_flight == 0)
+		remove_name(window, consumer);
+}
+
+void
+mq_consumer_join(MqNode *n, uint32 consumer)
+{
+	n->consumer = consumer;
+	if (consumer != 0)
+		MqConsumerAt(consumer)->in_flight += n->hi - n->lo + 1;
+}
+
+void
+mq_consumer_leave(MqWindow *window, MqNode *n)
+{
+	uint32		c = n->consumer;
+
+	if (c == 0)
+		return;
+	n->consumer = 0;
+	MqConsumerAt(c)->in_flight -= n->hi - n->lo + 1;
+	mq_consumer_remove_if_idle(window, c);
+}
+
+int64
+mq_consumer_in_flight(const MqWindow *window)
+{
+	return window->ids[MQ_LEASED] + window->ids[MQ_SETTLING];
+}
+
+/* In flight for a name; all that no name is counted for belong together. */
+static int64
+in_flight_of(const MqWindow *window, const char *name)
+{
+	int64		unnamed = mq_consumer_in_flight(window);
+
+	if (name != NULL)
+	{
+		uint32		c = find(window, name);
+
+		return c == 0 ? 0 : MqConsumerAt(c)->in_flight;
+	}
+	for (uint32 c = window->consumers; c != 0; c = MqConsumerAt(c)->next)
+		unnamed -= MqConsumerAt(c)->in_flight;
+	return unnamed;
+}
+
+int
+mq_consumer_room(MqWindow *window, MqTaker *taker, int max)
+{
+	int64		room = max;
+
+	if (taker->max_in_flight > 0)
+		room = Min(room, taker->max_in_flight - mq_consumer_in_flight(window));
+	if (taker->max_per_consumer > 0)
+		room = Min(room, taker->max_per_consumer - in_flight_of(window, taker->consumer));
+	taker->limited = room <= 0;
+	window->limited |= taker->limited;
+	taker->blocked = taker->limited && taker->max_per_consumer > 0;
+	return (int) Max(room, 0);
+}
+
+void
+mq_consumer_clear(MqWindow *window)
+{
+	while (window->consumers != 0)
+		remove_name(window, window->consumers);
+}

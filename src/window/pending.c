@@ -1,0 +1,264 @@
+/*
+ * pending.c: messages whose sender is undecided, and those to be read again because it is decided now. See pending.h.
+ */
+#include "postgres.h"
+
+#include "window/pending.h"
+
+#include "port/pg_bitutils.h"
+
+/* a chunk spans no more pages than this: one read finds all of its rows */
+#define CHUNK_BLOCKS_MAX	64
+
+/* ---- chunks ---- */
+
+bool
+mq_chunk_has(const MqChunk *chunk, int64 id)
+{
+	int64		i = id - chunk->lo;
+
+	if (id < chunk->lo || id > chunk->hi)
+		return false;
+	return !chunk->is_bitmap || (chunk->bits[i / 64] & (UINT64CONST(1) << (i % 64))) != 0;
+}
+
+int64
+mq_chunk_first(const MqChunk *chunk)
+{
+	for (int i = 0; chunk->is_bitmap && i < MQ_CHUNK_BITS / 64; i++)
+		if (chunk->bits[i] != 0)
+			return chunk->lo + (int64) i * 64 + pg_rightmost_one_pos64(chunk->bits[i]);
+	return chunk->lo;
+}
+
+int64
+mq_chunk_count(const MqChunk *chunk)
+{
+	int64		count = 0;
+
+	if (!chunk->is_bitmap)
+		return chunk->hi - chunk->lo + 1;
+	for (int i = 0; i < MQ_CHUNK_BITS / 64; i++)
+		count += pg_popcount64(chunk->bits[i]);
+	return count;
+}
+
+static void
+to_bitmap(MqChunk *chunk)
+{
+	if (chunk->is_bitmap)
+		return;
+	memset(chunk->bits, 0, sizeof(chunk->bits));
+	for (int64 i = 0; i <= chunk->hi - chunk->lo; i++)
+		chunk->bits[i / 64] |= UINT64CONST(1) << (i % 64);
+	chunk->is_bitmap = true;
+}
+
+/* Tries to make the chunk hold the range as well. */
+static bool
+extend(MqChunk *chunk, const MqChunk *range)
+{
+	if (chunk->attempts != range->attempts || chunk->failures != range->failures || chunk->file_tag != range->file_tag)
+		return false;
+	if (range->lo <= chunk->hi || range->block < chunk->block || range->block - chunk->block >= CHUNK_BLOCKS_MAX)
+		return false;
+	if (!chunk->is_bitmap && range->lo == chunk->hi + 1)
+	{
+		chunk->hi = range->hi;
+		return true;
+	}
+	if (range->hi - chunk->lo >= MQ_CHUNK_BITS)
+		return false;
+	to_bitmap(chunk);
+	for (int64 i = range->lo - chunk->lo; i <= range->hi - chunk->lo; i++)
+		chunk->bits[i / 64] |= UINT64CONST(1) << (i % 64);
+	chunk->hi = range->hi;
+	return true;
+}
+
+/* Takes up to max consecutive ids, from the front, out of a chunk that has some. */
+static void
+take(MqChunk *chunk, int64 max, int64 *lo, int64 *hi)
+{
+	*lo = *hi = mq_chunk_first(chunk);
+	if (chunk->is_bitmap)
+		chunk->bits[(*lo - chunk->lo) / 64] &= ~(UINT64CONST(1) << ((*lo - chunk->lo) % 64));
+	else
+	{
+		*hi = Min(chunk->hi, *lo + max - 1);
+		chunk->lo = *hi + 1;
+	}
+}
+
+/* Frees the first chunk of the list if there is nothing in it any more. */
+static void
+drop_empty(MqWindow *window, uint32 *list)
+{
+	uint32		c = *list;
+
+	if (mq_chunk_count(MqChunkAt(c)) > 0)
+		return;
+	*list = MqChunkAt(c)->next;
+	window->nodes--;
+	mq_cell_free(c);
+}
+
+static void
+free_chunks(MqWindow *window, uint32 chunk)
+{
+	while (chunk != 0)
+	{
+		uint32		next = MqChunkAt(chunk)->next;
+
+		window->nodes--;
+		mq_cell_free(chunk);
+		chunk = next;
+	}
+}
+
+/* ---- senders ---- */
+
+uint32
+mq_pending_find(const MqWindow *window, uint64 xid)
+{
+	uint32		p = window->pending;
+
+	while (p != 0 && MqPendingAt(p)->xid != xid)
+		p = MqPendingAt(p)->next;
+	return p;
+}
+
+static uint32
+add_sender(MqWindow *window, uint64 xid, MqCellList *cells)
+{
+	uint32		p = mq_cell_take(cells);
+
+	MqPendingAt(p)->xid = xid;
+	MqPendingAt(p)->next = window->pending;
+	window->pending = p;
+	window->nodes++;
+	return p;
+}
+
+static void
+remove_sender(MqWindow *window, uint32 pending)
+{
+	uint32	   *link = &window->pending;
+
+	while (*link != pending)
+		link = &MqPendingAt(*link)->next;
+	*link = MqPendingAt(pending)->next;
+	window->nodes--;
+	mq_cell_free(pending);
+}
+
+void
+mq_pending_add(MqWindow *window, uint64 xid, const MqChunk *range, MqCellList *cells)
+{
+	uint32		p = mq_pending_find(window, xid);
+	uint32		c;
+
+	if (p == 0)
+		p = add_sender(window, xid, cells);
+	MqPendingAt(p)->count += range->hi - range->lo + 1;
+	window->pending_ids += range->hi - range->lo + 1;
+	if (MqPendingAt(p)->first != 0 && extend(MqChunkAt(MqPendingAt(p)->last), range))
+		return;
+	c = mq_cell_take(cells);
+	*MqChunkAt(c) = *range;
+	MqChunkAt(c)->next = 0;
+	if (MqPendingAt(p)->first == 0)
+		MqPendingAt(p)->first = c;
+	else
+		MqChunkAt(MqPendingAt(p)->last)->next = c;
+	MqPendingAt(p)->last = c;
+	window->nodes++;
+}
+
+bool
+mq_pending_take(MqWindow *window, uint64 xid, int64 max, MqChunk *part)
+{
+	uint32		p = mq_pending_find(window, xid);
+
+	if (p == 0)
+		return false;
+	*part = *MqChunkAt(MqPendingAt(p)->first);
+	part->is_bitmap = false;
+	take(MqChunkAt(MqPendingAt(p)->first), max, &part->lo, &part->hi);
+	MqPendingAt(p)->count -= mq_chunk_count(part);
+	window->pending_ids -= mq_chunk_count(part);
+	drop_empty(window, &MqPendingAt(p)->first);
+	if (MqPendingAt(p)->first == 0)
+		remove_sender(window, p);
+	return true;
+}
+
+void
+mq_pending_resolve(MqWindow *window, uint64 xid, bool aborted)
+{
+	uint32		p = mq_pending_find(window, xid);
+
+	if (p == 0)
+		return;
+	if (aborted)
+	{
+		window->pending_ids -= MqPendingAt(p)->count;
+		free_chunks(window, MqPendingAt(p)->first);
+	}
+	else
+	{
+		MqChunkAt(MqPendingAt(p)->last)->next = window->rewalk;
+		window->rewalk = MqPendingAt(p)->first;
+	}
+	remove_sender(window, p);
+	window->changes++;
+	window->walk_seq++;
+}
+
+void
+mq_rewalk_advance(MqWindow *window, int64 done, BlockNumber block, uint32 file_tag)
+{
+	MqChunk    *chunk = MqChunkAt(window->rewalk);
+	int64		before = mq_chunk_count(chunk);
+
+	if (chunk->is_bitmap)
+	{
+		for (int64 i = 0; i < MQ_CHUNK_BITS && chunk->lo + i < done; i++)
+			chunk->bits[i / 64] &= ~(UINT64CONST(1) << (i % 64));
+	}
+	else
+		chunk->lo = Min(done, chunk->hi + 1);
+	chunk->block = block;
+	chunk->file_tag = file_tag;
+	window->pending_ids -= before - mq_chunk_count(chunk);
+	drop_empty(window, &window->rewalk);
+}
+
+void
+mq_pending_clear(MqWindow *window)
+{
+	free_chunks(window, window->rewalk);
+	window->rewalk = 0;
+	while (window->pending != 0)
+	{
+		free_chunks(window, MqPendingAt(window->pending)->first);
+		remove_sender(window, window->pending);
+	}
+	window->pending_ids = 0;
+}
+
+static int64
+low_of(uint32 chunk, int64 low)
+{
+	for (; chunk != 0; chunk = MqChunkAt(chunk)->next)
+		low = Min(low, MqChunkAt(chunk)->lo);
+	return low;
+}
+
+int64
+mq_pending_low(const MqWindow *window, int64 low)
+{
+	for (uint32 p = window->pending; p != 0; p = MqPendingAt(p)->next)
+		low = low_of(MqPendingAt(p)->first, low);
+	return low_of(window->rewalk, low);
+}

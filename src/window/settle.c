@@ -1,0 +1,295 @@
+/*
+ * settle.c: finishing messages: claims by receipt, discards by id, and the fate of the transaction that did it. See settle.h.
+ */
+#include "postgres.h"
+
+#include "window/settle.h"
+
+#include "utils/timestamp.h"
+
+#include "window/lease.h"
+#include "window/wake.h"
+
+/* Whether every id of the claim is leased with its token, and the leases hold; *cuts grows by the cells it takes. */
+static bool
+claim_holds(const MqWindow *window, const MqClaim *claim, TimestampTz now, int *cuts)
+{
+	int64		id = claim->lo;
+	int			own_cuts = 0;
+
+	while (id <= claim->hi)
+	{
+		uint32		node = mq_tree_seek(window, id);
+		const MqNode *n = MqNodeAt(node);
+
+		if (node == 0 || n->lo > id || n->state != MQ_LEASED || n->token != claim->token || !mq_lease_holds(n, now))
+			return false;
+		own_cuts += (n->lo < id) + (n->hi > claim->hi);
+		id = n->hi + 1;
+	}
+	*cuts += own_cuts;
+	return true;
+}
+
+static void
+claim_node(MqWindow *window, uint32 node, MqClaimAction action, uint64 xid, TimestampTz due)
+{
+	MqNode	   *n = MqNodeAt(node);
+
+	switch (action)
+	{
+		case MQ_CLAIM_SETTLE:
+			if (n->state == MQ_UNREAD)
+				n->consumer = 0;
+			if (n->owner == mq_session_transaction())
+				n->flags |= MQ_NODE_OWN_LEASE;
+			n->owner = xid;
+			mq_tree_set_state(window, node, MQ_SETTLING);
+			break;
+		case MQ_CLAIM_FAIL:
+			mq_lease_put_back(window, node, true, due);
+			break;
+		case MQ_CLAIM_RELEASE:
+			mq_lease_put_back(window, node, false, due);
+			break;
+		case MQ_CLAIM_EXTEND:
+			n->due = due;
+			mq_tree_refresh(window, node);
+			mq_wake_note_time(window, due);
+			break;
+		case MQ_CLAIM_CHECK:
+			break;
+	}
+}
+
+static int64
+claim_apply(MqWindow *window, const MqClaim *claim, MqClaimAction action, uint64 xid, TimestampTz due,
+			MqCellList *cells)
+{
+	int64		id = claim->lo;
+
+	while (id <= claim->hi)
+	{
+		uint32		node = mq_tree_cut(window, mq_tree_seek(window, id), id, claim->hi, cells);
+
+		id = MqNodeAt(node)->hi + 1;
+		claim_node(window, node, action, xid, due);
+	}
+	return claim->hi - claim->lo + 1;
+}
+
+int64
+mq_window_claim(const MqWindowRef *ref, MqClaim *claims, int count, MqClaimAction action, bool all_or_nothing,
+				uint64 xid, TimestampTz due, MqCellList *cells, int *needed, int32 *epoch)
+{
+	MqWindow   *window = ref->window;
+	TimestampTz now = GetCurrentTimestamp();
+	int64		changed = 0;
+	int			cuts = 0;
+	bool		refused = false;
+
+	if (!mq_window_lock(ref, LW_EXCLUSIVE))
+	{
+		for (int i = 0; i < count; i++)
+			claims[i].refused = true;
+		return 0;
+	}
+	*epoch = window->epoch;
+	for (int i = 0; i < count; i++)
+	{
+		claims[i].refused = !claim_holds(window, &claims[i], now, &cuts);
+		refused |= claims[i].refused;
+	}
+	if (cells != NULL && cuts > cells->count && !(refused && all_or_nothing))
+	{
+		*needed = cuts;
+		mq_window_unlock(ref);
+		return -1;
+	}
+	for (int i = 0; i < count && action != MQ_CLAIM_CHECK && !(refused && all_or_nothing); i++)
+		if (!claims[i].refused)
+			changed += claim_apply(window, &claims[i], action, xid, due, cells);
+	mq_window_unlock(ref);
+	if (changed > 0 && (action == MQ_CLAIM_FAIL || action == MQ_CLAIM_RELEASE))
+		mq_wake_for_room(window);
+	return changed;
+}
+
+int64
+mq_window_discard(const MqWindowRef *ref, const int64 *ids, int count, uint64 xid, MqCellList *cells,
+				  int64 *discarded, int32 *epoch)
+{
+	MqWindow   *window = ref->window;
+	int64		changed = 0;
+
+	if (!mq_window_lock(ref, LW_EXCLUSIVE))
+		return 0;
+	*epoch = window->epoch;
+	for (int i = 0; i < count; i++)
+	{
+		uint32		node = mq_tree_seek(window, ids[i]);
+
+		if (node == 0 || MqNodeAt(node)->lo > ids[i] || MqNodeAt(node)->state == MQ_SETTLING)
+			continue;
+		if (MqNodeAt(node)->state == MQ_UNREAD)
+			window->walk_seq++;
+		node = mq_tree_cut(window, node, ids[i], ids[i], cells);
+		claim_node(window, node, MQ_CLAIM_SETTLE, xid, 0);
+		discarded[changed++] = ids[i];
+	}
+	mq_window_unlock(ref);
+	return changed;
+}
+
+bool
+mq_window_discard_range(const MqWindowRef *ref, int64 lo, int64 hi, uint64 xid, MqCellList *cells, int32 *epoch)
+{
+	MqWindow   *window = ref->window;
+	bool		any = false;
+
+	if (!mq_window_lock(ref, LW_EXCLUSIVE))
+		return false;
+	*epoch = window->epoch;
+	while (lo <= hi)
+	{
+		uint32		node = mq_tree_seek(window, lo);
+
+		if (node == 0 || MqNodeAt(node)->lo > hi)
+			break;
+		if (MqNodeAt(node)->state != MQ_SETTLING)
+		{
+			if (MqNodeAt(node)->state == MQ_UNREAD)
+				window->walk_seq++;
+			node = mq_tree_cut(window, node, lo, hi, cells);
+			claim_node(window, node, MQ_CLAIM_SETTLE, xid, 0);
+			any = true;
+		}
+		lo = MqNodeAt(node)->hi + 1;
+	}
+	mq_window_unlock(ref);
+	return any;
+}
+
+bool
+mq_window_has_unfinished(const MqWindowRef *ref, int64 lo, int64 hi)
+{
+	bool		found = false;
+
+	if (!mq_window_lock(ref, LW_SHARED))
+		return false;
+	while (!found && lo <= hi)
+	{
+		uint32		node = mq_tree_seek(ref->window, lo);
+
+		if (node == 0 || MqNodeAt(node)->lo > hi)
+			break;
+		found = MqNodeAt(node)->state != MQ_SETTLING;
+		lo = MqNodeAt(node)->hi + 1;
+	}
+	mq_window_unlock(ref);
+	return found;
+}
+
+int
+mq_window_count_unfinished(const MqWindowRef *ref, const int64 *ids, int count)
+{
+	int			unfinished = 0;
+
+	if (!mq_window_lock(ref, LW_SHARED))
+		return 0;
+	for (int i = 0; i < count; i++)
+	{
+		uint32		node = mq_tree_seek(ref->window, ids[i]);
+
+		unfinished += node != 0 && MqNodeAt(node)->lo <= ids[i] && MqNodeAt(node)->state != MQ_SETTLING;
+	}
+	mq_window_unlock(ref);
+	return unfinished;
+}
+
+/*
+ * An ack that did not happen: the lease goes on. If the same transaction had taken the lease, that did not happen
+ * either: mine (a savepoint of the running transaction) it is still open and keeps it, else the message is ready again.
+ */
+static void
+unsettle(MqWindow *window, uint32 node, bool mine)
+{
+	MqNode	   *n = MqNodeAt(node);
+	bool		own_lease = (n->flags & MQ_NODE_OWN_LEASE) != 0;
+
+	if (n->token == 0)
+	{
+		/* discarded, or from before a restart: nobody had a lease; due is still what it was */
+		mq_lease_put_unread(window, node, n->due);
+		return;
+	}
+	n->flags &= ~MQ_NODE_OWN_LEASE;
+	n->owner = mine && own_lease ? mq_session_transaction() : 0;
+	mq_tree_set_state(window, node, MQ_LEASED);
+	if (own_lease && !mine)
+		mq_lease_put_back(window, node, true, 0);
+}
+
+void
+mq_window_settled(const MqWindowRef *ref, int64 lo, int64 hi, uint64 xid, bool committed, bool mine)
+{
+	MqWindow   *window = ref->window;
+	bool		changed = false;
+	bool		wake;
+
+	if (!mq_window_lock(ref, LW_EXCLUSIVE))
+		return;
+	window->changes++;
+	while (lo <= hi)
+	{
+		uint32		node = mq_tree_first_in_state(window, MQ_SETTLING, lo);
+		MqNode	   *n = MqNodeAt(node);
+
+		if (node == 0 || n->lo > hi)
+			break;
+		lo = n->hi + 1;
+		if (n->owner != xid)
+			continue;
+		changed = true;
+		if (committed)
+		{
+			mq_consumer_leave(window, n);
+			mq_tree_remove(window, node);
+		}
+		else
+			unsettle(window, node, mine);
+	}
+	/* ready again, or room for another one */
+	wake = changed && (!committed || window->limited);
+	if (wake)
+		window->limited = false;
+	mq_window_unlock(ref);
+	if (wake)
+		mq_wake_for_room(window);
+}
+
+int
+mq_window_settlers(const MqWindowRef *ref, uint64 *xids, int max)
+{
+	MqWindow   *window = ref->window;
+	int			count = 0;
+	int64		id = PG_INT64_MIN;
+
+	if (!mq_window_lock(ref, LW_SHARED))
+		return 0;
+	while (count < max)
+	{
+		uint32		node = mq_tree_first_in_state(window, MQ_SETTLING, id);
+		int			i = 0;
+
+		if (node == 0)
+			break;
+		id = MqNodeAt(node)->hi + 1;
+		while (i < count && xids[i] != MqNodeAt(node)->owner)
+			i++;
+		if (i == count)
+			xids[count++] = MqNodeAt(node)->owner;
+	}
+	mq_window_unlock(ref);
+	return count;
+}

@@ -1,0 +1,62 @@
+/*
+ * settle.h: finishing messages: claims by receipt, discards by id, and the fate of the transaction that did it. Locks as
+ * window.h says.
+ */
+#ifndef MQ_SETTLE_H
+#define MQ_SETTLE_H
+
+#include "window/window.h"
+
+/* A set of receipts of one window, by id; ranges where ids follow each other with one token. */
+typedef struct MqClaim
+{
+	int64		lo;
+	int64		hi;
+	uint64		token;
+	bool		refused;		/* out: not ours, not leased, or the lease is over */
+} MqClaim;
+
+/* Marks claims refused that do not hold. With all_or_nothing the others are left alone if one is refused. */
+typedef enum MqClaimAction
+{
+	MQ_CLAIM_SETTLE,			/* acked by transaction xid */
+	MQ_CLAIM_FAIL,				/* nack: ready at due, a failure counted */
+	MQ_CLAIM_RELEASE,
+	MQ_CLAIM_EXTEND,			/* lease ends at due */
+	MQ_CLAIM_CHECK				/* nothing: only see whether it would be refused */
+} MqClaimAction;
+
+/*
+ * Returns the number of messages changed; -1: nothing was done, it takes *needed cells. *epoch: that of the window, in
+ * which an ack is to be written down; a seek may have raised it since the caller read the definition.
+ */
+extern int64 mq_window_claim(const MqWindowRef *ref, MqClaim *claims, int count, MqClaimAction action,
+							 bool all_or_nothing, uint64 xid, TimestampTz due, MqCellList *cells, int *needed,
+							 int32 *epoch);
+
+/* Finishes ids in any state, as an ack by transaction xid; ids and counts are of messages below next_id. */
+extern int64 mq_window_discard(const MqWindowRef *ref, const int64 *ids, int count, uint64 xid, MqCellList *cells,
+							   int64 *discarded, int32 *epoch);
+
+/*
+ * The same for all in [lo, hi], whoever has it; two cells are needed. Returns whether there was anything.
+ */
+extern bool mq_window_discard_range(const MqWindowRef *ref, int64 lo, int64 hi, uint64 xid, MqCellList *cells,
+									int32 *epoch);
+
+/* Whether something in [lo, hi] is not finished, nor acked by anybody yet. */
+extern bool mq_window_has_unfinished(const MqWindowRef *ref, int64 lo, int64 hi);
+
+/* How many of these ids are not finished, nor acked by anybody yet. */
+extern int	mq_window_count_unfinished(const MqWindowRef *ref, const int64 *ids, int count);
+
+/*
+ * The transaction xid that settled [lo, hi] is decided (or, mine: the caller's own one rolled back to a savepoint).
+ * Never throws, never allocates.
+ */
+extern void mq_window_settled(const MqWindowRef *ref, int64 lo, int64 hi, uint64 xid, bool committed, bool mine);
+
+/* Transactions that settled something and are not the caller's, up to max of them (for the worker to look at). */
+extern int	mq_window_settlers(const MqWindowRef *ref, uint64 *xids, int max);
+
+#endif

@@ -1,0 +1,457 @@
+/*
+ * transaction.c: what the running transaction received and acked, and how it is undone.
+ *
+ * Owns the undo list of this process and the transaction callbacks. Rollback (of a savepoint too) gives back what was
+ * received and leases again what was acked; commit removes what was acked; PREPARE leaves the settling marks to be
+ * decided by the xid's fate (the worker looks). The callbacks take window locks only, change shared memory in
+ * place, and neither allocate nor throw: an error at that point would be a PANIC.
+ *
+ * A rollback counts as a failure of the messages received, unless it was none of the consumer's doing: cancel,
+ * serialization failure, deadlock, shutdown. The SQLSTATE is seen by a log hook, the only place that shows it to an
+ * abort callback.
+ */
+#include "postgres.h"
+
+#include "window/transaction.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "utils/elog.h"
+#include "utils/memutils.h"
+
+#include "base/stop_point.h"
+#include "window/settle.h"
+#include "window/take.h"
+#include "window/wake.h"
+
+typedef enum UndoKind
+{
+	UNDO_RECEIVE,
+	UNDO_BORROW,
+	UNDO_SETTLE
+} UndoKind;
+
+struct MqUndo
+{
+	MqUndo	   *older;
+	UndoKind	kind;
+	int			level;			/* nesting of the subtransaction that did it */
+	MqWindowRef ref;
+	int64		lo;
+	int64		hi;
+	uint64		token;			/* UNDO_RECEIVE, UNDO_BORROW */
+};
+
+/* A seek, or the end of a group: takes effect at commit. */
+typedef struct Replacement
+{
+	struct Replacement *older;
+	int			level;			/* as in MqUndo */
+	MqWindowRef ref;
+	MqWindow   *content;		/* NULL: the group is dropped */
+	int32		epoch;
+	int64		oldest_needed;
+} Replacement;
+
+/* Queues that were sent to; also what was rolled back to a savepoint: waking too often does no harm. */
+typedef struct Sent
+{
+	struct Sent *older;
+	MqChain    *chain;
+	MqDatabase *db;
+	bool		changed;		/* its definition */
+} Sent;
+
+/* Newest first, in TopTransactionContext; levels never increase along the lists. */
+static MqUndo *undo_list = NULL;
+static Replacement *replacements = NULL;
+static Sent *sent_to = NULL;
+static MqDatabase *numbered_in = NULL;	/* where this transaction holds an n */
+static MqDatabase *wants_worker = NULL;
+static uint32 prepared_cell = 0;	/* taken before PREPARE, linked after it */
+static int	last_error = 0;
+static emit_log_hook_type previous_log_hook = NULL;
+
+static MqUndo *
+push(UndoKind kind, const MqWindowRef *ref)
+{
+	MqUndo	   *undo = MemoryContextAlloc(TopTransactionContext, sizeof(MqUndo));
+
+	undo->kind = kind;
+	undo->level = GetCurrentTransactionNestLevel();
+	undo->ref = *ref;
+	/* nothing yet */
+	undo->lo = 0;
+	undo->hi = -1;
+	undo->token = 0;
+	undo->older = undo_list;
+	undo_list = undo;
+	return undo;
+}
+
+MqUndo *
+mq_undo_receive(const MqWindowRef *ref, uint64 token)
+{
+	MqUndo	   *undo = push(UNDO_RECEIVE, ref);
+
+	undo->token = token;
+	return undo;
+}
+
+MqUndo *
+mq_undo_borrow(const MqWindowRef *ref, uint64 token)
+{
+	MqUndo	   *undo = push(UNDO_BORROW, ref);
+
+	undo->token = token;
+	return undo;
+}
+
+void
+mq_undo_widen(MqUndo *undo, int64 lo, int64 hi)
+{
+	if (undo->lo > undo->hi)
+	{
+		undo->lo = lo;
+		undo->hi = hi;
+	}
+	undo->lo = Min(undo->lo, lo);
+	undo->hi = Max(undo->hi, hi);
+}
+
+MqUndo *
+mq_undo_settle(const MqWindowRef *ref)
+{
+	return push(UNDO_SETTLE, ref);
+}
+
+static Replacement *
+push_replacement(const MqWindowRef *ref)
+{
+	Replacement *r = MemoryContextAllocZero(TopTransactionContext, sizeof(Replacement));
+
+	r->older = replacements;
+	r->level = GetCurrentTransactionNestLevel();
+	r->ref = *ref;
+	return r;
+}
+
+MqWindow *
+mq_transaction_replace(const MqWindowRef *ref, int32 epoch, int64 oldest_needed)
+{
+	Replacement *r = push_replacement(ref);
+
+	r->content = MemoryContextAllocZero(TopTransactionContext, sizeof(MqWindow));
+	r->epoch = epoch;
+	r->oldest_needed = oldest_needed;
+	replacements = r;
+	return r->content;
+}
+
+void
+mq_transaction_drops(const MqWindowRef *ref)
+{
+	replacements = push_replacement(ref);
+}
+
+static Sent *
+remember_queue(const MqQueue *queue)
+{
+	Sent	   *sent = sent_to;
+
+	while (sent != NULL && sent->chain != queue->chain)
+		sent = sent->older;
+	if (sent != NULL)
+		return sent;
+	sent = MemoryContextAlloc(TopTransactionContext, sizeof(Sent));
+	*sent = (Sent) {sent_to, queue->chain, queue->db, false};
+	return sent_to = sent;
+}
+
+void
+mq_transaction_sent(const MqQueue *queue)
+{
+	(void) remember_queue(queue);
+}
+
+void
+mq_transaction_changed(const MqQueue *queue)
+{
+	remember_queue(queue)->changed = true;
+}
+
+uint64
+mq_transaction_xid(void)
+{
+	return U64FromFullTransactionId(GetTopFullTransactionId());
+}
+
+int64
+mq_transaction_next_n(MqDatabase *db, int *table)
+{
+	int64		n;
+	int64	   *first = &mq_first_n[MqMyProcNumber()];
+
+	SpinLockAcquire(&db->mutex);
+	n = ++db->counter;
+	if (*first == 0)
+		*first = n;
+	*table = db->ring_current;
+	db->max_n[*table] = Max(db->max_n[*table], n);
+	SpinLockRelease(&db->mutex);
+	numbered_in = db;
+	return n;
+}
+
+void
+mq_transaction_wants_worker(MqDatabase *db)
+{
+	wants_worker = db;
+}
+
+/* Remembers why the transaction is about to fail. */
+static void
+log_hook(ErrorData *edata)
+{
+	if (edata->elevel >= ERROR)
+		last_error = edata->sqlerrcode;
+	if (previous_log_hook)
+		previous_log_hook(edata);
+}
+
+/* Whether the rollback says nothing about the message. */
+static bool
+is_innocent(void)
+{
+	switch (last_error)
+	{
+		case ERRCODE_QUERY_CANCELED:
+		case ERRCODE_ADMIN_SHUTDOWN:
+		case ERRCODE_CRASH_SHUTDOWN:
+		case ERRCODE_T_R_SERIALIZATION_FAILURE:
+		case ERRCODE_T_R_DEADLOCK_DETECTED:
+			return true;
+		default:
+			return false;
+	}
+}
+
+static void
+undo_one(const MqUndo *undo)
+{
+	if (undo->kind == UNDO_SETTLE)
+	{
+		/* an xid was assigned before the mark was made */
+		FullTransactionId xid = GetTopFullTransactionIdIfAny();
+
+		if (FullTransactionIdIsValid(xid))
+			mq_window_settled(&undo->ref, undo->lo, undo->hi, U64FromFullTransactionId(xid), false, true);
+	}
+	else
+	{
+		MqOutcome	outcome = undo->kind == UNDO_BORROW ? MQ_GIVE_BACK : is_innocent() ? MQ_RELEASE : MQ_FAIL;
+
+		(void) mq_window_end_lease(&undo->ref, undo->lo, undo->hi, undo->token, outcome, 0, NULL);
+	}
+}
+
+static void
+forget_n(void)
+{
+	if (numbered_in == NULL)
+		return;
+	SpinLockAcquire(&numbered_in->mutex);
+	mq_first_n[MqMyProcNumber()] = 0;
+	SpinLockRelease(&numbered_in->mutex);
+	numbered_in = NULL;
+}
+
+/* Of two seeks of one window the later one wins: it comes first, and the other one's epoch is too small then. */
+static void
+apply_replacements(void)
+{
+	for (Replacement *r = replacements; r != NULL; r = r->older)
+	{
+		if (r->content != NULL)
+			mq_window_replace(&r->ref, r->content, r->epoch, r->oldest_needed);
+		else
+			mq_window_set_dropped(&r->ref);
+	}
+	replacements = NULL;
+}
+
+static void
+drop_replacements(int level)
+{
+	for (; replacements != NULL && replacements->level >= level; replacements = replacements->older)
+		if (replacements->content != NULL)
+			mq_window_clear(replacements->content);
+}
+
+static void
+wake_receivers(void)
+{
+	for (Sent *sent = sent_to; sent != NULL; sent = sent->older)
+	{
+		uint32		idle = MQ_NOTIFY_IDLE;
+
+		if (sent->changed)
+			mq_wake_queue_all(sent->chain);
+		else
+			mq_wake_queue(sent->chain);
+		/* NOTIFY itself is the worker's: it would make senders wait for each other */
+		if (pg_atomic_read_u32(&sent->chain->notify) == MQ_NOTIFY_IDLE &&
+			pg_atomic_compare_exchange_u32(&sent->chain->notify, &idle, MQ_NOTIFY_PENDING))
+			mq_worker_nudge(sent->db);
+	}
+}
+
+static void
+reset(void)
+{
+	undo_list = NULL;
+	sent_to = NULL;
+	wants_worker = NULL;
+	last_error = 0;
+}
+
+static void
+at_commit(void)
+{
+	FullTransactionId xid = GetTopFullTransactionIdIfAny();
+
+	if (numbered_in != NULL)
+		MQ_STOP_POINT("commit_recorded");
+	for (MqUndo *undo = undo_list; undo != NULL; undo = undo->older)
+		if (undo->kind == UNDO_SETTLE)
+			mq_window_settled(&undo->ref, undo->lo, undo->hi, U64FromFullTransactionId(xid), true, true);
+	apply_replacements();
+	wake_receivers();
+	if (wants_worker != NULL)
+		mq_worker_wake(wants_worker);
+	/* only now: as long as a settling mark may be seen, its n must be (checkpoint.c) */
+	forget_n();
+	reset();
+}
+
+static void
+at_abort(void)
+{
+	/* if it was waiting, it may have been woken and not have looked */
+	mq_wait_leave(true);
+	for (MqUndo *undo = undo_list; undo != NULL; undo = undo->older)
+		undo_one(undo);
+	drop_replacements(0);
+	forget_n();
+	if (prepared_cell != 0)
+		mq_cell_free(prepared_cell);
+	prepared_cell = 0;
+	reset();
+}
+
+/* May still fail: take the memory that remembers the n of a prepared transaction. */
+static void
+before_prepare(void)
+{
+	MqCellList	cells;
+
+	/* COMMIT PREPARED runs no callback that could do it. (That a group is gone is seen by the worker, a second later.) */
+	for (Replacement *r = replacements; r != NULL; r = r->older)
+		if (r->content != NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("cannot PREPARE a transaction that has called mq.seek or mq.purge"),
+					 errhint("Commit it in one phase.")));
+	if (numbered_in == NULL || prepared_cell != 0)
+		return;
+	if (!mq_cells_reserve(&cells, 1, true))
+		ereport(ERROR,
+				(errcode(ERRCODE_OUT_OF_MEMORY),
+				 errmsg("out of shared memory for unfinished messages"),
+				 errhint("Raise mq.shared_memory, or finish messages that are held.")));
+	prepared_cell = mq_cell_take(&cells);
+}
+
+static void
+at_prepare(void)
+{
+	if (numbered_in != NULL && prepared_cell != 0)
+	{
+		MqPrepared *prepared = MqPreparedAt(prepared_cell);
+
+		prepared->xid = U64FromFullTransactionId(GetTopFullTransactionIdIfAny());
+		SpinLockAcquire(&numbered_in->mutex);
+		prepared->first_n = mq_first_n[MqMyProcNumber()];
+		prepared->next = numbered_in->prepared;
+		numbered_in->prepared = prepared_cell;
+		SpinLockRelease(&numbered_in->mutex);
+		prepared_cell = 0;
+	}
+	MQ_STOP_POINT("prepared");
+	/* they see that there is something undecided, and the worker sees when it is decided */
+	wake_receivers();
+	replacements = NULL;
+	forget_n();
+	reset();
+}
+
+static void
+xact_callback(XactEvent event, void *arg)
+{
+	switch (event)
+	{
+		case XACT_EVENT_PRE_COMMIT:
+			if (numbered_in != NULL)
+				MQ_STOP_POINT("pre_commit");
+			break;
+		case XACT_EVENT_COMMIT:
+			at_commit();
+			break;
+		case XACT_EVENT_ABORT:
+			at_abort();
+			break;
+		case XACT_EVENT_PRE_PREPARE:
+			before_prepare();
+			break;
+		case XACT_EVENT_PREPARE:
+			at_prepare();
+			break;
+		default:
+			break;
+	}
+}
+
+static void
+subxact_callback(SubXactEvent event, SubTransactionId sub, SubTransactionId parent, void *arg)
+{
+	int			level = GetCurrentTransactionNestLevel();
+
+	if (event == SUBXACT_EVENT_COMMIT_SUB)
+	{
+		for (MqUndo *undo = undo_list; undo != NULL && undo->level >= level; undo = undo->older)
+			undo->level = level - 1;
+		for (Replacement *r = replacements; r != NULL && r->level >= level; r = r->older)
+			r->level = level - 1;
+	}
+	else if (event == SUBXACT_EVENT_ABORT_SUB)
+	{
+		/* a wait that ended in an error, which the transaction survives */
+		mq_wait_leave(true);
+		while (undo_list != NULL && undo_list->level >= level)
+		{
+			undo_one(undo_list);
+			undo_list = undo_list->older;
+		}
+		drop_replacements(level);
+		last_error = 0;
+	}
+}
+
+void
+mq_transaction_init(void)
+{
+	RegisterXactCallback(xact_callback, NULL);
+	RegisterSubXactCallback(subxact_callback, NULL);
+	previous_log_hook = emit_log_hook;
+	emit_log_hook = log_hook;
+}

@@ -1,0 +1,47 @@
+/*
+ * transaction.h: what the running transaction received and acked, and how it is undone.
+ */
+#ifndef MQ_TRANSACTION_H
+#define MQ_TRANSACTION_H
+
+#include "window/window.h"
+
+extern void mq_transaction_init(void);	/* once per process, from _PG_init */
+
+/*
+ * Remember, before the shared mark is made, that the current subtransaction is about to receive with this token, or to
+ * settle a range. May raise out-of-memory, nothing else. It covers nothing until mq_undo_widen says, right after the
+ * mark, what was marked: a refused ack must not undo one that an outer level made.
+ */
+typedef struct MqUndo MqUndo;
+
+extern MqUndo *mq_undo_receive(const MqWindowRef *ref, uint64 token);
+extern MqUndo *mq_undo_borrow(const MqWindowRef *ref, uint64 token);	/* leased for a moment: undone without a trace */
+extern MqUndo *mq_undo_settle(const MqWindowRef *ref);
+extern void mq_undo_widen(MqUndo *undo, int64 lo, int64 hi);
+
+/* Names the running transaction for settling; assigns an xid. */
+extern uint64 mq_transaction_xid(void);
+
+/* The next n of the offset log for a row of this transaction, and the ring table the row goes to. */
+extern int64 mq_transaction_next_n(MqDatabase *db, int *table);
+
+/*
+ * At commit the window gets other content, in that epoch (mq_window_replace). Returns the empty content for the caller to
+ * fill; nobody else knows it. Undone by rollback, also to a savepoint. May raise out-of-memory.
+ */
+extern MqWindow *mq_transaction_replace(const MqWindowRef *ref, int32 epoch, int64 oldest_needed);
+
+/* This transaction sent to the queue (which is attached): a receiver of each group is woken at commit. */
+extern void mq_transaction_sent(const MqQueue *queue);
+
+/* This transaction changed what receivers of the queue (which is attached) may have: all of them are woken at commit. */
+extern void mq_transaction_changed(const MqQueue *queue);
+
+/* This transaction drops the group: who waits for it is sent away at commit. */
+extern void mq_transaction_drops(const MqWindowRef *ref);
+
+/* At commit, see that the database has a worker (a queue was made). */
+extern void mq_transaction_wants_worker(MqDatabase *db);
+
+#endif

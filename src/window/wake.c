@@ -1,0 +1,375 @@
+/*
+ * wake.c: receivers that wait, and who wakes them. See wake.h.
+ *
+ * Owns MqWaiter and the waiting fields of MqWindow and MqChain. The spinlock wait_mutex of a queue's chain guards the
+ * lines of all its groups, and is held for a few pointer changes; latches are set after it. Lock order: window lock, then
+ * wait_mutex; a sender takes wait_mutex alone. A window's binding to its chain is made under the window lock, and
+ * windows are forgotten before chains, so both locks of a listed process are the right ones. A crash loses the lines
+ * together with the processes in them; a process that ends leaves the line in its abort callback.
+ */
+#include "postgres.h"
+
+#include "window/wake.h"
+
+#include "miscadmin.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/proc.h"
+#include "utils/timestamp.h"
+
+#define WAKES_AT_ONCE 32
+
+/* Where this process waits. */
+static MqChain *my_chain = NULL;
+static MqWindow *my_window = NULL;
+
+static void
+set_latch(int procno)
+{
+	SetLatch(&ProcGlobal->allProcs[procno].procLatch);
+}
+
+/* ---- lines; the caller holds wait_mutex ---- */
+
+static void
+count_waiters(MqChain *chain, MqWindow *window, int change)
+{
+	(void) pg_atomic_fetch_add_u32(&window->waiters, change);
+	(void) pg_atomic_fetch_add_u32(&chain->waiters, change);
+}
+
+static void
+link_window(MqChain *chain, MqWindow *window)
+{
+	window->next_waiting = chain->first_waiting;
+	chain->first_waiting = (int) (window - mq_windows);
+}
+
+static void
+unlink_window(MqChain *chain, MqWindow *window)
+{
+	int		   *link = &chain->first_waiting;
+
+	while (*link >= 0 && *link != window - mq_windows)
+		link = &mq_windows[*link].next_waiting;
+	if (*link >= 0)
+		*link = window->next_waiting;
+	window->next_waiting = -1;
+}
+
+static void
+put_into_line(MqChain *chain, MqWindow *window, int procno, bool at_front)
+{
+	MqWaiter   *w = &mq_waiters[procno];
+
+	if (window->first_waiter < 0)
+		link_window(chain, window);
+	w->previous = at_front ? -1 : window->last_waiter;
+	w->next = at_front ? window->first_waiter : -1;
+	if (w->previous >= 0)
+		mq_waiters[w->previous].next = procno;
+	else
+		window->first_waiter = procno;
+	if (w->next >= 0)
+		mq_waiters[w->next].previous = procno;
+	else
+		window->last_waiter = procno;
+	w->listed = true;
+	w->blocked = MQ_NOT_BLOCKED;
+	if (window->timekeeper < 0)
+		window->timekeeper = procno;
+	count_waiters(chain, window, 1);
+}
+
+static void
+take_out_of_line(MqChain *chain, MqWindow *window, int procno)
+{
+	MqWaiter   *w = &mq_waiters[procno];
+
+	if (w->previous >= 0)
+		mq_waiters[w->previous].next = w->next;
+	else
+		window->first_waiter = w->next;
+	if (w->next >= 0)
+		mq_waiters[w->next].previous = w->previous;
+	else
+		window->last_waiter = w->previous;
+	w->listed = false;
+	w->blocked = MQ_NOT_BLOCKED;
+	count_waiters(chain, window, -1);
+	if (window->first_waiter < 0)
+		unlink_window(chain, window);
+}
+
+/* Takes the first one that is blocked so out of the line, as woken; -1: nobody. */
+static int
+pop(MqChain *chain, MqWindow *window, MqBlocked blocked)
+{
+	int			procno = window->first_waiter;
+
+	while (procno >= 0 && mq_waiters[procno].blocked != blocked)
+		procno = mq_waiters[procno].next;
+	if (procno < 0)
+		return -1;
+	take_out_of_line(chain, window, procno);
+	mq_waiters[procno].woken = true;
+	return procno;
+}
+
+/* ---- waking ---- */
+
+/* Of each line the first one that is not blocked, or all. The latches are set without the spinlock, but for what does not fit. */
+static void
+wake_lines(MqChain *chain, bool all)
+{
+	int			woken[WAKES_AT_ONCE];
+	int			count = 0;
+	int			next;
+
+	SpinLockAcquire(&chain->wait_mutex);
+	for (int slot = chain->first_waiting; slot >= 0; slot = next)
+	{
+		MqWindow   *window = &mq_windows[slot];
+		int			procno;
+
+		next = window->next_waiting;
+		do
+		{
+			procno = pop(chain, window, MQ_NOT_BLOCKED);
+			if (procno < 0 && all)
+				procno = pop(chain, window, MQ_BLOCKED_BY_LIMIT);
+			if (procno < 0 && all)
+				procno = pop(chain, window, MQ_BLOCKED_BY_SNAPSHOT);
+			if (procno >= 0 && count < WAKES_AT_ONCE)
+				woken[count++] = procno;
+			else if (procno >= 0)
+				set_latch(procno);
+		} while (all && procno >= 0);
+	}
+	SpinLockRelease(&chain->wait_mutex);
+	for (int i = 0; i < count; i++)
+		set_latch(woken[i]);
+}
+
+void
+mq_wake_queue(MqChain *chain)
+{
+	/* the commit must be visible before this is read: a receiver gets into line first, and then looks */
+	pg_memory_barrier();
+	if (pg_atomic_read_u32(&chain->waiters) > 0)
+		wake_lines(chain, false);
+}
+
+void
+mq_wake_queue_all(MqChain *chain)
+{
+	(void) pg_atomic_fetch_add_u32(&chain->definition, 1);
+	if (pg_atomic_read_u32(&chain->waiters) > 0)
+		wake_lines(chain, true);
+}
+
+static bool
+wake_one(MqWindow *window, MqBlocked blocked)
+{
+	MqChain    *chain;
+	int			procno = -1;
+
+	if (pg_atomic_read_u32(&window->waiters) == 0)
+		return false;
+	chain = &mq_chains[window->chain];
+	SpinLockAcquire(&chain->wait_mutex);
+	if (chain == &mq_chains[window->chain])
+		procno = pop(chain, window, blocked);
+	SpinLockRelease(&chain->wait_mutex);
+	if (procno >= 0)
+		set_latch(procno);
+	return procno >= 0;
+}
+
+void
+mq_wake_group(MqWindow *window)
+{
+	(void) wake_one(window, MQ_NOT_BLOCKED);
+}
+
+/* No more than there are now: who looks again gets into line again. */
+static void
+wake_blocked(MqWindow *window, MqBlocked blocked)
+{
+	uint32		waiters = pg_atomic_read_u32(&window->waiters);
+
+	for (uint32 i = 0; i < waiters && wake_one(window, blocked); i++)
+		;
+}
+
+void
+mq_wake_for_given_back(MqWindow *window)
+{
+	wake_blocked(window, MQ_BLOCKED_BY_LIMIT);
+	(void) wake_one(window, MQ_NOT_BLOCKED);
+}
+
+void
+mq_wake_for_room(MqWindow *window)
+{
+	wake_blocked(window, MQ_BLOCKED_BY_SNAPSHOT);
+	mq_wake_for_given_back(window);
+}
+
+void
+mq_wake_all(MqWindow *window)
+{
+	while (wake_one(window, MQ_BLOCKED_BY_LIMIT) || wake_one(window, MQ_BLOCKED_BY_SNAPSHOT) || wake_one(window, MQ_NOT_BLOCKED))
+		;
+}
+
+void
+mq_wake_note_time(MqWindow *window, TimestampTz time)
+{
+	int			procno = window->timekeeper;
+
+	if (pg_atomic_read_u32(&window->waiters) == 0 || time >= window->clock || procno < 0)
+		return;
+	window->clock = time;
+	if (procno != MqMyProcNumber())
+		set_latch(procno);
+}
+
+/* ---- waiting ---- */
+
+/* A slot of a window that belonged to another queue before: its line is empty, but somebody may be about to look at it. */
+static void
+bind_to_chain(MqWindow *window, const MqChain *chain)
+{
+	MqChain    *old = &mq_chains[window->chain];
+
+	if (old == chain)
+		return;
+	SpinLockAcquire(&old->wait_mutex);
+	window->chain = (int) (chain - mq_chains);
+	SpinLockRelease(&old->wait_mutex);
+}
+
+void
+mq_wait_enlist(MqChain *chain, MqWindow *window, bool again)
+{
+	int			me = MqMyProcNumber();
+
+	bind_to_chain(window, chain);
+	SpinLockAcquire(&chain->wait_mutex);
+	mq_waiters[me].woken = false;
+	if (!mq_waiters[me].listed)
+		put_into_line(chain, window, me, again);
+	SpinLockRelease(&chain->wait_mutex);
+	my_chain = chain;
+	my_window = window;
+}
+
+bool
+mq_wait_block(MqBlocked why)
+{
+	int			me = MqMyProcNumber();
+	MqWaiter   *w = &mq_waiters[me];
+	bool		changed = false;
+
+	SpinLockAcquire(&my_chain->wait_mutex);
+	/* who was woken meanwhile looks again anyway, but is out of the line if it is blocked */
+	if (w->listed || why != MQ_NOT_BLOCKED)
+	{
+		changed = !w->listed || w->blocked != why;
+		if (!w->listed)
+			put_into_line(my_chain, my_window, me, true);
+		w->woken = false;
+		w->blocked = why;
+	}
+	SpinLockRelease(&my_chain->wait_mutex);
+	return changed;
+}
+
+bool
+mq_wait_is_timekeeper(void)
+{
+	return my_window->timekeeper == MqMyProcNumber();
+}
+
+static bool
+was_woken(void)
+{
+	bool		woken;
+
+	SpinLockAcquire(&my_chain->wait_mutex);
+	woken = mq_waiters[MqMyProcNumber()].woken;
+	SpinLockRelease(&my_chain->wait_mutex);
+	return woken;
+}
+
+/*
+ * A client that goes away while its receive waits must not be handed the next message: a pop would finish it for nobody.
+ * Where the kernel can tell, the session ends as it would with client_connection_check_interval.
+ */
+static void
+sleep_or_lose_client(long timeout, uint32 wait_event)
+{
+	WaitEvent	event = {0};
+
+	if (FeBeWaitSet == NULL || !WaitEventSetCanReportClosed())
+	{
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | (timeout >= 0 ? WL_TIMEOUT : 0), timeout, wait_event);
+		return;
+	}
+	ModifyWaitEvent(FeBeWaitSet, FeBeWaitSetSocketPos, WL_SOCKET_CLOSED, NULL);
+	(void) WaitEventSetWait(FeBeWaitSet, timeout, &event, 1, wait_event);
+	if (event.events & WL_POSTMASTER_DEATH)
+		proc_exit(1);
+	if (event.events & WL_SOCKET_CLOSED)
+	{
+		ClientConnectionLost = true;
+		InterruptPending = true;
+	}
+}
+
+bool
+mq_wait_sleep(TimestampTz until)
+{
+	static uint32 wait_event = 0;
+	long		timeout = -1;
+
+	/* the look may have waited for a lock, and used up the latch's signal for that */
+	if (was_woken())
+		return true;
+	if (wait_event == 0)
+		wait_event = MqWaitEventNew("MqReceive");
+	if (until != PG_INT64_MAX)
+		timeout = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
+	sleep_or_lose_client(timeout, wait_event);
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+	return was_woken();
+}
+
+void
+mq_wait_leave(bool pass_on)
+{
+	MqWindow   *window = my_window;
+	MqChain    *chain = my_chain;
+	int			me = MqMyProcNumber();
+	int			next = -1;
+
+	if (window == NULL)
+		return;
+	my_window = NULL;
+	my_chain = NULL;
+	SpinLockAcquire(&chain->wait_mutex);
+	if (mq_waiters[me].listed)
+		take_out_of_line(chain, window, me);
+	pass_on |= mq_waiters[me].woken;
+	mq_waiters[me].woken = false;
+	if (window->timekeeper == me)
+		next = window->timekeeper = window->last_waiter;
+	SpinLockRelease(&chain->wait_mutex);
+	/* it has to find out how long it may sleep */
+	if (next >= 0)
+		set_latch(next);
+	if (pass_on)
+		mq_wake_group(window);
+}

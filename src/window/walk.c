@@ -1,0 +1,462 @@
+/*
+ * walk.c: reading ahead: from the heap into a delivery window.
+ *
+ * There is no walker's lock. Whoever needs messages picks the first stretch to read under the window lock, reads and
+ * judges it with no lock, and applies its findings only if nobody has changed the walkers' work in between (walk_seq);
+ * else it throws them away, for somebody else has done the same. So nothing is left behind by an abort, and nobody
+ * waits. What is to be read: chunks whose sender became decided, then UNREAD ranges, the last of which has no end.
+ *
+ * A stretch may only be left behind when everything in it was there to be seen: the tail is read first (log.h), and
+ * the page the tail is on is kept as the place to go on from.
+ */
+#include "postgres.h"
+
+#include "window/walk.h"
+
+#include "access/relation.h"
+#include "access/subtrans.h"
+#include "access/transam.h"
+#include "access/twophase.h"
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "storage/bufmgr.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "base/stop_point.h"
+#include "log/log.h"
+#include "window/pending.h"
+
+#define PAGES_PER_WALK		16
+#define UNORDERED_PER_WALK	65536
+
+/* What one walker has taken on. */
+typedef struct WalkJob
+{
+	uint64		seq;			/* walk_seq when it was picked */
+	bool		is_chunk;
+	MqChunk		chunk;			/* is_chunk: copy of the first of rewalk */
+	int64		lo;
+	int64		hi;
+	BlockNumber block;
+	uint32		file_tag;
+	uint16		attempts;		/* of an UNREAD range: its messages inherit them */
+	uint16		failures;
+	TimestampTz due;
+} WalkJob;
+
+/* What it found: everything in [job.lo, done) is known. */
+typedef struct Findings
+{
+	MqRow	   *rows;
+	bool		allocated;
+	int			count;
+	int64		done;
+	BlockNumber block;			/* where to go on; InvalidBlockNumber: unknown */
+	uint32		file_tag;
+} Findings;
+
+/* ---- senders that were undecided ---- */
+
+static bool
+is_decided(uint64 full_xid, Snapshot judge)
+{
+	TransactionId xid = XidFromFullTransactionId(FullTransactionIdFromU64(full_xid));
+
+	if (mq_xid_is_ancient(full_xid))
+		return true;
+	return !TransactionIdIsCurrentTransactionId(xid) && !XidInMVCCSnapshot(xid, judge);
+}
+
+static int
+pending_xids(const MqWindowRef *ref, uint64 *xids, int room)
+{
+	int			count = 0;
+
+	if (!mq_window_lock(ref, LW_SHARED))
+		return 0;
+	for (uint32 p = ref->window->pending; p != 0 && count < room; p = MqPendingAt(p)->next)
+		xids[count++] = MqPendingAt(p)->xid;
+	mq_window_unlock(ref);
+	return count;
+}
+
+bool
+mq_walk_settle(const MqWindowRef *ref)
+{
+	int			room = MaxBackends + max_prepared_xacts + 1;
+	uint64	   *xids;
+	bool	   *aborted;
+	int			count;
+	int			decided = 0;
+	Snapshot	judge;
+
+	if (ref->window->pending == 0)
+		return false;
+	xids = palloc(room * sizeof(uint64));
+	aborted = palloc(room * sizeof(bool));
+	count = pending_xids(ref, xids, room);
+	judge = RegisterSnapshot(GetLatestSnapshot());
+	for (int i = 0; i < count; i++)
+	{
+		if (!is_decided(xids[i], judge))
+			continue;
+		xids[decided] = xids[i];
+		aborted[decided++] = !mq_xid_is_ancient(xids[i]) && !TransactionIdDidCommit(XidFromFullTransactionId(FullTransactionIdFromU64(xids[i])));
+	}
+	UnregisterSnapshot(judge);
+	if (mq_window_lock(ref, LW_EXCLUSIVE))
+	{
+		for (int i = 0; i < decided; i++)
+			mq_pending_resolve(ref->window, xids[i], aborted[i]);
+		ref->window->pending_checked = GetCurrentTimestamp();
+		mq_window_unlock(ref);
+	}
+	pfree(xids);
+	pfree(aborted);
+	return decided > 0;
+}
+
+/* ---- picking ---- */
+
+static bool
+pick_job(const MqWindowRef *ref, WalkJob *job)
+{
+	MqWindow   *window = ref->window;
+	uint32		node;
+
+	memset(job, 0, sizeof(*job));
+	if (!mq_window_lock(ref, LW_SHARED))
+		return false;
+	job->seq = window->walk_seq;
+	node = mq_tree_first_in_state(window, MQ_UNREAD, PG_INT64_MIN);
+	if (window->rewalk != 0)
+	{
+		job->is_chunk = true;
+		job->chunk = *MqChunkAt(window->rewalk);
+		job->lo = mq_chunk_first(&job->chunk);
+		job->hi = job->chunk.hi;
+		job->block = job->chunk.block;
+		job->file_tag = job->chunk.file_tag;
+		job->attempts = job->chunk.attempts;
+		job->failures = job->chunk.failures;
+	}
+	else if (node != 0)
+	{
+		const MqNode *n = MqNodeAt(node);
+
+		job->lo = n->lo;
+		job->hi = n->hi;
+		job->block = n->block;
+		job->file_tag = n->file_tag;
+		job->attempts = n->attempts;
+		job->failures = n->failures;
+		job->due = n->due;
+	}
+	mq_window_unlock(ref);
+	return job->is_chunk || node != 0;
+}
+
+/* ---- reading ---- */
+
+/* Follows the order of pages from `start`. last: the page the tail is on, or past the end of a finished segment. */
+static void
+read_ordered(Relation rel, BlockNumber start, BlockNumber last, bool last_grows, int64 lo, int64 hi, int want,
+			 Snapshot judge, Findings *found)
+{
+	BlockNumber end;
+	int			ready = 0;
+	static MqRow room[PAGES_PER_WALK * MQ_PAGE_ROWS];	/* too large to allocate every time */
+
+	/* the page the tail is on may get more rows: it is never left behind */
+	if (last_grows)
+		start = Min(start, last);
+	end = Min(start + PAGES_PER_WALK, last_grows ? last + 1 : last);
+	found->rows = room;
+	found->done = lo;
+	found->block = start;
+	for (BlockNumber block = start; block < end && ready < want; block++)
+	{
+		MqRow	   *rows = found->rows + found->count;
+		int64		page_max;
+		int			n = mq_log_read_page(rel, block, lo, hi, judge, rows, &page_max);
+
+		for (int i = 0; i < n; i++)
+			ready += rows[i].verdict == MQ_ROW_COMMITTED;
+		found->count += n;
+		if (page_max >= hi || (last_grows && block == last))
+		{
+			found->done = hi + 1;
+			found->block = block;
+			return;
+		}
+		found->done = Max(found->done, page_max + 1);
+		found->block = block + 1;
+	}
+	/* walked off the end of a finished segment, or the range was not on any page */
+	if (found->block >= (last_grows ? last + 1 : last))
+		found->done = hi + 1;
+}
+
+static int
+compare_rows(const void *a, const void *b)
+{
+	int64		x = ((const MqRow *) a)->id;
+	int64		y = ((const MqRow *) b)->id;
+
+	return (x > y) - (x < y);
+}
+
+/* Reads a segment whose pages are in no order, whole, and keeps its lowest rows. */
+static void
+read_unordered(Relation rel, BlockNumber blocks, int64 lo, int64 hi, Snapshot judge, Findings *found)
+{
+	Size		room = 1024;
+
+	found->rows = palloc(room * sizeof(MqRow));
+	found->allocated = true;
+	for (BlockNumber block = 0; block < blocks; block++)
+	{
+		int64		page_max;
+
+		CHECK_FOR_INTERRUPTS();
+		if (found->count + MQ_PAGE_ROWS > room)
+			found->rows = repalloc_huge(found->rows, (room *= 2) * sizeof(MqRow));
+		found->count += mq_log_read_page(rel, block, lo, hi, judge, found->rows + found->count, &page_max);
+	}
+	qsort(found->rows, found->count, sizeof(MqRow), compare_rows);
+	found->done = hi + 1;
+	if (found->count > UNORDERED_PER_WALK)
+	{
+		found->count = UNORDERED_PER_WALK;
+		found->done = found->rows[found->count - 1].id + 1;
+	}
+}
+
+/*
+ * A place in a file is remembered together with this. It changes when the file is another one (VACUUM FULL, CLUSTER)
+ * and when the end of the file was cut off, for then rows may come to places before it.
+ */
+static uint32
+file_tag(Relation rel, const MqTail *tail)
+{
+	return (uint32) MqRelFileNumber(rel) ^ (tail->truncations * UINT32_C(0x9E3779B1));
+}
+
+/* Reads a stretch of the job's first segment. */
+static void
+read_segment(const MqGroup *group, Relation rel, int64 segment, const MqTail *tail, const WalkJob *job, int want,
+			 Findings *found)
+{
+	const MqQueue *queue = &group->queue;
+	bool		grows = segment == mq_segment_of(tail->next_id, queue->segment_size);
+	uint32		tag = file_tag(rel, tail);
+	bool		tail_known = tail->segment == segment && tail->file == MqRelFileNumber(rel);
+	BlockNumber blocks = RelationGetNumberOfBlocks(rel);
+	BlockNumber last = blocks;
+	int64		hi = Min(job->hi, grows ? tail->next_id - 1 : (segment + 1) * queue->segment_size - 1);
+	Snapshot	judge = RegisterSnapshot(GetLatestSnapshot());
+
+	if (grows)
+	{
+		if (blocks > 0)
+			last = tail_known ? Min(tail->block, blocks - 1) : blocks - 1;
+		else
+			grows = false;
+	}
+	if (job->block != InvalidBlockNumber && job->file_tag == tag)
+		read_ordered(rel, job->block, last, grows, job->lo, hi, want, judge, found);
+	else if (mq_segment_is_ordered(queue, 0, segment, rel))
+		read_ordered(rel, mq_log_locate(rel, job->lo), last, grows, job->lo, hi, want, judge, found);
+	else
+	{
+		read_unordered(rel, blocks, job->lo, hi, judge, found);
+		/* from here on, what is appended is in order again */
+		found->block = found->done == hi + 1 && grows ? last : InvalidBlockNumber;
+	}
+	found->file_tag = tag;
+	/* a place to go on from is only one that the next append will not fall short of */
+	if (mq_segment_of(found->done, queue->segment_size) != segment || (found->done == tail->next_id && !tail_known))
+		found->block = InvalidBlockNumber;
+	UnregisterSnapshot(judge);
+}
+
+/* False: nothing to read now. */
+static bool
+read_job(const MqGroup *group, const WalkJob *job, int want, Findings *found)
+{
+	const MqQueue *queue = &group->queue;
+	int64		segment = mq_segment_of(job->lo, queue->segment_size);
+	MqTail		tail;
+	Relation	rel;
+
+	memset(found, 0, sizeof(*found));
+	found->block = InvalidBlockNumber;
+	if (!mq_log_tail(queue, 0, &tail) || job->lo >= tail.next_id)
+		return false;
+	rel = mq_segment_open(queue, 0, segment, AccessShareLock);
+	if (rel == NULL)
+	{
+		/* an earlier segment that is gone has nothing to read; the one appends go to will be there soon */
+		if (segment >= mq_segment_of(tail.next_id, queue->segment_size) || !mq_segment_is_gone(queue, 0, segment))
+			return false;
+		found->done = Min(job->hi, (segment + 1) * queue->segment_size - 1) + 1;
+		return true;
+	}
+	read_segment(group, rel, segment, &tail, job, want, found);
+	relation_close(rel, AccessShareLock);
+	return true;
+}
+
+/* ---- applying ---- */
+
+/* Length of the stretch of rows from `at` that becomes one entry: same fate, consecutive ids, same page if ready. */
+static int
+stretch(const MqRow *rows, int count, int at)
+{
+	int			n = 1;
+
+	while (at + n < count && rows[at + n].id == rows[at].id + n && rows[at + n].verdict == rows[at].verdict &&
+		   rows[at + n].xid == rows[at].xid &&
+		   (rows[at].verdict == MQ_ROW_UNDECIDED || rows[at + n].block == rows[at].block))
+		n++;
+	return n;
+}
+
+/* Rows that the job is not about are left out: of a chunk, only its own ids. */
+static void
+filter_rows(const WalkJob *job, Findings *found)
+{
+	int			kept = 0;
+
+	for (int i = 0; i < found->count; i++)
+		if (!job->is_chunk || mq_chunk_has(&job->chunk, found->rows[i].id))
+			found->rows[kept++] = found->rows[i];
+	found->count = kept;
+}
+
+/* Upper bound of the cells that applying takes. */
+static int
+cells_needed(const Findings *found)
+{
+	int			cells = 0;
+
+	for (int at = 0; at < found->count; at += stretch(found->rows, found->count, at))
+		cells += found->rows[at].verdict == MQ_ROW_UNDECIDED ? 2 : 1;
+	return cells;
+}
+
+static void
+add_pending(MqWindow *window, const WalkJob *job, const MqRow *row, int64 n, uint32 file_tag, MqCellList *cells)
+{
+	MqChunk		range = {0};
+
+	range.lo = row->id;
+	range.hi = row->id + n - 1;
+	range.block = row->block;
+	range.file_tag = file_tag;
+	range.attempts = job->attempts;
+	range.failures = job->failures;
+	mq_pending_add(window, row->xid, &range, cells);
+}
+
+static void
+add_ready(MqWindow *window, const WalkJob *job, const MqRow *row, int64 n, MqCellList *cells)
+{
+	uint32		node = mq_cell_take(cells);
+
+	MqNodeAt(node)->lo = row->id;
+	MqNodeAt(node)->hi = row->id + n - 1;
+	MqNodeAt(node)->block = row->block;
+	MqNodeAt(node)->attempts = job->attempts;
+	MqNodeAt(node)->failures = job->failures;
+	MqNodeAt(node)->due = job->due;
+	MqNodeAt(node)->state = MQ_READY;
+	mq_tree_insert(window, node);
+}
+
+/* The UNREAD range begins behind what was read, or is no more. */
+static void
+advance_unread(MqWindow *window, const WalkJob *job, const Findings *found)
+{
+	uint32		node = mq_tree_seek(window, job->lo);
+	MqNode	   *n = MqNodeAt(node);
+
+	Assert(n->state == MQ_UNREAD && n->lo == job->lo);
+	if (found->done > n->hi)
+	{
+		mq_tree_remove(window, node);
+		return;
+	}
+	if (n->hi != PG_INT64_MAX)
+		window->ids[MQ_UNREAD] -= found->done - n->lo;
+	n->lo = found->done;
+	n->block = found->block;
+	n->file_tag = found->file_tag;
+	mq_tree_refresh(window, node);
+}
+
+/* False: no memory. True also when another walker was first. */
+static bool
+apply(const MqWindowRef *ref, const WalkJob *job, const Findings *found)
+{
+	MqWindow   *window = ref->window;
+	MqCellList	cells;
+	bool		enough = mq_window_may_grow(window) && mq_cells_reserve(&cells, cells_needed(found), false);
+
+	if (!mq_window_lock(ref, LW_EXCLUSIVE))
+	{
+		if (enough)
+			mq_cells_return(&cells);
+		return false;
+	}
+	if (!enough)
+		window->held_back++;
+	else if (window->walk_seq == job->seq)
+	{
+		int			n;
+
+		if (job->is_chunk)
+			mq_rewalk_advance(window, found->done, found->block, found->file_tag);
+		else
+			advance_unread(window, job, found);
+		for (int at = 0; at < found->count; at += n)
+		{
+			n = stretch(found->rows, found->count, at);
+			if (found->rows[at].verdict == MQ_ROW_COMMITTED)
+				add_ready(window, job, &found->rows[at], n, &cells);
+			else
+				add_pending(window, job, &found->rows[at], n, found->file_tag, &cells);
+		}
+		window->walk_seq++;
+		window->changes++;
+	}
+	mq_window_unlock(ref);
+	if (enough)
+		mq_cells_return(&cells);
+	return enough;
+}
+
+bool
+mq_walk(const MqGroup *group, const MqWindowRef *ref, int want)
+{
+	WalkJob		job;
+	Findings	found;
+	bool		progress;
+
+	if (mq_walk_settle(ref))
+		return true;
+	if (!pick_job(ref, &job))
+		return false;
+	CHECK_FOR_INTERRUPTS();
+	if (!read_job(group, &job, want, &found))
+		return false;
+	MQ_STOP_POINT("walk_read");
+	if (job.is_chunk)
+		filter_rows(&job, &found);
+	progress = apply(ref, &job, &found);
+	if (found.allocated)
+		pfree(found.rows);
+	return progress;
+}

@@ -1,0 +1,253 @@
+/*
+ * window.c: a delivery window as a whole: its lock, what is in it, clearing and replacing it.
+ *
+ * Entries change in take.c (handed out), settle.c (finished), lease.c (what both need) and walk.c (read from the log). One LWLock per window guards all of it. Under it there
+ * is no heap, catalog, commit log or heavyweight lock, and nothing that throws: cells are reserved before. Lost in
+ * a crash and made anew from the offset log (rebuild.c).
+ */
+#include "postgres.h"
+
+#include "window/window.h"
+
+#include "utils/timestamp.h"
+
+#include "window/lease.h"
+#include "window/pending.h"
+#include "window/wake.h"
+
+/* messages that are ready and could not be handed out to who waits are tried again after this */
+#define HELD_BACK_RECHECK_MS 1000
+
+bool
+mq_window_lock(const MqWindowRef *ref, LWLockMode mode)
+{
+	LWLockAcquire(MqWindowLock(ref->window), mode);
+	if (memcmp(&ref->window->key, &ref->key, sizeof(MqWindowKey)) == 0)
+		return true;
+	LWLockRelease(MqWindowLock(ref->window));
+	return false;
+}
+
+void
+mq_window_unlock(const MqWindowRef *ref)
+{
+	LWLockRelease(MqWindowLock(ref->window));
+}
+
+bool
+mq_window_may_grow(const MqWindow *window)
+{
+	/* half of what is there for the first, half of the rest for the next, ...: read without a lock, a guess is enough */
+	uint32		free = mq_shared->free_cells;
+	uint32		reserve = mq_shared->total_cells / MQ_RESERVE_PART;
+
+	return free > reserve && window->nodes < free - reserve;
+}
+
+static int64
+low_watermark(const MqWindow *window)
+{
+	uint32		first = mq_tree_seek(window, PG_INT64_MIN);
+
+	return first == 0 ? 0 : MqNodeAt(first)->lo;
+}
+
+int64
+mq_window_next_id(const MqWindow *window)
+{
+	uint32		last = mq_tree_seek(window, PG_INT64_MAX);
+
+	return last == 0 ? 0 : MqNodeAt(last)->lo;
+}
+
+bool
+mq_window_expire(const MqWindowRef *ref, TimestampTz now)
+{
+	bool		more;
+
+	if (!mq_window_lock(ref, LW_EXCLUSIVE))
+		return false;
+	more = mq_lease_expire_some(ref->window, now);
+	mq_window_unlock(ref);
+	return more;
+}
+
+bool
+mq_window_enlist(const MqWindowRef *ref, MqChain *chain, bool again)
+{
+	bool		dropped;
+
+	if (!mq_window_lock(ref, LW_EXCLUSIVE))
+		return false;
+	dropped = ref->window->dropped;
+	if (!dropped)
+		mq_wait_enlist(chain, ref->window, again);
+	mq_window_unlock(ref);
+	return !dropped;
+}
+
+TimestampTz
+mq_window_set_clock(const MqWindowRef *ref, TimestampTz looked_at)
+{
+	MqWindow   *window = ref->window;
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz clock = PG_INT64_MAX;
+
+	if (!mq_window_lock(ref, LW_EXCLUSIVE))
+		return now;
+	if (window->root != 0)
+	{
+		TimestampTz ready = MqNodeAt(window->root)->min_ready;
+
+		/* it was there and could not be had: memory, a limit, the snapshot */
+		if (ready <= looked_at)
+			ready = TimestampTzPlusMilliseconds(now, HELD_BACK_RECHECK_MS);
+		clock = Min(ready, MqNodeAt(window->root)->min_deadline);
+	}
+	window->clock = clock;
+	mq_window_unlock(ref);
+	return clock;
+}
+
+TimestampTz
+mq_window_next_event(const MqWindowRef *ref)
+{
+	TimestampTz next = PG_INT64_MAX;
+
+	if (!mq_window_lock(ref, LW_SHARED))
+		return next;
+	if (ref->window->root != 0)
+		next = Min(MqNodeAt(ref->window->root)->min_ready, MqNodeAt(ref->window->root)->min_deadline);
+	mq_window_unlock(ref);
+	return next;
+}
+
+bool
+mq_window_has_work(const MqWindowRef *ref, int64 next_id)
+{
+	MqWindow   *window = ref->window;
+	bool		work;
+
+	if (!mq_window_lock(ref, LW_SHARED))
+		return false;
+	work = window->rewalk != 0 || mq_window_next_id(window) < next_id || window->ids[MQ_UNREAD] > 0 ||
+		mq_tree_first_ready(window, PG_INT64_MIN, GetCurrentTimestamp()) != 0;
+	mq_window_unlock(ref);
+	return work;
+}
+
+bool
+mq_window_has_ready(const MqWindowRef *ref)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	bool		ready;
+
+	if (!mq_window_lock(ref, LW_EXCLUSIVE))
+		return false;
+	(void) mq_lease_expire_some(ref->window, now);
+	ready = mq_tree_first_ready(ref->window, PG_INT64_MIN, now) != 0;
+	mq_window_unlock(ref);
+	return ready;
+}
+
+bool
+mq_window_is_full(const MqWindowRef *ref, int max_in_flight)
+{
+	bool		full;
+
+	if (!mq_window_lock(ref, LW_SHARED))
+		return false;
+	full = mq_consumer_in_flight(ref->window) >= max_in_flight;
+	mq_window_unlock(ref);
+	return full;
+}
+
+void
+mq_window_set_dropped(const MqWindowRef *ref)
+{
+	if (!mq_window_lock(ref, LW_EXCLUSIVE))
+		return;
+	ref->window->dropped = true;
+	mq_window_unlock(ref);
+	mq_wake_all(ref->window);
+}
+
+bool
+mq_window_counts(const MqWindowRef *ref, MqWindowCounts *counts)
+{
+	MqWindow   *window = ref->window;
+
+	if (!mq_window_lock(ref, LW_SHARED))
+		return false;
+	counts->epoch = window->epoch;
+	counts->low_watermark = mq_pending_low(window, low_watermark(window));
+	counts->next_id = mq_window_next_id(window);
+	memcpy(counts->ids, window->ids, sizeof(counts->ids));
+	counts->pending = window->pending_ids;
+	counts->held_back = window->held_back;
+	counts->waiting = (int32) pg_atomic_read_u32(&window->waiters);
+	mq_window_unlock(ref);
+	return true;
+}
+
+void
+mq_window_clear(MqWindow *window)
+{
+	mq_tree_clear(window);
+	mq_pending_clear(window);
+	mq_consumer_clear(window);
+	window->nodes = 0;
+	window->walk_seq++;
+}
+
+static void
+send_away_and_clear(MqWindow *window)
+{
+	mq_wake_all(window);
+	mq_window_clear(window);
+}
+
+void
+mq_window_forget(const MqWindowKey *key)
+{
+	mq_window_slot_free(key, send_away_and_clear);
+}
+
+#define SWAP(type, a, b) do { type swap_ = (a); (a) = (b); (b) = swap_; } while (0)
+
+static void
+swap_entries(MqWindow *a, MqWindow *b)
+{
+	SWAP(uint32, a->root, b->root);
+	SWAP(uint32, a->pending, b->pending);
+	SWAP(uint32, a->rewalk, b->rewalk);
+	SWAP(uint32, a->consumers, b->consumers);
+	SWAP(int64, a->pending_ids, b->pending_ids);
+	SWAP(int64, a->nodes, b->nodes);
+	for (int i = 0; i < MQ_STATES; i++)
+		SWAP(int64, a->ids[i], b->ids[i]);
+}
+
+void
+mq_window_replace(const MqWindowRef *ref, MqWindow *content, int32 epoch, int64 oldest_needed)
+{
+	MqWindow   *window = ref->window;
+
+	if (mq_window_lock(ref, LW_EXCLUSIVE))
+	{
+		if (window->epoch < epoch)
+		{
+			swap_entries(window, content);
+			window->epoch = epoch;
+			window->walk_seq++;
+			window->changes++;
+			window->failures_changed = false;
+			pg_atomic_write_u64(&window->log_bytes, 0);
+			pg_atomic_write_u64(&window->oldest_needed, oldest_needed);
+		}
+		mq_window_unlock(ref);
+		mq_wake_for_room(window);
+	}
+	/* nobody else knows what is in it, so the lock is not needed however much it is */
+	mq_window_clear(content);
+}

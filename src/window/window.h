@@ -1,0 +1,84 @@
+/*
+ * window.h: a delivery window as a whole: its lock, what is in it, clearing and replacing it.
+ *
+ * Every function here, in take.h and in settle.h takes the window lock itself and releases it before it returns. Where a window no longer exists (its
+ * queue was dropped) they do nothing and report nothing done. None does heap, catalog or commit log work.
+ */
+#ifndef MQ_WINDOW_H
+#define MQ_WINDOW_H
+
+#include "base/catalog.h"
+#include "window/consumer.h"
+#include "window/tree.h"
+
+/* Names a window safely: the slot may have got another owner. */
+typedef struct MqWindowRef
+{
+	MqWindow   *window;
+	MqWindowKey key;
+} MqWindowRef;
+
+/* Locks; false (and no lock) when the window is gone. */
+extern bool mq_window_lock(const MqWindowRef *ref, LWLockMode mode);
+extern void mq_window_unlock(const MqWindowRef *ref);
+
+/*
+ * Puts this process into the line of receivers (mq_wait_enlist, wake.h); false: the group is gone.
+ */
+extern bool mq_window_enlist(const MqWindowRef *ref, MqChain *chain, bool again);
+
+/* For the timekeeper, right before it sleeps: when it has to look again. It began to look last at that time. */
+extern TimestampTz mq_window_set_clock(const MqWindowRef *ref, TimestampTz looked_at);
+
+/* When something becomes ready by the clock alone: a due time, or the end of a lease. PG_INT64_MAX: never. */
+extern TimestampTz mq_window_next_event(const MqWindowRef *ref);
+
+/* Whether there is, or may be, something to hand out; next_id: of the log. */
+extern bool mq_window_has_work(const MqWindowRef *ref, int64 next_id);
+
+/* Whether a message is ready now; ends leases whose time is over. */
+extern bool mq_window_has_ready(const MqWindowRef *ref);
+
+/* Whether so many messages, or more, are in flight. */
+extern bool mq_window_is_full(const MqWindowRef *ref, int max_in_flight);
+
+/* The group is dropped: who waits is sent away, and nobody waits any more. */
+extern void mq_window_set_dropped(const MqWindowRef *ref);
+
+/* Ends leases whose time is over; returns whether more are left. */
+extern bool mq_window_expire(const MqWindowRef *ref, TimestampTz now);
+
+/* Counts for the views. */
+typedef struct MqWindowCounts
+{
+	int32		epoch;
+	int64		low_watermark;
+	int64		next_id;
+	int64		ids[MQ_STATES];
+	int64		pending;
+	int64		held_back;
+	int32		waiting;		/* receivers in line */
+} MqWindowCounts;
+
+extern bool mq_window_counts(const MqWindowRef *ref, MqWindowCounts *counts);
+
+/* Where look-ahead ends: every message below was seen. Caller holds the lock. */
+extern int64 mq_window_next_id(const MqWindow *window);
+
+/* Whether this window may still take memory for look-ahead; the others must find some too. */
+extern bool mq_window_may_grow(const MqWindow *window);
+
+/* Frees the window and all in it. Caller holds no lock. */
+extern void mq_window_forget(const MqWindowKey *key);
+
+/*
+ * A seek: from now on the window holds what content holds, in a later epoch; rows of the offset log below oldest_needed
+ * are superfluous for it. What it held before is freed (and content itself, if the window is gone or in that
+ * epoch already). Caller holds no lock. Never throws, never allocates.
+ */
+extern void mq_window_replace(const MqWindowRef *ref, MqWindow *content, int32 epoch, int64 oldest_needed);
+
+/* Frees all entries. The caller holds the lock, or is the only one that knows the window. */
+extern void mq_window_clear(MqWindow *window);
+
+#endif

@@ -1,0 +1,54 @@
+/*
+ * job.h: how a job of the worker runs, and what jobs have in common. A job runs in a transaction of its own and never
+ * waits for a lock.
+ */
+#ifndef MQ_JOB_H
+#define MQ_JOB_H
+
+#include "base/catalog.h"
+#include "log/log.h"
+#include "log/segment.h"
+#include "offset/checkpoint.h"
+
+extern MqDatabase *mq_worker_database;	/* the slot of the database this worker is for */
+extern MemoryContext mq_job_context;	/* what jobs allocate; reset after each turn */
+
+typedef bool (*MqJob) (void *arg);
+
+/* Once, when the worker starts. */
+extern void mq_job_init(void);
+
+/* Runs a job in a transaction; false: it failed (and was logged), a table of ours was locked, or it said so. */
+extern bool mq_job_run(MqJob job, void *arg, const char *what);
+
+/* Everything there is to care for in one turn. */
+typedef struct MqQueueList
+{
+	MqQueue    *queues;
+	int			count;
+	MqGroup    *groups;
+	int			ngroups;
+} MqQueueList;
+
+typedef struct MqQueueWork
+{
+	const MqQueueList *all;
+	MqQueue    *queue;
+	MqSegmentInfo *segments;
+	int			nsegments;
+	MqTail		tail;
+	int64		wanted;
+	uint64		tail_blocks;
+	bool		known;
+} MqQueueWork;
+
+/* A queue that came from elsewhere is left alone until a client has used it. */
+extern bool mq_job_is_ours(const MqQueue *queue);
+
+/* Reads the definition again, in the middle of a turn; false: the queue is gone. */
+extern bool mq_job_reread_queue(MqQueue *queue);
+
+/* Whether a transaction (full xid) is still running or prepared. */
+extern bool mq_job_xid_is_open(uint64 full);
+
+#endif

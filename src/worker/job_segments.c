@@ -1,0 +1,272 @@
+/*
+ * job_segments.c: the worker's jobs on segments: made ahead, cut when too large, sealed, dropped.
+ *
+ * Making one needs the parent's lock only, for senders that wait for it may hold locks on the others, and somebody
+ * else may be queued behind them. Locks are taken conditionally, from the leaf up. A crash leaves a segment whole or
+ * not at all.
+ */
+#include "postgres.h"
+
+#include "access/relation.h"
+#include "storage/bufmgr.h"
+#include "storage/lmgr.h"
+#include "utils/syscache.h"
+#include "utils/timestamp.h"
+
+#include "base/settings.h"
+#include "base/stop_point.h"
+#include "offset/rebuild.h"
+#include "worker/jobs.h"
+
+#define SEGMENTS_AHEAD	2
+
+typedef struct SegmentJob
+{
+	MqQueue		queue;
+	int64		segment;
+	Oid			relid;
+	const MqSegmentInfo *info;
+	int64		kept;			/* bytes of it and all after it */
+} SegmentJob;
+
+/* Asked once it is locked: the queue may have been dropped since it was listed. */
+static bool
+table_exists(Oid relid)
+{
+	return SearchSysCacheExists1(RELOID, ObjectIdGetDatum(relid));
+}
+
+static bool
+make_segment(void *arg)
+{
+	SegmentJob *job = arg;
+
+	if (!ConditionalLockRelationOid(job->queue.table, ShareUpdateExclusiveLock) || !table_exists(job->queue.table))
+		return false;
+	mq_segment_create(&job->queue, 0, job->segment);
+	return true;
+}
+
+static bool
+seal_segment(void *arg)
+{
+	SegmentJob *job = arg;
+
+	/* what building an index takes, and what changing the options takes */
+	if (!ConditionalLockRelationOid(job->relid, ShareLock) ||
+		!ConditionalLockRelationOid(job->relid, ShareUpdateExclusiveLock) || !table_exists(job->relid))
+		return false;
+	mq_segment_seal(&job->queue, 0, job->segment);
+	return true;
+}
+
+static bool
+is_empty(Oid relid)
+{
+	Relation	rel = relation_open(relid, NoLock);
+	bool		empty = RelationGetNumberOfBlocks(rel) == 0;
+
+	relation_close(rel, NoLock);
+	return empty;
+}
+
+/* By all groups, long enough ago. A queue without groups drops nothing but by its retention. */
+static bool
+is_finished(const MqQueue *queue, const MqGroup *groups, int count, int64 segment)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	int			of_queue = 0;
+
+	for (int i = 0; i < count; i++)
+	{
+		TimestampTz since;
+
+		if (groups[i].queue.queue_no != queue->queue_no)
+			continue;
+		since = mq_job_finished_since(&groups[i], 0, segment);
+		if (since == 0 || now - since < (int64) mq_drop_delay * USECS_PER_SEC)
+			return false;
+		of_queue++;
+	}
+	return of_queue > 0 || queue->retention_us > 0 || queue->retention_bytes >= 0;
+}
+
+/*
+ * Once the segment is locked: a group that was made or moved meanwhile held a lock on it until that could be seen; and the
+ * retention may have been changed.
+ */
+static bool
+may_still_go(SegmentJob *job)
+{
+	int			count;
+	MqGroup    *groups;
+
+	if (!mq_job_reread_queue(&job->queue) || !mq_job_retention_lets_go(&job->queue, job->info, job->kept))
+		return false;
+	groups = mq_groups_of(&job->queue, &count);
+	return is_finished(&job->queue, groups, count, job->segment);
+}
+
+/* Locks from the leaf up; a parent in use leaves an empty leaf to be dropped another time. */
+static bool
+drop_segment(void *arg)
+{
+	SegmentJob *job = arg;
+
+	if (!mq_lock_table_conditionally(job->relid, AccessExclusiveLock) || !may_still_go(job))
+		return false;
+	if (ConditionalLockRelationOid(job->queue.table, AccessExclusiveLock) && table_exists(job->queue.table))
+	{
+		mq_segment_drop(&job->queue, 0, job->segment);
+		return true;
+	}
+	if (!is_empty(job->relid))
+		mq_segment_truncate(&job->queue, 0, job->segment);
+	return false;
+}
+
+static bool
+has_segment(const MqSegmentInfo *list, int count, int64 segment)
+{
+	for (int i = 0; i < count; i++)
+		if (list[i].segment == segment && OidIsValid(list[i].relid))
+			return true;
+	return false;
+}
+
+static void
+segment_made(const MqQueue *queue, int64 segment)
+{
+	LWLockAcquire(MqAppendLock(queue->chain), LW_EXCLUSIVE);
+	if (queue->chain->wanted_segment <= segment)
+		queue->chain->wanted_segment = -1;
+	LWLockRelease(MqAppendLock(queue->chain));
+	ConditionVariableBroadcast(&queue->chain->segment_made);
+}
+
+/* The next segment exists already. */
+void
+mq_job_cut_segment(const MqQueueWork *work)
+{
+	const MqQueue *queue = work->queue;
+	MqChainKey	key = mq_chain_key(queue, 0);
+	MqChain    *chain = queue->chain;
+	int64		segment = mq_segment_of(work->tail.next_id, queue->segment_size);
+	int64		next = (segment + 1) * queue->segment_size;
+
+	if (work->tail_blocks * BLCKSZ < (uint64) mq_segment_max_size * 1024 * 1024 && !mq_job_segment_is_old(work))
+		return;
+	LWLockAcquire(MqAppendLock(chain), LW_EXCLUSIVE);
+	if (memcmp(&chain->key, &key, sizeof(key)) == 0 && mq_segment_of(chain->next_id, queue->segment_size) == segment)
+	{
+		chain->next_id = next;
+		chain->reserved_end = Max(chain->reserved_end, next);
+	}
+	LWLockRelease(MqAppendLock(chain));
+}
+
+/* Pages of a segment; 0 also when it cannot be locked now. */
+static uint64
+segment_blocks(const MqQueueWork *work, int64 segment)
+{
+	for (int i = 0; i < work->nsegments; i++)
+	{
+		Oid			relid = work->segments[i].relid;
+		Relation	rel;
+		uint64		blocks;
+
+		if (work->segments[i].segment != segment || !OidIsValid(relid) ||
+			!ConditionalLockRelationOid(relid, AccessShareLock) || (rel = try_relation_open(relid, NoLock)) == NULL)
+			continue;
+		blocks = RelationGetNumberOfBlocks(rel);
+		relation_close(rel, NoLock);
+		return blocks;
+	}
+	return 0;
+}
+
+bool
+mq_job_look_at_queue(void *arg)
+{
+	MqQueueWork  *work = arg;
+
+	if (!mq_job_is_ours(work->queue))
+		return false;
+	work->segments = mq_segment_list(work->queue, &work->nsegments);
+	if (!mq_queue_is_attached(work->queue))
+	{
+		/* that reads segments: somebody may be rewriting or dropping one */
+		for (int i = 0; i < work->nsegments; i++)
+			if (OidIsValid(work->segments[i].relid) &&
+				!ConditionalLockRelationOid(work->segments[i].relid, AccessShareLock))
+				return false;
+		mq_attach_queue(work->queue);
+	}
+	if (!mq_log_tail(work->queue, 0, &work->tail))
+		return false;
+	work->wanted = work->queue->chain->wanted_segment;
+	work->tail_blocks = segment_blocks(work, mq_segment_of(work->tail.next_id, work->queue->segment_size));
+	return true;
+}
+
+bool
+mq_job_make_segments(MqQueueWork *work)
+{
+	int64		active = mq_segment_of(work->tail.next_id, work->queue->segment_size);
+	int64		last = Max(active + SEGMENTS_AHEAD, work->wanted);
+	bool		all = true;
+
+	for (int64 segment = active; segment <= last; segment++)
+	{
+		SegmentJob	job = {*work->queue, segment};
+
+		if (!has_segment(work->segments, work->nsegments, segment))
+		{
+			if (!mq_job_run(make_segment, &job, psprintf("creating a segment of queue \"%s\"", NameStr(work->queue->name))))
+			{
+				all = false;
+				continue;
+			}
+			MQ_STOP_POINT("segment_committed");
+		}
+		segment_made(work->queue, segment);
+	}
+	return all;
+}
+
+static void
+clear_segment(const MqQueueWork *work, const MqSegmentInfo *segment, int64 kept)
+{
+	SegmentJob	job = {*work->queue, segment->segment, segment->relid, segment, kept};
+	char	   *name = NameStr(work->queue->name);
+
+	if (!mq_job_retention_lets_go(work->queue, segment, kept))
+	{
+		if (!segment->sealed)
+			(void) mq_job_run(seal_segment, &job, psprintf("sealing a segment of queue \"%s\"", name));
+	}
+	else if (is_finished(work->queue, work->all->groups, work->all->ngroups, job.segment))
+		(void) mq_job_run(drop_segment, &job, psprintf("dropping a segment of queue \"%s\"", name));
+	else if (!segment->sealed)
+		(void) mq_job_run(seal_segment, &job, psprintf("sealing a segment of queue \"%s\"", name));
+	else if (work->queue->drop_unread)
+		mq_job_drop_unread(work->queue, segment, kept);
+}
+
+/* Old segments: dropped if finished by all and the retention lets them go, else sealed. */
+void
+mq_job_clear_segments(MqQueueWork *work)
+{
+	int64		active = mq_segment_of(work->tail.next_id, work->queue->segment_size);
+	int64	   *bytes = mq_job_segment_bytes(work);
+	int64		kept = 0;
+
+	for (int i = 0; i < work->nsegments && bytes != NULL; i++)
+		kept += bytes[i];
+	for (int i = 0; i < work->nsegments; i++)
+	{
+		if (work->segments[i].segment < active && OidIsValid(work->segments[i].relid))
+			clear_segment(work, &work->segments[i], kept);
+		kept -= bytes != NULL ? bytes[i] : 0;
+	}
+}

@@ -1,0 +1,54 @@
+/*
+ * jobs.h: the jobs of a worker, which its turns (worker.c) are made of, by the file each is in.
+ */
+#ifndef MQ_JOBS_H
+#define MQ_JOBS_H
+
+#include "worker/job.h"
+
+/* ---- job_segments.c ---- */
+
+/* Job: fills a MqQueueWork (queue and all are given). */
+extern bool mq_job_look_at_queue(void *work);
+
+/* Segments ahead of the tail, and the one a sender waits for; false: some could not be made now. */
+extern bool mq_job_make_segments(MqQueueWork *work);
+
+/* Goes on in the next segment when the active one is too large, or too old for the queue's retention. */
+extern void mq_job_cut_segment(const MqQueueWork *work);
+
+/* Drops old segments that all groups have finished, seals the others. */
+extern void mq_job_clear_segments(MqQueueWork *work);
+
+/* ---- job_retention.c ---- */
+
+/* Whether the limits of the queue let a segment go, if all groups have finished it. kept: bytes of it and all after it. */
+extern bool mq_job_retention_lets_go(const MqQueue *queue, const MqSegmentInfo *segment, int64 kept);
+
+/* Bytes of each segment in the order of the list; palloc'd. NULL: the queue's retention does not ask. */
+extern int64 *mq_job_segment_bytes(const MqQueueWork *work);
+
+/* Whether the active segment has been in use for long enough that its successor is due. */
+extern bool mq_job_segment_is_old(const MqQueueWork *work);
+
+/* Finishes what groups have not, in a segment that is past the limits, for a queue that says so by name. kept: as above. */
+extern void mq_job_drop_unread(const MqQueue *queue, const MqSegmentInfo *segment, int64 kept);
+
+/* ---- job_notify.c ---- */
+
+/* Learns from a turn which queues notify, and that they are to be looked at. */
+extern void mq_job_notify_plan(const MqQueueList *all);
+
+/* Notifies for the queues whose time it is; returns when it is to be called again, PG_INT64_MAX: when nudged. */
+extern TimestampTz mq_job_notify(void);
+
+/* ---- job_groups.c ---- */
+
+/* Leases that ended, transactions that were decided, checkpoints. False: marks of decided transactions may be left. */
+extern bool mq_job_care_for_group(MqGroup *group, const MqQueueWork *work);
+extern void mq_job_checkpoint(const MqGroup *group, const MqQueueWork *work);
+
+/* Since when a committed checkpoint of its present epoch says that the group has finished the segment; 0: it has not. */
+extern TimestampTz mq_job_finished_since(const MqGroup *group, int32 level, int64 segment);
+
+#endif

@@ -1,0 +1,60 @@
+/*
+ * memo.c: what a worker remembers of queues or groups. See memo.h.
+ */
+#include "postgres.h"
+
+#include "worker/memo.h"
+
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#define SWEEP_AT_LEAST	64
+/* the worker asks for what is alive in each turn, that is every second or so */
+#define KEPT_MS			(10 * 60 * 1000)
+
+static void
+make(MqMemo *memo)
+{
+	HASHCTL		ctl;
+
+	ctl.keysize = sizeof(int32);
+	ctl.entrysize = memo->entry_size;
+	memo->entries = hash_create(memo->name, SWEEP_AT_LEAST, &ctl, HASH_ELEM | HASH_BLOBS);
+	memo->sweep_at = SWEEP_AT_LEAST;
+}
+
+static void
+sweep(MqMemo *memo, TimestampTz now)
+{
+	HASH_SEQ_STATUS status;
+	MqMemoHead *entry;
+
+	hash_seq_init(&status, memo->entries);
+	while ((entry = hash_seq_search(&status)) != NULL)
+	{
+		if (!TimestampDifferenceExceeds(entry->asked, now, KEPT_MS))
+			continue;
+		if (entry->data != NULL)
+			pfree(entry->data);
+		(void) hash_search(memo->entries, &entry->number, HASH_REMOVE, NULL);
+	}
+	memo->sweep_at = Max(2 * hash_get_num_entries(memo->entries), SWEEP_AT_LEAST);
+}
+
+void *
+mq_memo(MqMemo *memo, int32 number)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	bool		found;
+	MqMemoHead *entry;
+
+	if (memo->entries == NULL)
+		make(memo);
+	if (hash_get_num_entries(memo->entries) >= memo->sweep_at)
+		sweep(memo, now);
+	entry = hash_search(memo->entries, &number, HASH_ENTER, &found);
+	if (!found)
+		memset((char *) entry + sizeof(int32), 0, memo->entry_size - sizeof(int32));
+	entry->asked = now;
+	return entry;
+}
