@@ -28,7 +28,7 @@ SELECT mq.send('fleeting', '{"n": 1}') IS NOT NULL AS sent;
 SELECT payload FROM mq.pop('fleeting');
 ROLLBACK;
 SELECT count(*) AS extensions FROM pg_extension WHERE extname = 'mq';
-SELECT mq.send('fleeting', '{}');       -- 42883: no such function
+SELECT mq.send('fleeting', '{}');       -- 3F000: no such schema
 CREATE EXTENSION mq;
 SELECT mq.send('fleeting', '{}');       -- 42704: no such queue
 
@@ -39,9 +39,10 @@ SELECT count(*) AS member_tables
   FROM pg_depend d JOIN pg_class c ON c.oid = d.objid
  WHERE d.classid = 'pg_class'::regclass AND d.deptype = 'e'
    AND (c.oid = 'mq.q_kept'::regclass OR c.oid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = 'mq.q_kept'::regclass));
-SELECT count(*) > 0 AS depends_on_extension
-  FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid AND d.refclassid = 'pg_extension'::regclass
- WHERE e.extname = 'mq' AND d.deptype = 'n' AND d.objid = 'mq.q_kept'::regclass;
+-- ... but is in a schema that is one
+SELECT nspname AS schema FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid AND d.refclassid = 'pg_extension'::regclass
+  JOIN pg_namespace n ON n.oid = d.objid AND d.classid = 'pg_namespace'::regclass
+ WHERE e.extname = 'mq' AND d.deptype = 'e' ORDER BY 1;
 DROP EXTENSION mq;                      -- 2BP01: it would take the messages with it
 SELECT payload FROM mq.pop('kept');
 SELECT mq.send('kept', '{"n": 2}') IS NOT NULL AS sent;
@@ -50,11 +51,11 @@ SELECT mq.send('kept', '{"n": 2}') IS NOT NULL AS sent;
 SET client_min_messages = warning;
 BEGIN;
 DROP EXTENSION mq CASCADE;
-SELECT count(*) AS tables_left FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = 'mq';
+SELECT count(*) AS tables_left FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname IN ('mq', 'mq_internal');
 ROLLBACK;
 SELECT payload FROM mq.receive('kept');
 DROP EXTENSION mq CASCADE;
-SELECT count(*) AS tables_left FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = 'mq';
+SELECT count(*) AS tables_left FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname IN ('mq', 'mq_internal');
 
 -- and in the same session everything works again, with nothing left of the old queue of that name
 CREATE EXTENSION mq;

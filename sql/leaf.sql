@@ -17,7 +17,7 @@ SELECT mq.send('l', '"after the index"') > 0 AS sent;
 CREATE INDEX l_idx ON :segment (enqueued_at);
 SELECT mq.send('l', '"with an index on the segment"');
 SELECT mq.send_batch('l', array['"with an index on the segment"']);
-DROP INDEX mq.l_idx;
+DROP INDEX mq_internal.l_idx;
 
 CREATE FUNCTION public.l_trigger() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
 CREATE TRIGGER l_t AFTER INSERT ON :segment FOR EACH ROW EXECUTE FUNCTION public.l_trigger();
@@ -47,7 +47,7 @@ ALTER TABLE mq.q_l DISABLE ROW LEVEL SECURITY;
 -- what was sent before is received meanwhile
 CREATE INDEX l_idx ON :segment (enqueued_at);
 SELECT payload FROM mq.pop('l', 10);
-DROP INDEX mq.l_idx;
+DROP INDEX mq_internal.l_idx;
 SELECT mq.send('l', '"last"') > 0 AS sent;
 SELECT payload FROM mq.pop('l', 10);
 

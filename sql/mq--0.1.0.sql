@@ -1,14 +1,25 @@
-/* mq 0.1.0: definitions. Queues themselves are made by mq.create_queue and are not part of the extension. */
+/*
+ * mq 0.1.0: definitions. Queues themselves are made by mq.create_queue and are not part of the extension.
+ *
+ * Both schemas are made here, so that nobody else's objects are in them; where one of them is there already, CREATE EXTENSION
+ * fails. mq has what people call and read, mq_internal the rest, with USAGE for nobody. Operators, functions and types are
+ * written with their schema: a view may be read under any search_path.
+ */
 
 \echo Use "CREATE EXTENSION mq" to load this file. \quit
+
+CREATE SCHEMA mq;
+COMMENT ON SCHEMA mq IS 'Message queues: what is called and read. The tables mq.q_<queue> are the queues.';
+CREATE SCHEMA mq_internal;
+COMMENT ON SCHEMA mq_internal IS 'Message queues: definitions, partitions, sequences, offset log. Nothing in here is for users.';
 
 -- ---------------------------------------------------------------------------------------------------------------
 -- Definitions. Dumped as data; queue and group numbers are never used again.
 
-CREATE SEQUENCE mq.queue_no AS integer;
-CREATE SEQUENCE mq.group_no AS integer MAXVALUE 16777215;
+CREATE SEQUENCE mq_internal.queue_no AS integer;
+CREATE SEQUENCE mq_internal.group_no AS integer MAXVALUE 16777215;
 
-CREATE TABLE mq.queue (
+CREATE TABLE mq_internal.queue (
     queue_no          integer NOT NULL,
     name              name    NOT NULL,
     segment_size      bigint  NOT NULL,
@@ -21,12 +32,13 @@ CREATE TABLE mq.queue (
     system_identifier bigint  NOT NULL,
     database          oid     NOT NULL,
     extension         oid     NOT NULL,
+    queue_table       oid     NOT NULL,
     CONSTRAINT queue_pkey PRIMARY KEY (queue_no),
     CONSTRAINT queue_name_key UNIQUE (name)
 );
-COMMENT ON TABLE mq.queue IS 'Queues. system_identifier, database and extension say where the queue was last used.';
+COMMENT ON TABLE mq_internal.queue IS 'Queues. system_identifier, database, extension and queue_table say where the queue was last used.';
 
-CREATE TABLE mq.consumer_group (
+CREATE TABLE mq_internal.consumer_group (
     group_no                   integer NOT NULL,
     queue_no                   integer NOT NULL,
     name                       name    NOT NULL,
@@ -40,9 +52,9 @@ CREATE TABLE mq.consumer_group (
     CONSTRAINT consumer_group_pkey PRIMARY KEY (group_no),
     CONSTRAINT consumer_group_queue_no_name_key UNIQUE (queue_no, name)
 );
-COMMENT ON TABLE mq.consumer_group IS 'Consumer groups. Rows of the offset log with another epoch are void; seek raises it. dropped: messages that retention dropped unread.';
+COMMENT ON TABLE mq_internal.consumer_group IS 'Consumer groups. Rows of the offset log with another epoch are void; seek raises it. dropped: messages that retention dropped unread.';
 
-CREATE TABLE mq.segment (
+CREATE TABLE mq_internal.segment (
     queue_no integer NOT NULL,
     level    integer NOT NULL,
     segment  bigint  NOT NULL,
@@ -51,12 +63,12 @@ CREATE TABLE mq.segment (
     sealed_at timestamptz,
     CONSTRAINT segment_pkey PRIMARY KEY (queue_no, level, segment)
 );
-COMMENT ON TABLE mq.segment IS 'Partitions of the queues. file: the relation file a segment was made with; its pages are in the order of ids only while it has that file. sealed_at: all messages in it are older.';
+COMMENT ON TABLE mq_internal.segment IS 'Partitions of the queues. file: the relation file a segment was made with; its pages are in the order of ids only while it has that file. sealed_at: all messages in it are older.';
 
 -- ---------------------------------------------------------------------------------------------------------------
 -- The offset log: a ring of append-only tables (offset_log.h has the format).
 
-CREATE TABLE mq.consumer_offset_0 (
+CREATE TABLE mq_internal.consumer_offset_0 (
     n           bigint  NOT NULL,
     group_no    integer NOT NULL,
     level       integer NOT NULL,
@@ -66,23 +78,23 @@ CREATE TABLE mq.consumer_offset_0 (
     ranges      bigint[],
     replay_from bigint
 ) WITH (autovacuum_enabled = false, vacuum_truncate = false);
-CREATE TABLE mq.consumer_offset_1 (LIKE mq.consumer_offset_0) WITH (autovacuum_enabled = false, vacuum_truncate = false);
-CREATE TABLE mq.consumer_offset_2 (LIKE mq.consumer_offset_0) WITH (autovacuum_enabled = false, vacuum_truncate = false);
-CREATE TABLE mq.consumer_offset_3 (LIKE mq.consumer_offset_0) WITH (autovacuum_enabled = false, vacuum_truncate = false);
-COMMENT ON TABLE mq.consumer_offset_0 IS 'Offset log: acks and checkpoints, append-only; emptied when superfluous.';
-COMMENT ON TABLE mq.consumer_offset_1 IS 'Offset log: acks and checkpoints, append-only; emptied when superfluous.';
-COMMENT ON TABLE mq.consumer_offset_2 IS 'Offset log: acks and checkpoints, append-only; emptied when superfluous.';
-COMMENT ON TABLE mq.consumer_offset_3 IS 'Offset log: acks and checkpoints, append-only; emptied when superfluous.';
+CREATE TABLE mq_internal.consumer_offset_1 (LIKE mq_internal.consumer_offset_0) WITH (autovacuum_enabled = false, vacuum_truncate = false);
+CREATE TABLE mq_internal.consumer_offset_2 (LIKE mq_internal.consumer_offset_0) WITH (autovacuum_enabled = false, vacuum_truncate = false);
+CREATE TABLE mq_internal.consumer_offset_3 (LIKE mq_internal.consumer_offset_0) WITH (autovacuum_enabled = false, vacuum_truncate = false);
+COMMENT ON TABLE mq_internal.consumer_offset_0 IS 'Offset log: acks and checkpoints, append-only; emptied when superfluous.';
+COMMENT ON TABLE mq_internal.consumer_offset_1 IS 'Offset log: acks and checkpoints, append-only; emptied when superfluous.';
+COMMENT ON TABLE mq_internal.consumer_offset_2 IS 'Offset log: acks and checkpoints, append-only; emptied when superfluous.';
+COMMENT ON TABLE mq_internal.consumer_offset_3 IS 'Offset log: acks and checkpoints, append-only; emptied when superfluous.';
 
-SELECT pg_catalog.pg_extension_config_dump('mq.queue_no', '');
-SELECT pg_catalog.pg_extension_config_dump('mq.group_no', '');
-SELECT pg_catalog.pg_extension_config_dump('mq.queue', '');
-SELECT pg_catalog.pg_extension_config_dump('mq.consumer_group', '');
-SELECT pg_catalog.pg_extension_config_dump('mq.segment', '');
-SELECT pg_catalog.pg_extension_config_dump('mq.consumer_offset_0', '');
-SELECT pg_catalog.pg_extension_config_dump('mq.consumer_offset_1', '');
-SELECT pg_catalog.pg_extension_config_dump('mq.consumer_offset_2', '');
-SELECT pg_catalog.pg_extension_config_dump('mq.consumer_offset_3', '');
+SELECT pg_catalog.pg_extension_config_dump('mq_internal.queue_no', '');
+SELECT pg_catalog.pg_extension_config_dump('mq_internal.group_no', '');
+SELECT pg_catalog.pg_extension_config_dump('mq_internal.queue', '');
+SELECT pg_catalog.pg_extension_config_dump('mq_internal.consumer_group', '');
+SELECT pg_catalog.pg_extension_config_dump('mq_internal.segment', '');
+SELECT pg_catalog.pg_extension_config_dump('mq_internal.consumer_offset_0', '');
+SELECT pg_catalog.pg_extension_config_dump('mq_internal.consumer_offset_1', '');
+SELECT pg_catalog.pg_extension_config_dump('mq_internal.consumer_offset_2', '');
+SELECT pg_catalog.pg_extension_config_dump('mq_internal.consumer_offset_3', '');
 
 -- ---------------------------------------------------------------------------------------------------------------
 -- Messages as a consumer gets them.
@@ -118,13 +130,12 @@ CREATE FUNCTION mq.create_queue(name text, groups text[] DEFAULT '{default}', if
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_create_queue';
 COMMENT ON FUNCTION mq.create_queue(text, text[], boolean, bigint, interval, bigint, boolean, interval) IS
     'Creates a queue with consumer groups, owned by the caller. Undone by rollback.';
-REVOKE ALL ON FUNCTION mq.create_queue(text, text[], boolean, bigint, interval, bigint, boolean, interval) FROM PUBLIC;
 
 CREATE FUNCTION mq.alter_queue(name text, retention interval DEFAULT NULL, retention_bytes bigint DEFAULT NULL,
-    drop_unread boolean DEFAULT NULL, notify_interval interval DEFAULT NULL, reset text[] DEFAULT '{}')
+    drop_unread boolean DEFAULT NULL, notify_interval interval DEFAULT NULL, reset text[] DEFAULT '{}', owner text DEFAULT NULL)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_alter_queue';
-COMMENT ON FUNCTION mq.alter_queue(text, interval, bigint, boolean, interval, text[]) IS
-    'Changes options of a queue: null leaves one as it is, reset names those that get their default. Undone by rollback.';
+COMMENT ON FUNCTION mq.alter_queue(text, interval, bigint, boolean, interval, text[], text) IS
+    'Changes options of a queue: null leaves one as it is, reset names those that get their default; owner hands it on. Undone by rollback.';
 
 CREATE FUNCTION mq.drop_queue(name text, force boolean DEFAULT false)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_drop_queue';
@@ -145,9 +156,9 @@ CREATE FUNCTION mq.resume(queue text, consumer_group text DEFAULT NULL)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_resume';
 COMMENT ON FUNCTION mq.resume(text, text) IS 'Ends what mq.pause began. Undone by rollback.';
 
-CREATE FUNCTION mq.refuse_direct_write()
+CREATE FUNCTION mq_internal.refuse_direct_write()
 RETURNS trigger LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_refuse_direct_write';
-COMMENT ON FUNCTION mq.refuse_direct_write() IS
+COMMENT ON FUNCTION mq_internal.refuse_direct_write() IS
     'Trigger on the tables of queues: messages come by mq.send and never change.';
 
 -- ---------------------------------------------------------------------------------------------------------------
@@ -180,16 +191,16 @@ COMMENT ON FUNCTION mq.seek(text, text, text, bigint, timestamptz) IS
     'Moves a group to ''earliest'', ''latest'', an id or a time; its receipts die at the commit. Undone by rollback.';
 
 -- ---------------------------------------------------------------------------------------------------------------
--- Rights: send, browse, manage: INSERT, SELECT, TRUNCATE on mq.q_<queue>; consume: USAGE on mq.g_<number of the group>.
+-- Rights: send, browse, manage: INSERT, SELECT, TRUNCATE on mq.q_<queue>; consume: USAGE on mq_internal.g_<number of the group>.
 
 CREATE FUNCTION mq.grant(queue text, privilege text, role text, consumer_group text DEFAULT NULL)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_grant';
 COMMENT ON FUNCTION mq.grant(text, text, text, text) IS
-    'Gives a role the right to send, browse, manage, or consume (in one group, or in all there are). A GRANT by the caller.';
+    'Gives a role the right to send, browse, manage, or consume (in one group, or in all there are). Undone by rollback.';
 
 CREATE FUNCTION mq.revoke(queue text, privilege text, role text, consumer_group text DEFAULT NULL)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_revoke';
-COMMENT ON FUNCTION mq.revoke(text, text, text, text) IS 'Takes back what mq.grant gave. A REVOKE by the caller.';
+COMMENT ON FUNCTION mq.revoke(text, text, text, text) IS 'Takes a right back, whoever gave it; fails if the role has it by other ways still. Undone by rollback.';
 
 -- ---------------------------------------------------------------------------------------------------------------
 -- Sending
@@ -319,75 +330,51 @@ COMMENT ON FUNCTION mq.browse(text, text, text, integer) IS
 -- ---------------------------------------------------------------------------------------------------------------
 -- Views. They show queues on which the caller has some right.
 
-CREATE FUNCTION mq.queue_state(OUT queue_no integer, OUT next_id bigint)
+CREATE FUNCTION mq_internal.queue_state(OUT queue_no integer, OUT next_id bigint)
 RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_queue_state';
-COMMENT ON FUNCTION mq.queue_state() IS 'Append positions, for the view mq.queues.';
+COMMENT ON FUNCTION mq_internal.queue_state() IS 'Append positions, for the view mq.queues.';
 
-CREATE FUNCTION mq.group_state(OUT group_no integer, OUT epoch integer, OUT low_watermark bigint, OUT next_id bigint,
+CREATE FUNCTION mq_internal.group_state(OUT group_no integer, OUT epoch integer, OUT low_watermark bigint, OUT next_id bigint,
     OUT ready bigint, OUT leased bigint, OUT settling bigint, OUT pending bigint, OUT unread bigint, OUT held_back bigint,
     OUT waiting integer)
 RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_group_state';
-COMMENT ON FUNCTION mq.group_state() IS 'Delivery windows, for the view mq.groups.';
+COMMENT ON FUNCTION mq_internal.group_state() IS 'Delivery windows, for the view mq.groups.';
 
-CREATE FUNCTION mq.in_flight_state(OUT group_no integer, OUT id bigint, OUT state text, OUT attempt integer,
+CREATE FUNCTION mq_internal.in_flight_state(OUT group_no integer, OUT id bigint, OUT state text, OUT attempt integer,
     OUT failures integer, OUT lease_until timestamptz, OUT consumer text)
 RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_in_flight_state';
-COMMENT ON FUNCTION mq.in_flight_state() IS 'Messages handed out, for the view mq.in_flight.';
-
-CREATE FUNCTION mq.queue_table(queue name) RETURNS oid
-LANGUAGE sql STABLE PARALLEL SAFE AS $$
-    SELECT c.oid FROM pg_catalog.pg_class c
-    WHERE c.relnamespace OPERATOR(pg_catalog.=) 'mq'::pg_catalog.regnamespace
-      AND c.relname OPERATOR(pg_catalog.=) pg_catalog.concat('q_', queue)::pg_catalog.name
-$$;
-COMMENT ON FUNCTION mq.queue_table(name) IS 'The oid of a queue''s table, null if there is none.';
-
-CREATE FUNCTION mq.may_see(queue_table oid) RETURNS boolean
-LANGUAGE sql STABLE PARALLEL SAFE AS $$
-    SELECT pg_catalog.has_table_privilege(queue_table, 'SELECT, INSERT, TRUNCATE')
-$$;
-COMMENT ON FUNCTION mq.may_see(oid) IS 'Whether the caller may send to, browse or manage a queue, given its table.';
-
-CREATE FUNCTION mq.may_see_all(queue_table oid) RETURNS boolean
-LANGUAGE sql STABLE PARALLEL SAFE AS $$
-    SELECT pg_catalog.has_table_privilege(queue_table, 'SELECT, TRUNCATE')
-$$;
-COMMENT ON FUNCTION mq.may_see_all(oid) IS 'Whether the caller may browse or manage a queue, given its table.';
-
-CREATE FUNCTION mq.may_consume(group_no integer) RETURNS boolean
-LANGUAGE sql STABLE PARALLEL SAFE AS $$
-    SELECT pg_catalog.has_sequence_privilege(c.oid, 'USAGE') FROM pg_catalog.pg_class c
-    WHERE c.relnamespace OPERATOR(pg_catalog.=) 'mq'::pg_catalog.regnamespace
-      AND c.relname OPERATOR(pg_catalog.=) pg_catalog.concat('g_', group_no)::pg_catalog.name
-$$;
-COMMENT ON FUNCTION mq.may_consume(integer) IS 'Whether the caller may consume in a group, given its number.';
-
-CREATE FUNCTION mq.segment_bytes(queue_no integer, level integer, segment bigint) RETURNS bigint
-LANGUAGE sql STABLE PARALLEL SAFE AS $$
-    SELECT pg_catalog.pg_total_relation_size(c.oid) FROM pg_catalog.pg_class c
-    WHERE c.relnamespace OPERATOR(pg_catalog.=) 'mq'::pg_catalog.regnamespace
-      AND c.relname OPERATOR(pg_catalog.=) pg_catalog.format('s_%s_%s_%s', queue_no, level, segment)::pg_catalog.name
-$$;
-COMMENT ON FUNCTION mq.segment_bytes(integer, integer, bigint) IS 'Size on disk of a segment, its TOAST table and its indexes included.';
+COMMENT ON FUNCTION mq_internal.in_flight_state() IS 'Messages handed out, for the view mq.in_flight.';
 
 CREATE VIEW mq.queues WITH (security_barrier) AS
-SELECT q.name::text AS queue,
-       c.relowner::regrole AS owner,
-       c.oid::regclass AS queue_table,
+SELECT q.name::pg_catalog.text AS queue,
+       COALESCE((SELECT a.grantee FROM pg_catalog.aclexplode(c.relacl) a
+                 WHERE a.privilege_type OPERATOR(pg_catalog.=) 'TRUNCATE' AND a.is_grantable
+                   AND a.grantor OPERATOR(pg_catalog.=) c.relowner AND a.grantee OPERATOR(pg_catalog.<>) c.relowner
+                 LIMIT 1), c.relowner)::pg_catalog.regrole AS owner,
+       c.oid::pg_catalog.regclass AS queue_table,
        q.segment_size,
        s.next_id,
-       (SELECT count(*) FROM mq.segment g WHERE g.queue_no = q.queue_no) AS segments,
-       (SELECT coalesce(sum(mq.segment_bytes(g.queue_no, g.level, g.segment)), 0)::bigint
-          FROM mq.segment g WHERE g.queue_no = q.queue_no) AS bytes,
+       p.segments,
+       p.bytes,
        q.paused, q.retention, q.retention_bytes, q.drop_unread, q.notify_interval
-FROM mq.queue q
-JOIN pg_catalog.pg_class c ON c.relnamespace = 'mq'::regnamespace AND c.relname = ('q_' || q.name)::name
-LEFT JOIN mq.queue_state() s USING (queue_no)
-WHERE mq.may_see(c.oid)
-   OR EXISTS (SELECT FROM mq.consumer_group o WHERE o.queue_no = q.queue_no AND mq.may_consume(o.group_no));
+FROM mq_internal.queue q
+JOIN pg_catalog.pg_class c ON c.relnamespace OPERATOR(pg_catalog.=) 'mq'::pg_catalog.regnamespace
+    AND c.relname OPERATOR(pg_catalog.=) pg_catalog.concat('q_', q.name)::pg_catalog.name
+LEFT JOIN mq_internal.queue_state() s ON s.queue_no OPERATOR(pg_catalog.=) q.queue_no
+CROSS JOIN LATERAL
+    (SELECT pg_catalog.count(*) AS segments, COALESCE(pg_catalog.sum(pg_catalog.pg_total_relation_size(sc.oid)), 0)::pg_catalog.int8 AS bytes
+     FROM mq_internal.segment g
+     JOIN pg_catalog.pg_class sc ON sc.relnamespace OPERATOR(pg_catalog.=) 'mq_internal'::pg_catalog.regnamespace
+         AND sc.relname OPERATOR(pg_catalog.=) pg_catalog.format('s_%s_%s_%s', g.queue_no, g.level, g.segment)::pg_catalog.name
+     WHERE g.queue_no OPERATOR(pg_catalog.=) q.queue_no) p
+WHERE pg_catalog.has_table_privilege(c.oid, 'SELECT, INSERT, TRUNCATE')
+   OR EXISTS (SELECT FROM mq_internal.consumer_group o
+              JOIN pg_catalog.pg_class r ON r.relnamespace OPERATOR(pg_catalog.=) 'mq_internal'::pg_catalog.regnamespace
+                  AND r.relname OPERATOR(pg_catalog.=) pg_catalog.concat('g_', o.group_no)::pg_catalog.name
+              WHERE o.queue_no OPERATOR(pg_catalog.=) q.queue_no AND CASE WHEN r.relkind OPERATOR(pg_catalog.=) 'S' THEN pg_catalog.has_sequence_privilege(r.oid, 'USAGE') ELSE false END);
 COMMENT ON VIEW mq.queues IS 'The queues the caller has some right on.';
 COMMENT ON COLUMN mq.queues.queue IS 'Name of the queue.';
-COMMENT ON COLUMN mq.queues.owner IS 'Owner of the queue: the owner of its table.';
+COMMENT ON COLUMN mq.queues.owner IS 'Who has the right manage with grant option: may drop the queue and give rights.';
 COMMENT ON COLUMN mq.queues.queue_table IS 'Table with the messages; SELECT on it is the right to browse.';
 COMMENT ON COLUMN mq.queues.segment_size IS 'Ids per segment.';
 COMMENT ON COLUMN mq.queues.next_id IS 'The next message gets this id or a greater one (exact).';
@@ -400,20 +387,28 @@ COMMENT ON COLUMN mq.queues.drop_unread IS 'Retention also drops what groups hav
 COMMENT ON COLUMN mq.queues.notify_interval IS 'NOTIFY is sent at most so often; null: never.';
 
 CREATE VIEW mq.groups WITH (security_barrier) AS
-SELECT q.name::text AS queue,
-       g.name::text AS consumer_group,
+SELECT q.name::pg_catalog.text AS queue,
+       g.name::pg_catalog.text AS consumer_group,
        s.epoch, s.low_watermark, s.next_id, s.ready, s.leased, s.settling, s.pending, s.unread, s.held_back,
        s.waiting,
        q.paused OR g.paused AS paused,
        g.max_in_flight, g.max_in_flight_per_consumer, g.visibility_timeout,
-       (SELECT coalesce(sum(mq.segment_bytes(p.queue_no, p.level, p.segment)), 0)::bigint
-          FROM mq.segment p WHERE p.queue_no = q.queue_no AND p.segment >= s.low_watermark / q.segment_size) AS held_bytes,
+       (SELECT COALESCE(pg_catalog.sum(pg_catalog.pg_total_relation_size(sc.oid)), 0)::pg_catalog.int8
+        FROM mq_internal.segment p
+        JOIN pg_catalog.pg_class sc ON sc.relnamespace OPERATOR(pg_catalog.=) 'mq_internal'::pg_catalog.regnamespace
+            AND sc.relname OPERATOR(pg_catalog.=) pg_catalog.format('s_%s_%s_%s', p.queue_no, p.level, p.segment)::pg_catalog.name
+        WHERE p.queue_no OPERATOR(pg_catalog.=) q.queue_no
+          AND p.segment OPERATOR(pg_catalog.>=) (s.low_watermark OPERATOR(pg_catalog./) q.segment_size)) AS held_bytes,
        g.dropped,
-       pg_catalog.to_regclass(pg_catalog.format('mq.g_%s', g.group_no)) AS rights
-FROM mq.group_state() s
-JOIN mq.consumer_group g USING (group_no)
-JOIN mq.queue q USING (queue_no)
-WHERE mq.may_see_all(mq.queue_table(q.name)) OR mq.may_consume(g.group_no);
+       r.oid::pg_catalog.regclass AS rights
+FROM mq_internal.group_state() s
+JOIN mq_internal.consumer_group g ON g.group_no OPERATOR(pg_catalog.=) s.group_no
+JOIN mq_internal.queue q ON q.queue_no OPERATOR(pg_catalog.=) g.queue_no
+JOIN pg_catalog.pg_class c ON c.relnamespace OPERATOR(pg_catalog.=) 'mq'::pg_catalog.regnamespace
+    AND c.relname OPERATOR(pg_catalog.=) pg_catalog.concat('q_', q.name)::pg_catalog.name
+JOIN pg_catalog.pg_class r ON r.relnamespace OPERATOR(pg_catalog.=) 'mq_internal'::pg_catalog.regnamespace
+    AND r.relname OPERATOR(pg_catalog.=) pg_catalog.concat('g_', g.group_no)::pg_catalog.name
+WHERE pg_catalog.has_table_privilege(c.oid, 'SELECT, TRUNCATE') OR CASE WHEN r.relkind OPERATOR(pg_catalog.=) 'S' THEN pg_catalog.has_sequence_privilege(r.oid, 'USAGE') ELSE false END;
 COMMENT ON VIEW mq.groups IS 'The consumer groups the caller may manage, browse or consume in, and what is unfinished in them.';
 COMMENT ON COLUMN mq.groups.queue IS 'Name of the queue.';
 COMMENT ON COLUMN mq.groups.consumer_group IS 'Name of the group.';
@@ -436,21 +431,26 @@ COMMENT ON COLUMN mq.groups.dropped IS 'Messages that retention dropped before t
 COMMENT ON COLUMN mq.groups.rights IS 'Sequence that carries the rights of the group: USAGE on it is the right to consume.';
 
 CREATE VIEW mq.segments WITH (security_barrier) AS
-SELECT q.name::text AS queue,
+SELECT q.name::pg_catalog.text AS queue,
        g.level,
        g.segment,
-       c.oid::regclass AS segment_table,
-       g.segment * q.segment_size AS first_id,
-       (g.segment + 1) * q.segment_size - 1 AS last_id,
+       sc.oid::pg_catalog.regclass AS segment_table,
+       g.segment OPERATOR(pg_catalog.*) q.segment_size AS first_id,
+       (g.segment OPERATOR(pg_catalog.+) 1::pg_catalog.int8) OPERATOR(pg_catalog.*) q.segment_size OPERATOR(pg_catalog.-) 1::pg_catalog.int8 AS last_id,
        g.sealed,
        g.sealed_at,
-       pg_catalog.pg_total_relation_size(c.oid) AS bytes
-FROM mq.segment g
-JOIN mq.queue q USING (queue_no)
-JOIN pg_catalog.pg_class c ON c.relnamespace = 'mq'::regnamespace
-    AND c.relname = pg_catalog.format('s_%s_%s_%s', g.queue_no, g.level, g.segment)::name
-WHERE mq.may_see(mq.queue_table(q.name))
-   OR EXISTS (SELECT FROM mq.consumer_group o WHERE o.queue_no = q.queue_no AND mq.may_consume(o.group_no));
+       pg_catalog.pg_total_relation_size(sc.oid) AS bytes
+FROM mq_internal.segment g
+JOIN mq_internal.queue q ON q.queue_no OPERATOR(pg_catalog.=) g.queue_no
+JOIN pg_catalog.pg_class sc ON sc.relnamespace OPERATOR(pg_catalog.=) 'mq_internal'::pg_catalog.regnamespace
+    AND sc.relname OPERATOR(pg_catalog.=) pg_catalog.format('s_%s_%s_%s', g.queue_no, g.level, g.segment)::pg_catalog.name
+JOIN pg_catalog.pg_class c ON c.relnamespace OPERATOR(pg_catalog.=) 'mq'::pg_catalog.regnamespace
+    AND c.relname OPERATOR(pg_catalog.=) pg_catalog.concat('q_', q.name)::pg_catalog.name
+WHERE pg_catalog.has_table_privilege(c.oid, 'SELECT, INSERT, TRUNCATE')
+   OR EXISTS (SELECT FROM mq_internal.consumer_group o
+              JOIN pg_catalog.pg_class r ON r.relnamespace OPERATOR(pg_catalog.=) 'mq_internal'::pg_catalog.regnamespace
+                  AND r.relname OPERATOR(pg_catalog.=) pg_catalog.concat('g_', o.group_no)::pg_catalog.name
+              WHERE o.queue_no OPERATOR(pg_catalog.=) q.queue_no AND CASE WHEN r.relkind OPERATOR(pg_catalog.=) 'S' THEN pg_catalog.has_sequence_privilege(r.oid, 'USAGE') ELSE false END);
 COMMENT ON VIEW mq.segments IS 'The partitions of those queues.';
 COMMENT ON COLUMN mq.segments.queue IS 'Name of the queue.';
 COMMENT ON COLUMN mq.segments.level IS 'Priority level; there is one, 0.';
@@ -463,13 +463,17 @@ COMMENT ON COLUMN mq.segments.sealed_at IS 'When that was: all messages in it ar
 COMMENT ON COLUMN mq.segments.bytes IS 'Size on disk, with TOAST table and indexes (exact).';
 
 CREATE VIEW mq.in_flight WITH (security_barrier) AS
-SELECT q.name::text AS queue,
-       g.name::text AS consumer_group,
+SELECT q.name::pg_catalog.text AS queue,
+       g.name::pg_catalog.text AS consumer_group,
        s.id, s.state, s.attempt, s.failures, s.lease_until, s.consumer
-FROM mq.in_flight_state() s
-JOIN mq.consumer_group g USING (group_no)
-JOIN mq.queue q USING (queue_no)
-WHERE mq.may_see_all(mq.queue_table(q.name)) OR mq.may_consume(g.group_no);
+FROM mq_internal.in_flight_state() s
+JOIN mq_internal.consumer_group g ON g.group_no OPERATOR(pg_catalog.=) s.group_no
+JOIN mq_internal.queue q ON q.queue_no OPERATOR(pg_catalog.=) g.queue_no
+JOIN pg_catalog.pg_class c ON c.relnamespace OPERATOR(pg_catalog.=) 'mq'::pg_catalog.regnamespace
+    AND c.relname OPERATOR(pg_catalog.=) pg_catalog.concat('q_', q.name)::pg_catalog.name
+JOIN pg_catalog.pg_class r ON r.relnamespace OPERATOR(pg_catalog.=) 'mq_internal'::pg_catalog.regnamespace
+    AND r.relname OPERATOR(pg_catalog.=) pg_catalog.concat('g_', g.group_no)::pg_catalog.name
+WHERE pg_catalog.has_table_privilege(c.oid, 'SELECT, TRUNCATE') OR CASE WHEN r.relkind OPERATOR(pg_catalog.=) 'S' THEN pg_catalog.has_sequence_privilege(r.oid, 'USAGE') ELSE false END;
 COMMENT ON VIEW mq.in_flight IS 'The messages of those groups that are handed out, or acked by an undecided transaction (exact).';
 COMMENT ON COLUMN mq.in_flight.queue IS 'Name of the queue.';
 COMMENT ON COLUMN mq.in_flight.consumer_group IS 'Name of the group.';
@@ -480,5 +484,15 @@ COMMENT ON COLUMN mq.in_flight.failures IS 'How often it came back as failed.';
 COMMENT ON COLUMN mq.in_flight.lease_until IS 'End of the lease; null: it was discarded.';
 COMMENT ON COLUMN mq.in_flight.consumer IS 'Name the receiver gave; null: none.';
 
+-- ---------------------------------------------------------------------------------------------------------------
+-- Rights on all of the above. What ALTER DEFAULT PRIVILEGES would give away is taken back first.
+
+CREATE FUNCTION mq_internal.reset_privileges()
+RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_reset_all_privileges';
+COMMENT ON FUNCTION mq_internal.reset_privileges() IS
+    'Gives every relation, function and both schemas of mq the privileges that PostgreSQL gives without ALTER DEFAULT PRIVILEGES. For this script.';
+SELECT mq_internal.reset_privileges();
+
 GRANT USAGE ON SCHEMA mq TO PUBLIC;
 GRANT SELECT ON mq.queues, mq.groups, mq.segments, mq.in_flight TO PUBLIC;
+REVOKE ALL ON FUNCTION mq.create_queue(text, text[], boolean, bigint, interval, bigint, boolean, interval) FROM PUBLIC;

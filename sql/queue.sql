@@ -146,4 +146,4 @@ BEGIN
 	END LOOP;
 END $$;
 SELECT count(*) AS left_over FROM mq.queues;
-SELECT count(*) AS tables_left_over FROM pg_class WHERE relnamespace = 'mq'::regnamespace AND relname ~ '^(q|s)_';
+SELECT count(*) AS tables_left_over FROM pg_class WHERE relnamespace IN ('mq'::regnamespace, 'mq_internal'::regnamespace) AND relname ~ '^(q|s|i|g)_';

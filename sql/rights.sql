@@ -48,16 +48,16 @@ SELECT mq.discard('rights', array[1]);
 SELECT mq.drop_queue('rights');
 SELECT mq.drop_queue('rights', force => true);
 SELECT count(*) FROM mq.q_rights;
-SELECT count(*) FROM mq.consumer_offset_0;
+SELECT count(*) FROM mq_internal.consumer_offset_0;
 -- nor see anything
 SELECT count(*) FROM mq.queues;
 SELECT count(*) FROM mq.groups;
 SELECT count(*) FROM mq.segments;
 SELECT count(*) FROM mq.in_flight;
 -- not by way of the functions below the views either
-SELECT count(*) FROM mq.queue_state();
-SELECT count(*) FROM mq.group_state();
-SELECT count(*) FROM mq.in_flight_state();
+SELECT count(*) FROM mq_internal.queue_state();
+SELECT count(*) FROM mq_internal.group_state();
+SELECT count(*) FROM mq_internal.in_flight_state();
 -- a queue that is not there is told apart from one that is not mine
 SELECT mq.send('nothing', '1');                                 -- 42704
 
@@ -151,7 +151,7 @@ SELECT mq.send('rights', '1') > 0 AS sent;
 SELECT mq.discard('rights', array[0]) AS discarded;
 RESET ROLE;
 REVOKE regress_mq_owner FROM regress_mq_plain;
-ALTER TABLE mq.q_rights OWNER TO regress_mq_reader;
+SELECT mq.alter_queue('rights', owner => 'regress_mq_reader');
 SET ROLE regress_mq_owner;
 SELECT mq.discard('rights', array[0]);                          -- 42501
 SET ROLE regress_mq_reader;
@@ -169,8 +169,8 @@ DROP FUNCTION public.lend();
 
 -- nobody may write the internal tables, or call what is internal
 SET ROLE regress_mq_plain;
-INSERT INTO mq.consumer_offset_0 DEFAULT VALUES;                -- 42501
-TRUNCATE mq.consumer_offset_0;                                  -- 42501
+INSERT INTO mq_internal.consumer_offset_0 DEFAULT VALUES;                -- 42501
+TRUNCATE mq_internal.consumer_offset_0;                                  -- 42501
 CREATE TABLE mq.mine (i int);                                   -- 42501
 RESET ROLE;
 SET ROLE regress_mq_owner;
@@ -185,18 +185,45 @@ SET ROLE regress_mq_reader;
 SELECT mq.drop_queue('rights', true);
 RESET ROLE;
 SELECT count(*) FROM mq.queues;
--- also a queue that is the role's own; its name is free again
+-- a queue that was the role's own stays, without an owner but the extension's
 SET ROLE regress_mq_owner;
 SELECT mq.create_queue('owned');
 SELECT mq.send('owned', '"old"') > 0 AS sent;
 RESET ROLE;
 DROP OWNED BY regress_mq_owner;
-SELECT mq.send('owned', '1');                                   -- 42704
-SELECT * FROM mq.receive('owned');                              -- 42704
-SELECT count(*) FROM mq.queues;
-SELECT mq.create_queue('owned');
+SELECT queue, owner = current_user::regrole AS is_mine FROM mq.queues;
+SET ROLE regress_mq_owner;
+SELECT mq.send('owned', '1');                                   -- 42501
+SELECT mq.drop_queue('owned');                                  -- 42501
+RESET ROLE;
 SELECT mq.send('owned', '"new"') > 0 AS sent;
 SELECT payload, attempt FROM mq.pop('owned', 10);
-SELECT mq.drop_queue('owned');
+-- it can be handed on: to a role that the caller can become
+SELECT mq.alter_queue('owned', owner => 'regress_mq_owner');
+SELECT queue, owner FROM mq.queues;
+SELECT mq.grant('owned', 'send', 'regress_mq_sender');
+SET ROLE regress_mq_owner;
+SELECT mq.alter_queue('owned', owner => 'regress_mq_plain');    -- 42501
+SELECT mq.revoke('owned', 'manage', 'regress_mq_owner');        -- 55000
+SELECT mq.alter_queue('owned', owner => 'no such role');        -- 42704
+SELECT mq.send('owned', '1') > 0 AS sent;
+SELECT mq.create_group('owned', 'second');
+RESET ROLE;
+GRANT regress_mq_plain TO regress_mq_owner;
+SET ROLE regress_mq_owner;
+SELECT mq.alter_queue('owned', owner => 'regress_mq_plain');
+RESET ROLE;
+REVOKE regress_mq_plain FROM regress_mq_owner;
+SET ROLE regress_mq_owner;
+SELECT mq.send('owned', '1');                                   -- 42501
+SELECT * FROM mq.pop('owned');                                  -- 42501
+SET ROLE regress_mq_sender;
+SELECT mq.send('owned', '2') > 0 AS sent;                       -- what was granted by mq.grant stays
+SET ROLE regress_mq_plain;
+SELECT queue, owner FROM mq.queues;
+SELECT payload FROM mq.pop('owned', 10);
+SELECT payload FROM mq.pop('owned', 10, 'second');
+SELECT mq.drop_queue('owned', force => true);
+RESET ROLE;
 DROP OWNED BY regress_mq_owner, regress_mq_plain, regress_mq_sender, regress_mq_consumer, regress_mq_reader;
 DROP ROLE regress_mq_owner, regress_mq_plain, regress_mq_sender, regress_mq_consumer, regress_mq_reader;

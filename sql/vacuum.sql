@@ -93,7 +93,7 @@ CALL pg_temp.sends(1151, 1200);
 CLUSTER :segment;                                               -- 42704
 CREATE INDEX by_time ON :segment (enqueued_at DESC);
 CLUSTER :segment USING by_time;
-DROP INDEX mq.by_time;
+DROP INDEX mq_internal.by_time;
 CALL pg_temp.receives(20);
 CALL pg_temp.sends(1201, 1300);
 CALL pg_temp.receives(10000);
@@ -107,7 +107,7 @@ CREATE INDEX by_time ON :segment (enqueued_at DESC);
 BEGIN;
 CLUSTER :segment USING by_time;
 ROLLBACK;
-DROP INDEX mq.by_time;
+DROP INDEX mq_internal.by_time;
 CALL pg_temp.receives(10);
 CALL pg_temp.sends(1331, 1360);
 CALL pg_temp.receives(10000);

@@ -13,7 +13,7 @@ CREATE TEMP VIEW state AS
 	SELECT ready, leased, settling, pending, unread, held_back FROM mq.groups WHERE queue = 'v' AND consumer_group = 'default';
 
 SELECT queue, owner = current_user::regrole AS is_owner, queue_table, segment_size, segments > 0 AS has_segments FROM mq.queues;
-SELECT queue, level, segment, segment_table::text ~ '^mq\.s_\d+_0_\d+$' AS named_as_said, last_id - first_id + 1 AS ids, sealed, bytes >= 0 AS has_bytes
+SELECT queue, level, segment, segment_table::text ~ '^mq_internal\.s_\d+_0_\d+$' AS named_as_said, last_id - first_id + 1 AS ids, sealed, bytes >= 0 AS has_bytes
   FROM mq.segments WHERE queue = 'v' ORDER BY segment LIMIT 1;
 SELECT * FROM state;
 

@@ -1,9 +1,10 @@
 /*
  * catalog.c: definitions of queues and consumer groups, as this backend sees them.
  *
- * Owns the reading of mq.queue and mq.consumer_group and two caches in this process, by queue name and by group
- * number. Any change of a definition sends a relcache invalidation for mq.queue, and dropping a queue's table one for
- * that; the caches are then thrown away at the next look-up, never in the callback, which may run at any time.
+ * Owns the reading of mq_internal.queue and mq_internal.consumer_group and two caches in this process, by queue name and by group
+ * number. Any change of a definition sends a relcache invalidation for mq_internal.queue: the caches are thrown away at the next
+ * look-up, never in the callback, which may run at any time. What happens to the table of one queue (a segment more or
+ * less, DROP) marks that queue's entry only.
  */
 #include "postgres.h"
 
@@ -15,6 +16,7 @@
 #include "access/table.h"
 #include "access/xact.h"
 #include "access/xlog.h"
+#include "catalog/dependency.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_extension.h"
 #include "catalog/pg_namespace.h"
@@ -34,14 +36,16 @@
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
-/* columns of mq.queue */
+#include "base/settings.h"
+
+/* columns of mq_internal.queue */
 enum
 {
 	Q_NUMBER = 1, Q_NAME, Q_SEGMENT_SIZE, Q_LEVELS, Q_PAUSED, Q_RETENTION, Q_RETENTION_BYTES, Q_DROP_UNREAD, Q_NOTIFY,
-	Q_SYSTEM, Q_DATABASE, Q_EXTENSION, Q_COLUMNS = Q_EXTENSION
+	Q_SYSTEM, Q_DATABASE, Q_EXTENSION, Q_TABLE, Q_COLUMNS = Q_TABLE
 };
 
-/* columns of mq.consumer_group */
+/* columns of mq_internal.consumer_group */
 enum
 {
 	G_NUMBER = 1, G_QUEUE, G_NAME, G_EPOCH, G_START, G_PAUSED, G_MAX_IN_FLIGHT, G_MAX_PER_CONSUMER, G_LEASE, G_DROPPED,
@@ -51,22 +55,38 @@ enum
 static MqExtension extension;
 static bool extension_valid = false;
 static MemoryContext cache_context = NULL;
-static HTAB *queue_cache = NULL;	/* by NameData, the entry is the MqQueue */
+static HTAB *queue_cache = NULL;	/* by NameData */
 static HTAB *group_cache = NULL;	/* by group_no */
-static HTAB *table_cache = NULL;	/* oids of the tables of cached queues */
+static HTAB *table_cache = NULL;	/* by the oid of a queue's table */
+
+typedef struct QueueEntry
+{
+	MqQueue		queue;			/* begins with its name */
+	bool		valid;			/* nothing has happened to its table */
+} QueueEntry;
+
+typedef struct TableEntry
+{
+	Oid			table;
+	QueueEntry *entry;
+} TableEntry;
 
 typedef struct GroupEntry
 {
 	int32		group_no;
 	MqGroup		group;
+	const QueueEntry *queue;	/* of its queue */
 } GroupEntry;
 
 static void
 relcache_callback(Datum arg, Oid relid)
 {
-	if (relid == InvalidOid || relid == extension.queue_rel || relid == extension.group_rel ||
-		(table_cache != NULL && hash_search(table_cache, &relid, HASH_FIND, NULL) != NULL))
+	const TableEntry *table;
+
+	if (relid == InvalidOid || relid == extension.queue_rel || relid == extension.group_rel)
 		extension_valid = false;
+	else if (table_cache != NULL && (table = hash_search(table_cache, &relid, HASH_FIND, NULL)) != NULL)
+		table->entry->valid = false;
 }
 
 void
@@ -86,18 +106,27 @@ reset_caches(void)
 	MemoryContextReset(cache_context);
 	ctl.hcxt = cache_context;
 	ctl.keysize = sizeof(NameData);
-	ctl.entrysize = sizeof(MqQueue);
+	ctl.entrysize = sizeof(QueueEntry);
 	queue_cache = hash_create("mq queues", 16, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	ctl.keysize = sizeof(int32);
 	ctl.entrysize = sizeof(GroupEntry);
 	group_cache = hash_create("mq groups", 16, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-	ctl.keysize = ctl.entrysize = sizeof(Oid);
+	ctl.keysize = sizeof(Oid);
+	ctl.entrysize = sizeof(TableEntry);
 	table_cache = hash_create("mq queue tables", 16, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 }
 
-/* The extension's oid and owner; there is no syscache for pg_extension before 18. */
+/* A row of pg_extension. */
+typedef struct ExtensionRow
+{
+	Oid			oid;
+	Oid			owner;
+	char		version[NAMEDATALEN];
+} ExtensionRow;
+
+/* There is no syscache for pg_extension before 18. */
 static bool
-find_extension_row(MqExtension *ext)
+find_extension_row(ExtensionRow *row)
 {
 	Relation	rel = table_open(ExtensionRelationId, AccessShareLock);
 	ScanKeyData key;
@@ -110,39 +139,76 @@ find_extension_row(MqExtension *ext)
 	if (HeapTupleIsValid(tuple))
 	{
 		Form_pg_extension form = (Form_pg_extension) GETSTRUCT(tuple);
+		bool		isnull;
+		char	   *version = TextDatumGetCString(heap_getattr(tuple, Anum_pg_extension_extversion, RelationGetDescr(rel), &isnull));
 
-		ext->oid = form->oid;
-		ext->owner = form->extowner;
-		ext->schema = form->extnamespace;
+		row->oid = form->oid;
+		row->owner = form->extowner;
+		strlcpy(row->version, version, sizeof(row->version));
+		pfree(version);
 	}
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
 	return HeapTupleIsValid(tuple);
 }
 
+/* Definitions are read as this library knows them: with another version of the script nothing else is safe than to refuse. */
+static void
+other_version(const ExtensionRow *row)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("extension \"mq\" has version %s in this database, but the server has loaded the library of version %s",
+					row->version, MQ_VERSION),
+			 errhint("Use ALTER EXTENSION mq UPDATE; if the library was installed after the server was started, restart the server first.")));
+}
+
+/* One of the extension's schemas; InvalidOid unless it is a member of the extension. */
+static Oid
+own_schema(const char *name, Oid extension_oid)
+{
+	Oid			schema = get_namespace_oid(name, true);
+
+	return OidIsValid(schema) && getExtensionOfObject(NamespaceRelationId, schema) == extension_oid ? schema : InvalidOid;
+}
+
+/* False: it is not there, or not whole. */
 static bool
-load_extension(MqExtension *ext)
+load_extension(const ExtensionRow *row, MqExtension *ext)
 {
 	memset(ext, 0, sizeof(*ext));
-	if (!find_extension_row(ext))
+	ext->oid = row->oid;
+	ext->owner = row->owner;
+	ext->schema = own_schema("mq", row->oid);
+	ext->internal = own_schema("mq_internal", row->oid);
+	if (!OidIsValid(ext->schema) || !OidIsValid(ext->internal))
 		return false;
-	ext->queue_rel = get_relname_relid("queue", ext->schema);
-	ext->group_rel = get_relname_relid("consumer_group", ext->schema);
-	ext->segment_rel = get_relname_relid("segment", ext->schema);
+	ext->queue_rel = get_relname_relid("queue", ext->internal);
+	ext->group_rel = get_relname_relid("consumer_group", ext->internal);
+	ext->segment_rel = get_relname_relid("segment", ext->internal);
 	ext->guard_function = GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid, CStringGetDatum("refuse_direct_write"),
-										  PointerGetDatum(buildoidvector(NULL, 0)), ObjectIdGetDatum(ext->schema));
+										  PointerGetDatum(buildoidvector(NULL, 0)), ObjectIdGetDatum(ext->internal));
 	return OidIsValid(ext->queue_rel) && OidIsValid(ext->group_rel) && OidIsValid(ext->segment_rel);
 }
 
 const MqExtension *
 mq_extension(bool missing_ok)
 {
+	ExtensionRow row = {0};
 	MqExtension loaded;
+	bool		found;
 
 	mq_require_preload();
 	if (extension_valid)
 		return &extension;
-	if (!load_extension(&loaded))
+	found = find_extension_row(&row);
+	if (found && strcmp(row.version, MQ_VERSION) != 0)
+	{
+		if (missing_ok)
+			return NULL;
+		other_version(&row);
+	}
+	if (!found || !load_extension(&row, &loaded))
 	{
 		if (missing_ok)
 			return NULL;
@@ -169,14 +235,25 @@ interval_us(Datum value, bool isnull)
 	return interval->time + ((int64) interval->month * DAYS_PER_MONTH + interval->day) * USECS_PER_DAY;
 }
 
+void
+mq_deform(HeapTuple tuple, TupleDesc desc, Datum *values, bool *isnull, int columns)
+{
+	heap_deform_tuple(tuple, desc, values, isnull);
+	for (int i = desc->natts; i < columns; i++)
+	{
+		values[i] = (Datum) 0;
+		isnull[i] = true;
+	}
+}
+
 static void
 queue_from_tuple(HeapTuple tuple, TupleDesc desc, MqQueue *queue)
 {
-	Datum		v[Q_COLUMNS];
-	bool		isnull[Q_COLUMNS];
+	Datum		v[MaxHeapAttributeNumber];
+	bool		isnull[MaxHeapAttributeNumber];
 	char		relname[NAMEDATALEN];
 
-	heap_deform_tuple(tuple, desc, v, isnull);
+	mq_deform(tuple, desc, v, isnull, Q_COLUMNS);
 	memset(queue, 0, sizeof(*queue));
 	queue->name = *DatumGetName(v[Q_NAME - 1]);
 	queue->queue_no = DatumGetInt32(v[Q_NUMBER - 1]);
@@ -193,17 +270,18 @@ queue_from_tuple(HeapTuple tuple, TupleDesc desc, MqQueue *queue)
 	snprintf(relname, sizeof(relname), "q_%s", NameStr(queue->name));
 	queue->table = get_relname_relid(relname, extension.schema);
 	snprintf(relname, sizeof(relname), "i_%d", queue->queue_no);
-	queue->sequence = get_relname_relid(relname, extension.schema);
+	queue->sequence = get_relname_relid(relname, extension.internal);
+	queue->replaced = !queue->foreign && DatumGetObjectId(v[Q_TABLE - 1]) != queue->table;
 }
 
 static void
 group_from_tuple(HeapTuple tuple, TupleDesc desc, MqGroup *group, int32 *queue_no)
 {
-	Datum		v[G_COLUMNS];
-	bool		isnull[G_COLUMNS];
+	Datum		v[MaxHeapAttributeNumber];
+	bool		isnull[MaxHeapAttributeNumber];
 	char		relname[NAMEDATALEN];
 
-	heap_deform_tuple(tuple, desc, v, isnull);
+	mq_deform(tuple, desc, v, isnull, G_COLUMNS);
 	memset(group, 0, sizeof(*group));
 	group->name = *DatumGetName(v[G_NAME - 1]);
 	group->group_no = DatumGetInt32(v[G_NUMBER - 1]);
@@ -214,7 +292,7 @@ group_from_tuple(HeapTuple tuple, TupleDesc desc, MqGroup *group, int32 *queue_n
 	group->max_per_consumer = isnull[G_MAX_PER_CONSUMER - 1] ? 0 : DatumGetInt32(v[G_MAX_PER_CONSUMER - 1]);
 	group->lease_us = interval_us(v[G_LEASE - 1], isnull[G_LEASE - 1]);
 	snprintf(relname, sizeof(relname), "g_%d", group->group_no);
-	group->rights = get_relname_relid(relname, extension.schema);
+	group->rights = get_relname_relid(relname, extension.internal);
 	*queue_no = DatumGetInt32(v[G_QUEUE - 1]);
 }
 
@@ -226,7 +304,7 @@ static bool
 read_queue(const char *index, ScanKey keys, int nkeys, MqQueue *queue)
 {
 	Relation	rel = table_open(extension.queue_rel, AccessShareLock);
-	SysScanDesc scan = systable_beginscan(rel, get_relname_relid(index, extension.schema), true, NULL, nkeys, keys);
+	SysScanDesc scan = systable_beginscan(rel, get_relname_relid(index, extension.internal), true, NULL, nkeys, keys);
 	HeapTuple	tuple = systable_getnext(scan);
 	bool		found = HeapTupleIsValid(tuple);
 
@@ -241,7 +319,7 @@ static bool
 read_group(const char *index, ScanKey keys, int nkeys, MqGroup *group)
 {
 	Relation	rel = table_open(extension.group_rel, AccessShareLock);
-	SysScanDesc scan = systable_beginscan(rel, get_relname_relid(index, extension.schema), true, NULL, nkeys, keys);
+	SysScanDesc scan = systable_beginscan(rel, get_relname_relid(index, extension.internal), true, NULL, nkeys, keys);
 	HeapTuple	tuple = systable_getnext(scan);
 	bool		found = HeapTupleIsValid(tuple);
 	int32		queue_no = 0;
@@ -260,13 +338,25 @@ read_group(const char *index, ScanKey keys, int nkeys, MqGroup *group)
 	return found;
 }
 
+/* A second entry for a table may be left from a rename: the later one counts. */
+static QueueEntry *
+remember_queue(const MqQueue *queue)
+{
+	QueueEntry *entry = hash_search(queue_cache, &queue->name, HASH_ENTER, NULL);
+	TableEntry *table = hash_search(table_cache, &queue->table, HASH_ENTER, NULL);
+
+	entry->queue = *queue;
+	entry->valid = true;
+	table->entry = entry;
+	return entry;
+}
+
 bool
 mq_queue_find(const char *name, MqQueue *queue)
 {
 	NameData	key;
-	MqQueue    *cached;
+	QueueEntry *cached;
 	ScanKeyData scankey;
-	bool		found;
 
 	(void) mq_extension(false);
 	if (strlen(name) >= NAMEDATALEN)
@@ -274,16 +364,14 @@ mq_queue_find(const char *name, MqQueue *queue)
 	memset(&key, 0, sizeof(key));
 	namestrcpy(&key, name);
 	cached = hash_search(queue_cache, &key, HASH_FIND, NULL);
-	if (cached == NULL)
+	if (cached == NULL || !cached->valid)
 	{
 		ScanKeyInit(&scankey, Q_NAME, BTEqualStrategyNumber, F_NAMEEQ, NameGetDatum(&key));
 		if (!read_queue("queue_name_key", &scankey, 1, queue))
 			return false;
-		cached = hash_search(queue_cache, &key, HASH_ENTER, &found);
-		*cached = *queue;
-		(void) hash_search(table_cache, &queue->table, HASH_ENTER, NULL);
+		cached = remember_queue(queue);
 	}
-	*queue = *cached;
+	*queue = cached->queue;
 	return true;
 }
 
@@ -316,6 +404,13 @@ mq_queue_check_not_dropped(const MqQueue *queue)
 				 errhint("Use mq.create_queue to create it, unless there is another one of that name now.")));
 }
 
+/* Whether nothing has happened to the table of the entry's queue since. */
+static bool
+is_valid(const GroupEntry *entry)
+{
+	return entry->queue->valid && entry->queue->queue.queue_no == entry->group.queue.queue_no;
+}
+
 /* A queue has few groups: the cache is walked for the name. */
 static bool
 cached_group_by_name(const MqQueue *queue, const char *name, MqGroup *result)
@@ -326,7 +421,7 @@ cached_group_by_name(const MqQueue *queue, const char *name, MqGroup *result)
 	hash_seq_init(&status, group_cache);
 	while ((entry = hash_seq_search(&status)) != NULL)
 	{
-		if (entry->group.queue.queue_no == queue->queue_no && strcmp(NameStr(entry->group.name), name) == 0)
+		if (entry->group.queue.queue_no == queue->queue_no && strcmp(NameStr(entry->group.name), name) == 0 && is_valid(entry))
 		{
 			*result = entry->group;
 			hash_seq_term(&status);
@@ -342,6 +437,7 @@ remember_group(const MqGroup *group)
 	GroupEntry *entry = hash_search(group_cache, &group->group_no, HASH_ENTER, NULL);
 
 	entry->group = *group;
+	entry->queue = remember_queue(&group->queue);
 }
 
 bool
@@ -372,7 +468,7 @@ mq_group_by_number(int32 group_no, MqGroup *result)
 
 	(void) mq_extension(false);
 	entry = hash_search(group_cache, &group_no, HASH_FIND, NULL);
-	if (entry != NULL)
+	if (entry != NULL && is_valid(entry))
 	{
 		*result = entry->group;
 		return true;
@@ -426,36 +522,63 @@ mq_queues_all(int *count)
 	return queues;
 }
 
-MqGroup *
-mq_groups_all(int *count)
+/* Finds a queue by its number. */
+typedef struct NumberedQueue
 {
-	Relation	rel;
-	SysScanDesc scan;
-	HeapTuple	tuple;
-	int			nqueues;
-	MqQueue    *queues = mq_queues_all(&nqueues);
+	int32		queue_no;
+	const MqQueue *queue;
+} NumberedQueue;
+
+static HTAB *
+by_number(const MqQueue *queues, int count)
+{
+	HASHCTL		ctl;
+	HTAB	   *table;
+
+	ctl.keysize = sizeof(int32);
+	ctl.entrysize = sizeof(NumberedQueue);
+	ctl.hcxt = CurrentMemoryContext;
+	table = hash_create("mq queues by number", Max(count, 16), &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	for (int i = 0; i < count; i++)
+		((NumberedQueue *) hash_search(table, &queues[i].queue_no, HASH_ENTER, NULL))->queue = &queues[i];
+	return table;
+}
+
+/* The groups that a scan finds and whose queue is in the list; palloc'd. */
+static MqGroup *
+collect_groups(Relation rel, SysScanDesc scan, const MqQueue *queues, int nqueues, int *count)
+{
+	HTAB	   *numbers = by_number(queues, nqueues);
 	int			room = 16;
 	MqGroup    *groups = palloc(room * sizeof(MqGroup));
+	HeapTuple	tuple;
 
 	*count = 0;
-	rel = table_open(extension.group_rel, AccessShareLock);
-	scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
+		const NumberedQueue *found;
 		int32		queue_no;
 
 		if (*count == room)
-			groups = repalloc(groups, (room *= 2) * sizeof(MqGroup));
+			groups = repalloc_huge(groups, (room *= 2) * sizeof(MqGroup));
 		group_from_tuple(tuple, RelationGetDescr(rel), &groups[*count], &queue_no);
-		for (int i = 0; i < nqueues; i++)
-		{
-			if (queues[i].queue_no == queue_no)
-			{
-				groups[(*count)++].queue = queues[i];
-				break;
-			}
-		}
+		found = hash_search(numbers, &queue_no, HASH_FIND, NULL);
+		if (found != NULL)
+			groups[(*count)++].queue = *found->queue;
 	}
+	hash_destroy(numbers);
+	return groups;
+}
+
+MqGroup *
+mq_groups_all(int *count)
+{
+	int			nqueues;
+	MqQueue    *queues = mq_queues_all(&nqueues);
+	Relation	rel = table_open(extension.group_rel, AccessShareLock);
+	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
+	MqGroup    *groups = collect_groups(rel, scan, queues, nqueues, count);
+
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
 	pfree(queues);
@@ -465,13 +588,18 @@ mq_groups_all(int *count)
 MqGroup *
 mq_groups_of(const MqQueue *queue, int *count)
 {
-	int			all;
-	MqGroup    *groups = mq_groups_all(&all);
+	Relation	rel;
+	SysScanDesc scan;
+	ScanKeyData key;
+	MqGroup    *groups;
 
-	*count = 0;
-	for (int i = 0; i < all; i++)
-		if (groups[i].queue.queue_no == queue->queue_no)
-			groups[(*count)++] = groups[i];
+	(void) mq_extension(false);
+	rel = table_open(extension.group_rel, AccessShareLock);
+	ScanKeyInit(&key, G_QUEUE, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(queue->queue_no));
+	scan = systable_beginscan(rel, get_relname_relid("consumer_group_queue_no_name_key", extension.internal), true, NULL, 1, &key);
+	groups = collect_groups(rel, scan, queue, 1, count);
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
 	return groups;
 }
 
@@ -498,14 +626,14 @@ mq_catalog_may_exist(Oid relid, int32 number)
 
 	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(number));
 	return mq_any_row(relid, get_relname_relid(relid == extension.queue_rel ? "queue_pkey" : "consumer_group_pkey",
-											   extension.schema), 1, &key);
+											   extension.internal), 1, &key);
 }
 
 /* Read in place: the functions for it ask for rights that a consumer has not, and nextval would write. */
 int64
 mq_catalog_last_group(void)
 {
-	Relation	rel = relation_open(get_relname_relid("group_no", extension.schema), AccessShareLock);
+	Relation	rel = relation_open(get_relname_relid("group_no", extension.internal), AccessShareLock);
 	Buffer		buffer = ReadBuffer(rel, 0);
 	Page		page;
 	HeapTupleHeader header;
@@ -545,20 +673,27 @@ mq_catalog_changed(void)
 void
 mq_catalog_remember(const MqGroup *group)
 {
-	if (extension_valid)
-		remember_group(group);
+	GroupEntry *cached;
+
+	if (!extension_valid)
+		return;
+	cached = hash_search(group_cache, &group->group_no, HASH_FIND, NULL);
+	if (cached == NULL)
+		return;
+	cached->group.window = group->window;
+	cached->group.queue.chain = group->queue.chain;
 }
 
 void
 mq_catalog_remember_chain(const MqQueue *queue)
 {
-	MqQueue    *cached;
+	QueueEntry *cached;
 
 	if (!extension_valid)
 		return;
 	cached = hash_search(queue_cache, &queue->name, HASH_FIND, NULL);
-	if (cached != NULL && cached->queue_no == queue->queue_no)
-		cached->chain = queue->chain;
+	if (cached != NULL && cached->queue.queue_no == queue->queue_no)
+		cached->queue.chain = queue->chain;
 }
 
 static bool
@@ -657,27 +792,20 @@ mq_group_by_name(const char *queue_name, const char *group_name, MqGroup *result
 		no_such_group(&queue, group_name);
 }
 
-Oid
-mq_queue_owner(const MqQueue *queue)
+bool
+mq_is_owner(const MqQueue *queue)
 {
-	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(queue->table));
-	Oid			owner;
-
-	if (!HeapTupleIsValid(tuple))
-		no_such_queue(NameStr(queue->name));
-	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
-	ReleaseSysCache(tuple);
-	return owner;
+	return mq_has_right(queue, ACL_GRANT_OPTION_FOR(MQ_RIGHT_MANAGE));
 }
 
 void
 mq_check_owner(const MqQueue *queue)
 {
-	if (!has_privs_of_role(GetUserId(), mq_queue_owner(queue)))
+	if (!mq_is_owner(queue))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("must be owner of queue \"%s\"", NameStr(queue->name)),
-				 errhint("The owner is the owner of the queue's table.")));
+				 errhint("The owner has the right manage with grant option; the view mq.queues shows who that is.")));
 }
 
 MqChainKey

@@ -4,7 +4,9 @@
 #ifndef MQ_CATALOG_H
 #define MQ_CATALOG_H
 
+#include "access/htup.h"
 #include "access/skey.h"
+#include "access/tupdesc.h"
 #include "utils/acl.h"
 
 #include "base/shmem.h"
@@ -17,8 +19,9 @@ typedef struct MqQueue
 	int32		queue_no;		/* never reused */
 	int64		segment_size;	/* ids per segment */
 	Oid			table;			/* mq.q_<name> */
-	Oid			sequence;		/* mq.i_<queue_no> */
+	Oid			sequence;		/* mq_internal.i_<queue_no> */
 	bool		foreign;		/* last used in another place: restored, copied or upgraded */
+	bool		replaced;		/* its table is another one than when it was last used */
 	bool		paused;
 	int64		notify_us;		/* interval of NOTIFY; 0: off */
 	int64		retention_us;	/* finished messages are kept as long; 0: not for their own sake */
@@ -34,7 +37,7 @@ typedef struct MqGroup
 	int32		group_no;		/* never reused */
 	int32		epoch;
 	int64		start_id;
-	Oid			rights;			/* sequence mq.g_<group_no>: USAGE on it is the right to consume */
+	Oid			rights;			/* sequence mq_internal.g_<group_no>: USAGE on it is the right to consume */
 	bool		paused;
 	int32		max_in_flight;	/* 0: no limit */
 	int32		max_per_consumer;	/* 0: no limit */
@@ -47,16 +50,23 @@ typedef struct MqGroup
 typedef struct MqExtension
 {
 	Oid			oid;
-	Oid			schema;
+	Oid			schema;			/* mq: what people call and read */
+	Oid			internal;		/* mq_internal: everything else */
 	Oid			owner;
 	Oid			queue_rel;
 	Oid			group_rel;
 	Oid			segment_rel;
-	Oid			guard_function;	/* mq.refuse_direct_write() */
+	Oid			guard_function;	/* mq_internal.refuse_direct_write() */
 	MqDatabase *db;
 } MqExtension;
 
 extern void mq_catalog_init(void);	/* once per process, from _PG_init */
+
+/*
+ * heap_deform_tuple for a table of ours. The arrays have room for MaxHeapAttributeNumber: the table may have more columns
+ * than this library knows, or fewer; those come as null.
+ */
+extern void mq_deform(HeapTuple tuple, TupleDesc desc, Datum *values, bool *isnull, int columns);
 
 /* NULL when missing_ok and the extension is not installed. */
 extern const MqExtension *mq_extension(bool missing_ok);
@@ -86,7 +96,7 @@ extern MqQueue *mq_queues_all(int *count);
 extern MqGroup *mq_groups_of(const MqQueue *queue, int *count);
 
 /*
- * Whether a queue, a group (by number; relid: mq.queue or mq.consumer_group) or the extension (by oid) exists, or may
+ * Whether a queue, a group (by number; relid: mq_internal.queue or consumer_group) or the extension (by oid) exists, or may
  * come to exist or not because its transaction is undecided.
  */
 extern bool mq_catalog_may_exist(Oid relid, int32 number);
@@ -119,8 +129,11 @@ extern void mq_check_right(const MqQueue *queue, AclMode mode);
 extern void mq_check_consume(const MqGroup *group);
 extern void mq_check_owner(const MqQueue *queue);
 
-/* The owner of the queue's table; 42704 if it is gone. */
-extern Oid mq_queue_owner(const MqQueue *queue);
+/*
+ * The owner of a queue is who has the right manage with grant option; its table belongs to the owner of the extension, as
+ * everything that mq makes.
+ */
+extern bool mq_is_owner(const MqQueue *queue);
 
 /* Whether the current user has one of these rights on the queue, or may consume in the group. */
 extern bool mq_has_right(const MqQueue *queue, AclMode modes);

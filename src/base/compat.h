@@ -35,6 +35,13 @@ typedef Oid RelFileNumber;
 #define MqDatabaseOwnerCheck(oid, role) object_ownercheck(DatabaseRelationId, oid, role)
 #endif
 
+/* 16: being a member is no longer enough to become another role. */
+#if PG_VERSION_NUM < 160000
+#define MqCheckCanSetRole(member, role) check_is_member_of_role(member, role)
+#else
+#define MqCheckCanSetRole(member, role) check_can_set_role(member, role)
+#endif
+
 /*
  * 17: a process is named by its ProcNumber, and the local xid moved. Before, local xids were counted per backend id,
  * which is not the process number: 14 bits of it tell apart two that used the same process slot.
@@ -76,7 +83,7 @@ extern PGDLLIMPORT struct WaitEventSet *FeBeWaitSet;
 
 /* 18: attributes are reached through TupleDescAttr only (true everywhere here); MAGIC gained a name. */
 #if PG_VERSION_NUM >= 180000
-#define MQ_MODULE_MAGIC PG_MODULE_MAGIC_EXT(.name = "mq", .version = "0.1.0")
+#define MQ_MODULE_MAGIC PG_MODULE_MAGIC_EXT(.name = "mq", .version = MQ_VERSION)
 #else
 #define MQ_MODULE_MAGIC PG_MODULE_MAGIC
 #endif

@@ -4,6 +4,9 @@
 #ifndef MQ_SETTINGS_H
 #define MQ_SETTINGS_H
 
+/* of the library and of the script it goes with */
+#define MQ_VERSION "0.1.0"
+
 #define ERRCODE_MQ_LEASE_LOST MAKE_SQLSTATE('M', 'Q', '0', '0', '1')
 
 extern int	mq_shared_memory_mb;		/* arena of the delivery windows, MB */

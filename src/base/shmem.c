@@ -200,7 +200,7 @@ static void
 database_init(MqDatabase *db, const MqDatabaseKey *key)
 {
 	db->rebuilt = false;
-	db->known_groups = 0;
+	db->known_groups = db->last_group = 0;
 	db->counter = 0;
 	db->ring_count = 0;
 	db->ring_current = 0;
@@ -399,6 +399,17 @@ mq_database_forget(MqDatabase *db)
 		mq_cell_free(cell);
 		cell = next;
 	}
+}
+
+int64
+mq_database_last_group(MqDatabase *db, int64 number)
+{
+	int64		last;
+
+	SpinLockAcquire(&db->mutex);
+	last = db->last_group = Max(db->last_group, number);
+	SpinLockRelease(&db->mutex);
+	return last;
 }
 
 /* Adds up to count cells to the list; the spinlock is held for a bounded time. */

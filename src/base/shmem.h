@@ -39,6 +39,7 @@ typedef struct MqDatabase
 	MqDatabaseKey key;			/* registry lock; InvalidOid: free slot */
 	slock_t		mutex;
 	bool		rebuilt;		/* mutex; windows of all native groups are in memory */
+	int64		last_group;		/* mutex; greatest number that a group, or a row of the offset log, has had */
 	int64		known_groups;	/* mutex; groups with greater numbers were made since the rebuild: no rows before it */
 	int64		counter;		/* mutex; last n given to a row of the offset log */
 	int			ring_count;		/* mutex; number of offset log tables */
@@ -306,6 +307,9 @@ extern MqWindow *mq_window_slot(const MqWindowKey *key, bool create, bool *creat
 extern void mq_chain_forget(const MqChainKey *key);
 extern void mq_window_slot_free(const MqWindowKey *key, void (*clear) (MqWindow *window));
 extern void mq_database_forget(MqDatabase *db);
+
+/* Raises last_group to a number, and returns it. */
+extern int64 mq_database_last_group(MqDatabase *db, int64 number);
 
 /* One part in so many of the arena is kept for what frees memory. */
 #define MQ_RESERVE_PART 8

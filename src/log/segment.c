@@ -1,7 +1,7 @@
 /*
  * segment.c: the partitions of a queue's log: open, check, create, seal, drop.
  *
- * Owns mq.segment (one row per partition: the file it was made with, whether it is sealed) and the cache of open
+ * Owns mq_internal.segment (one row per partition: the file it was made with, whether it is sealed) and the cache of open
  * segments in this process. Locks: senders lock a leaf ROW EXCLUSIVE to the end of their transaction, readers ACCESS
  * SHARE while they read; nobody locks the parent but whoever makes or drops a segment, and for a moment, conditionally,
  * a reader that finds one missing whose record is there. Everything on disk is made by ordinary DDL, so a crash leaves
@@ -48,7 +48,7 @@ typedef struct CachedSegment
 	int64		segment;
 	Oid			relid;			/* InvalidOid: empty */
 	Oid			parent;
-	Oid			file;			/* from mq.segment */
+	Oid			file;			/* from mq_internal.segment */
 	bool		checked;		/* nothing that an append would bypass */
 } CachedSegment;
 
@@ -114,10 +114,10 @@ segment_keys(ScanKey keys, const MqQueue *queue, int level, int64 segment)
 static void
 info_from_tuple(HeapTuple tuple, TupleDesc desc, MqSegmentInfo *info)
 {
-	Datum		v[6];
-	bool		isnull[6];
+	Datum		v[MaxHeapAttributeNumber];
+	bool		isnull[MaxHeapAttributeNumber];
 
-	heap_deform_tuple(tuple, desc, v, isnull);
+	mq_deform(tuple, desc, v, isnull, 6);
 	info->level = DatumGetInt32(v[1]);
 	info->segment = DatumGetInt64(v[2]);
 	info->file = DatumGetObjectId(v[3]);
@@ -137,7 +137,7 @@ read_info(const MqQueue *queue, int level, int64 segment, MqSegmentInfo *info)
 	bool		found;
 
 	segment_keys(keys, queue, level, segment);
-	scan = systable_beginscan(rel, get_relname_relid("segment_pkey", ext->schema), true, NULL, 3, keys);
+	scan = systable_beginscan(rel, get_relname_relid("segment_pkey", ext->internal), true, NULL, 3, keys);
 	tuple = systable_getnext(scan);
 	found = HeapTupleIsValid(tuple);
 	if (found)
@@ -152,7 +152,7 @@ mq_segment_list(const MqQueue *queue, int *count)
 {
 	const MqExtension *ext = mq_extension(false);
 	Relation	rel = table_open(ext->segment_rel, AccessShareLock);
-	Relation	index = index_open(get_relname_relid("segment_pkey", ext->schema), AccessShareLock);
+	Relation	index = index_open(get_relname_relid("segment_pkey", ext->internal), AccessShareLock);
 	ScanKeyData key;
 	SysScanDesc scan;
 	HeapTuple	tuple;
@@ -170,7 +170,7 @@ mq_segment_list(const MqQueue *queue, int *count)
 			list = repalloc(list, (room *= 2) * sizeof(MqSegmentInfo));
 		info_from_tuple(tuple, RelationGetDescr(rel), &list[*count]);
 		segment_name(name, queue, list[*count].level, list[*count].segment);
-		list[*count].relid = get_relname_relid(name, ext->schema);
+		list[*count].relid = get_relname_relid(name, ext->internal);
 		(*count)++;
 	}
 	systable_endscan_ordered(scan);
@@ -200,7 +200,7 @@ open_uncached(const MqQueue *queue, int level, int64 segment, LOCKMODE mode)
 	/* a segment just made by the worker may be missing from this process's view of the catalog */
 	AcceptInvalidationMessages();
 	segment_name(name, queue, level, segment);
-	relid = get_relname_relid(name, mq_extension(false)->schema);
+	relid = get_relname_relid(name, mq_extension(false)->internal);
 	return OidIsValid(relid) ? try_relation_open(relid, mode) : NULL;
 }
 
@@ -292,7 +292,7 @@ mq_segment_is_gone(const MqQueue *queue, int level, int64 segment)
 	 * sees it while its maker is undecided, when nobody else changes it; the second one when it is committed, whoever does.
 	 */
 	segment_keys(keys, queue, level, segment);
-	if (!mq_any_row(ext->segment_rel, get_relname_relid("segment_pkey", ext->schema), 3, keys) &&
+	if (!mq_any_row(ext->segment_rel, get_relname_relid("segment_pkey", ext->internal), 3, keys) &&
 		!read_info(queue, level, segment, &info))
 		return !is_there(queue, level, segment);
 	/* being made, or its table was dropped by hand: whoever makes segments holds this lock on the parent until it commits */
@@ -329,8 +329,8 @@ has_row_security(Oid relid)
 }
 
 /*
- * Refuses a table, or a segment, to which its owner has added what an append would bypass, or what would run code of the
- * owner's when we do DDL on it as somebody else: even an index on a constant expression does.
+ * Refuses a queue's table, or a segment, to which a superuser has added what an append would bypass, or what would run
+ * somebody's code when we do DDL on it: even an index on a constant expression does. (Nobody else can add anything.)
  */
 static void
 check_unaltered(const MqQueue *queue, Relation rel)
@@ -338,6 +338,8 @@ check_unaltered(const MqQueue *queue, Relation rel)
 	TupleConstr *constr = RelationGetDescr(rel)->constr;
 
 	check_columns(rel);
+	if (rel->rd_rel->relowner != mq_extension(false)->owner)
+		refuse(rel, "another owner than the extension");
 	if (rel->rd_rel->relhasindex && RelationGetIndexList(rel) != NIL)
 		refuse(rel, "an index");
 	if (has_foreign_trigger(rel))
@@ -456,79 +458,15 @@ mq_segment_lock_toast(Relation rel)
 	table_close(toast, NoLock);
 }
 
+/* Nobody has a privilege on it, whatever ALTER DEFAULT PRIVILEGES says. */
 static void
-set_for_now(const char *name, const char *value)
+create_table(const char *name, const char *parent)
 {
-	(void) set_config_option(name, value, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-}
-
-void
-mq_sql_begin(MqSqlContext *context)
-{
-	GetUserIdAndSecContext(&context->user, &context->security);
-	SetUserIdAndSecContext(mq_extension(false)->owner,
-						   context->security | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
-	context->nest = NewGUCNestLevel();
-	set_for_now("search_path", "pg_catalog, pg_temp");
-	set_for_now("client_min_messages", "warning");
-	/* the caller's choice would be made with the owner's rights */
-	set_for_now("default_tablespace", "");
-	set_for_now("default_table_access_method", "heap");
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "SPI_connect failed");
-}
-
-/* On error the transaction's own clean-up restores user, settings and SPI. */
-void
-mq_sql_end(MqSqlContext *context)
-{
-	SPI_finish();
-	AtEOXact_GUC(false, context->nest);
-	SetUserIdAndSecContext(context->user, context->security);
-}
-
-uint64
-mq_sql(const char *format,...)
-{
-	StringInfoData sql;
-	int			result;
-
-	initStringInfo(&sql);
-	for (;;)
-	{
-		va_list		args;
-		int			needed;
-
-		va_start(args, format);
-		needed = appendStringInfoVA(&sql, format, args);
-		va_end(args);
-		if (needed == 0)
-			break;
-		enlargeStringInfo(&sql, needed);
-	}
-	result = SPI_execute(sql.data, false, 0);
-	if (result < 0)
-		elog(ERROR, "SPI_execute failed: %s", SPI_result_code_string(result));
-	pfree(sql.data);
-	return SPI_processed;
-}
-
-int32
-mq_sql_int32(void)
-{
-	bool		isnull;
-
-	return DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
-}
-
-static void
-create_table(const char *name, const char *parent, Oid owner)
-{
-	mq_sql("CREATE TABLE mq.%s (LIKE mq.%s) WITH (autovacuum_enabled = false, vacuum_truncate = false, "
+	mq_sql("CREATE TABLE mq_internal.%s (LIKE mq.%s) WITH (autovacuum_enabled = false, vacuum_truncate = false, "
 		   "toast.autovacuum_enabled = false, toast.vacuum_truncate = false)", name, parent);
-	mq_sql("ALTER TABLE mq.%s OWNER TO %s", name, quote_identifier(GetUserNameFromId(owner, false)));
-	mq_sql("CREATE TRIGGER refuse_direct_write BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON mq.%s "
-		   "FOR EACH STATEMENT EXECUTE FUNCTION mq.refuse_direct_write()", name);
+	mq_reset_privileges(get_relname_relid(name, mq_extension(false)->internal));
+	mq_sql("CREATE TRIGGER refuse_direct_write BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON mq_internal.%s "
+		   "FOR EACH STATEMENT EXECUTE FUNCTION mq_internal.refuse_direct_write()", name);
 }
 
 void
@@ -537,23 +475,21 @@ mq_segment_create(const MqQueue *queue, int level, int64 segment)
 	MqSqlContext context;
 	char		name[NAMEDATALEN];
 	char	   *parent = pstrdup(quote_identifier(get_rel_name(queue->table)));
-	Oid			owner = InvalidOid;
 	Relation	rel;
 
 	/* what ATTACH takes; nobody can add an index or a constraint from here on */
 	rel = relation_open(queue->table, ShareUpdateExclusiveLock);
 	check_unaltered(queue, rel);
-	owner = rel->rd_rel->relowner;
 	relation_close(rel, NoLock);
 
 	segment_name(name, queue, level, segment);
 	mq_sql_begin(&context);
-	create_table(name, parent, owner);
+	create_table(name, parent);
 	MQ_STOP_POINT("segment_created");
-	mq_sql("ALTER TABLE mq.%s ATTACH PARTITION mq.%s FOR VALUES FROM (" INT64_FORMAT ") TO (" INT64_FORMAT ")",
+	mq_sql("ALTER TABLE mq.%s ATTACH PARTITION mq_internal.%s FOR VALUES FROM (" INT64_FORMAT ") TO (" INT64_FORMAT ")",
 		   parent, name, segment * queue->segment_size, (segment + 1) * queue->segment_size);
-	mq_sql("INSERT INTO mq.segment (queue_no, level, segment, file) VALUES (%d, %d, " INT64_FORMAT ", "
-		   "pg_catalog.pg_relation_filenode('mq.%s')) "
+	mq_sql("INSERT INTO mq_internal.segment (queue_no, level, segment, file) VALUES (%d, %d, " INT64_FORMAT ", "
+		   "pg_catalog.pg_relation_filenode('mq_internal.%s')) "
 		   "ON CONFLICT (queue_no, level, segment) DO UPDATE SET file = excluded.file, sealed = false, sealed_at = null",
 		   queue->queue_no, level, segment, name);
 	mq_sql_end(&context);
@@ -574,9 +510,9 @@ mq_segment_seal(const MqQueue *queue, int level, int64 segment)
 	segment_name(name, queue, level, segment);
 	mq_sql_begin(&context);
 	MQ_STOP_POINT("seal_before");
-	mq_sql("CREATE INDEX ON mq.%s USING brin (id, enqueued_at)", name);
-	mq_sql("ALTER TABLE mq.%s RESET (autovacuum_enabled, toast.autovacuum_enabled)", name);
-	mq_sql("UPDATE mq.segment SET sealed = true, sealed_at = clock_timestamp() WHERE queue_no = %d AND level = %d AND segment = " INT64_FORMAT,
+	mq_sql("CREATE INDEX ON mq_internal.%s USING brin (id, enqueued_at)", name);
+	mq_sql("ALTER TABLE mq_internal.%s RESET (autovacuum_enabled, toast.autovacuum_enabled)", name);
+	mq_sql("UPDATE mq_internal.segment SET sealed = true, sealed_at = clock_timestamp() WHERE queue_no = %d AND level = %d AND segment = " INT64_FORMAT,
 		   queue->queue_no, level, segment);
 	mq_sql_end(&context);
 }
@@ -590,9 +526,10 @@ mq_segment_drop(const MqQueue *queue, int level, int64 segment)
 	segment_name(name, queue, level, segment);
 	mq_sql_begin(&context);
 	MQ_STOP_POINT("drop_before");
-	mq_sql("DELETE FROM mq.segment WHERE queue_no = %d AND level = %d AND segment = " INT64_FORMAT,
+	mq_sql("DELETE FROM mq_internal.segment WHERE queue_no = %d AND level = %d AND segment = " INT64_FORMAT,
 		   queue->queue_no, level, segment);
-	mq_sql("DROP TABLE IF EXISTS mq.%s", name);
+	/* nobody can name it, but somebody may have made something that depends on its oid */
+	mq_sql("DROP TABLE IF EXISTS mq_internal.%s CASCADE", name);
 	mq_sql_end(&context);
 }
 
@@ -603,7 +540,7 @@ mq_segment_truncate(const MqQueue *queue, int level, int64 segment)
 
 	if (rel == NULL)
 		return;
-	/* not by SQL: that would run triggers of the queue's owner as somebody else */
+	/* not by SQL: that would run the guard trigger */
 	heap_truncate_one_rel(rel);
 	relation_close(rel, NoLock);
 }

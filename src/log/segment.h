@@ -4,10 +4,10 @@
 #ifndef MQ_SEGMENT_H
 #define MQ_SEGMENT_H
 
-
 #include "access/tupdesc.h"
 
 #include "base/catalog.h"
+#include "base/owner.h"
 
 /* Columns of a message row, in the order of the table. id and enqueued_at come first, at fixed offsets. */
 typedef enum MqColumn
@@ -89,23 +89,5 @@ extern void mq_segment_truncate(const MqQueue *queue, int level, int64 segment);
 
 /* Takes a lock on a table and its TOAST table only if nobody is in the way; a part of it may stay locked. */
 extern bool mq_lock_table_conditionally(Oid relid, LOCKMODE mode);
-
-/*
- * Runs SQL as the extension's owner, with a safe search_path and as a restricted operation. Returns SPI_processed.
- * mq_sql_begin/end bracket several calls.
- */
-typedef struct MqSqlContext
-{
-	Oid			user;
-	int			security;
-	int			nest;
-} MqSqlContext;
-
-extern void mq_sql_begin(MqSqlContext *context);
-extern void mq_sql_end(MqSqlContext *context);
-extern uint64 mq_sql(const char *format,...) pg_attribute_printf(1, 2);
-
-/* The first column, an integer and not null, of the first row that the last mq_sql returned. */
-extern int32 mq_sql_int32(void);
 
 #endif

@@ -1,7 +1,7 @@
 /*
  * offset_log.c: what is finished, on disk.
  *
- * Owns the format of mq.consumer_offset_* (offset_log.h). Rows are only ever inserted; the worker empties a table by
+ * Owns the format of mq_internal.consumer_offset_* (offset_log.h). Rows are only ever inserted; the worker empties a table by
  * TRUNCATE when checkpoints have made all its rows superfluous (ring.c). Rows never exceed what fits on a page inline,
  * so nothing is toasted.
  */
@@ -70,7 +70,7 @@ mq_offset_log_table(int table)
 	char		name[NAMEDATALEN];
 
 	snprintf(name, sizeof(name), "consumer_offset_%d", table);
-	return get_relname_relid(name, mq_extension(false)->schema);
+	return get_relname_relid(name, mq_extension(false)->internal);
 }
 
 static ArrayType *
@@ -87,11 +87,14 @@ int8_array(const int64 *values, int count)
 static int64
 insert_row(Relation rel, const MqOffsetRow *row)
 {
-	Datum		v[O_COLUMNS];
-	bool		isnull[O_COLUMNS] = {false};
+	Datum		v[MaxHeapAttributeNumber];
+	bool		isnull[MaxHeapAttributeNumber];
 	HeapTuple	tuple;
 	int64		size;
 
+	memset(isnull, false, O_COLUMNS * sizeof(bool));
+	for (int i = O_COLUMNS; i < RelationGetDescr(rel)->natts; i++)
+		isnull[i] = true;
 	v[O_N - 1] = Int64GetDatum(row->n);
 	v[O_GROUP - 1] = Int32GetDatum(row->group_no);
 	v[O_LEVEL - 1] = Int32GetDatum(row->level);
@@ -252,10 +255,10 @@ row_counts(HeapTupleHeader header, uint64 *xid)
 static void
 row_from_tuple(HeapTuple tuple, TupleDesc desc, MqOffsetRow *row)
 {
-	Datum		v[O_COLUMNS];
-	bool		isnull[O_COLUMNS];
+	Datum		v[MaxHeapAttributeNumber];
+	bool		isnull[MaxHeapAttributeNumber];
 
-	heap_deform_tuple(tuple, desc, v, isnull);
+	mq_deform(tuple, desc, v, isnull, O_COLUMNS);
 	row->n = DatumGetInt64(v[O_N - 1]);
 	row->group_no = DatumGetInt32(v[O_GROUP - 1]);
 	row->level = DatumGetInt32(v[O_LEVEL - 1]);

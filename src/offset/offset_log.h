@@ -1,5 +1,5 @@
 /*
- * offset_log.h: what is finished, on disk: the tables mq.consumer_offset_0, _1, ...
+ * offset_log.h: what is finished, on disk: the tables mq_internal.consumer_offset_0, _1, ...
  *
  * Append-only. A row is an ack or (part of) a checkpoint:
  *

@@ -60,6 +60,7 @@ typedef struct Replay
 	GroupLog   *last;			/* rows of one group often follow each other */
 	int64		max_n;
 	bool		stopped;		/* the row with max_n says so */
+	int32		max_group;
 	int64		table_max[MQ_MAX_OFFSET_TABLES];
 	uint64	   *undecided;		/* xids of rows that are neither committed nor aborted, with their n */
 	int64	   *undecided_n;
@@ -172,6 +173,7 @@ replay_row(const MqOffsetRow *row, void *arg)
 		replay->max_n = row->n;
 		replay->stopped = row->group_no == 0 && row->hi == 0;
 	}
+	replay->max_group = Max(replay->max_group, row->group_no);
 	replay->table_max[row->table] = Max(replay->table_max[row->table], row->n);
 	if (row->xid != 0 && !row->is_checkpoint && !row->is_hand_out)
 		note_undecided(replay, row);
@@ -405,6 +407,7 @@ replay_groups(MqDatabase *db, MqGroup *groups, int count, bool first)
 	MQ_STOP_POINT("rebuild_before");
 	mq_offset_log_scan(tables, replay_row, &replay);
 	publish_ring(db, &replay, tables);
+	(void) mq_database_last_group(db, replay.max_group);
 	if (first)
 		remember_prepared(db, &replay);
 	for (int i = 0; i < count; i++)
@@ -530,7 +533,7 @@ static int64
 groups_next_id(const MqQueue *queue)
 {
 	int			count;
-	MqGroup    *groups = mq_groups_all(&count);
+	MqGroup    *groups = mq_groups_of(queue, &count);
 	int64		next = 0;
 
 	for (int i = 0; i < count; i++)
@@ -538,8 +541,6 @@ groups_next_id(const MqQueue *queue)
 		MqWindowCounts counts;
 		MqWindowRef ref;
 
-		if (groups[i].queue.queue_no != queue->queue_no)
-			continue;
 		attach_window(&groups[i]);
 		ref = (MqWindowRef) {groups[i].window, mq_window_key(&groups[i], 0)};
 		if (mq_window_counts(&ref, &counts))
@@ -567,13 +568,28 @@ mq_queue_is_attached(MqQueue *queue)
 	return queue->db->rebuilt && chain_is_attached(queue);
 }
 
+/* What groups have finished was in another table; the worker lets them begin anew (job_adopt.c). */
+static void
+refuse_replaced(const MqQueue *queue)
+{
+	mq_worker_wake(queue->db);
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("the table of queue \"%s\" was replaced by another one", NameStr(queue->name)),
+			 errhint("Try again in a second: the worker of mq takes the table over, and the groups begin at its start.")));
+}
+
 void
 mq_attach_queue(MqQueue *queue)
 {
 	mq_attach_database(queue->db);
 	if (chain_is_attached(queue))
 		return;
-	mq_log_attach(queue, 0, groups_next_id(queue));
+	if (queue->replaced)
+		refuse_replaced(queue);
+	/* all groups are asked how far they have come, but only once after a start */
+	if (!mq_queue_is_attached(queue))
+		mq_log_attach(queue, 0, groups_next_id(queue));
 	mq_catalog_remember_chain(queue);
 }
 

@@ -27,6 +27,7 @@
 #include "offset/rebuild.h"
 
 #define CHECKPOINTS_PER_TABLE 4
+#define MEMBER_TABLES 4			/* made by the script of the extension */
 
 /* Every row with a smaller n is superfluous for all groups of the database. */
 static int64
@@ -47,23 +48,41 @@ oldest_needed(MqDatabase *db)
 	return oldest;
 }
 
+/*
+ * A table made at run time is not a member of the extension, so that dumps have it whole; but DROP EXTENSION takes it along,
+ * and nobody else has a privilege on it. Neither is in a dump.
+ */
+static void
+own_table(int table)
+{
+	ObjectAddress made;
+	ObjectAddress extension;
+
+	ObjectAddressSet(made, RelationRelationId, mq_offset_log_table(table));
+	ObjectAddressSet(extension, ExtensionRelationId, mq_extension(false)->oid);
+	(void) deleteDependencyRecordsForClass(made.classId, made.objectId, extension.classId, DEPENDENCY_AUTO);
+	recordDependencyOn(&made, &extension, DEPENDENCY_AUTO);
+	mq_reset_privileges(made.objectId);
+}
+
 static void
 make_table(int table)
 {
 	MqSqlContext context;
-	ObjectAddress made;
-	ObjectAddress extension;
 
 	mq_sql_begin(&context);
-	mq_sql("CREATE TABLE mq.consumer_offset_%d (LIKE mq.consumer_offset_0 INCLUDING ALL) "
+	mq_sql("CREATE TABLE mq_internal.consumer_offset_%d (LIKE mq_internal.consumer_offset_0 INCLUDING ALL) "
 		   "WITH (autovacuum_enabled = false, vacuum_truncate = false)", table);
 	mq_sql_end(&context);
-
-	/* not a member, so that dumps have it whole, but DROP EXTENSION takes it along */
 	CommandCounterIncrement();
-	ObjectAddressSet(made, RelationRelationId, mq_offset_log_table(table));
-	ObjectAddressSet(extension, ExtensionRelationId, mq_extension(false)->oid);
-	recordDependencyOn(&made, &extension, DEPENDENCY_AUTO);
+	own_table(table);
+}
+
+void
+mq_ring_own_tables(void)
+{
+	for (int table = MEMBER_TABLES; OidIsValid(mq_offset_log_table(table)); table++)
+		own_table(table);
 }
 
 static int
@@ -181,7 +200,7 @@ mq_ring_truncate(MqDatabase *db, int table)
 		return false;
 	MQ_STOP_POINT("truncate_before");
 	mq_sql_begin(&context);
-	mq_sql("TRUNCATE mq.consumer_offset_%d", table);
+	mq_sql("TRUNCATE mq_internal.consumer_offset_%d", table);
 	mq_sql_end(&context);
 	return true;
 }

@@ -26,4 +26,7 @@ extern int	mq_ring_superfluous(MqDatabase *db, TimestampTz *since);
 extern bool mq_ring_truncate(MqDatabase *db, int table);
 extern void mq_ring_emptied(MqDatabase *db, int table);
 
+/* In a database that was restored: makes the tables that are no members of the extension go with it again. */
+extern void mq_ring_own_tables(void);
+
 #endif

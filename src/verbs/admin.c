@@ -1,17 +1,13 @@
 /*
  * admin.c: mq.create_queue, mq.alter_queue and mq.drop_queue.
  *
- * They are ordinary DDL in the caller's transaction, run as the extension's owner because nobody else may create in
- * schema mq; the tables then belong to the caller. What they leave in shared memory when the transaction rolls
+ * They are ordinary DDL in the caller's transaction, run as the extension's owner, to whom all of it belongs; the caller gets
+ * privileges, with grant option: that is what the owner of a queue has. What they leave in shared memory when the transaction rolls
  * back is found and freed by the worker.
  */
 #include "postgres.h"
 
 #include "access/xlog.h"
-#include "catalog/dependency.h"
-#include "catalog/pg_class.h"
-#include "catalog/pg_extension.h"
-#include "catalog/pg_namespace.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "miscadmin.h"
@@ -48,52 +44,123 @@ check_segment_size(int64 size)
 				 errhint("The default is " INT64_FORMAT " ids.", SEGMENT_SIZE_DEFAULT)));
 }
 
-/* The row of mq.queue; 0: the name is taken (by a transaction that has committed). */
+/*
+ * A number that nothing on disk has: the sequence may have been set back, by a restore into a living database say, and tables
+ * without definitions may be left from one.
+ */
+static int32
+next_queue_no(void)
+{
+	for (;;)
+	{
+		int32		number;
+
+		CHECK_FOR_INTERRUPTS();
+		mq_sql("SELECT nextval('mq_internal.queue_no')::integer");
+		number = mq_sql_int32();
+		if (mq_sql("SELECT FROM mq_internal.queue WHERE queue_no = %d UNION ALL SELECT FROM mq_internal.segment WHERE queue_no = %d "
+				   "UNION ALL SELECT FROM pg_class WHERE relnamespace = 'mq_internal'::regnamespace AND relname = 'i_%d'",
+				   number, number, number) == 0)
+			return number;
+	}
+}
+
+/* The row of mq_internal.queue; 0: the name is taken (by a transaction that has committed). */
 static int32
 insert_queue_row(const char *name, int64 segment_size)
 {
-	bool		inserted = mq_sql("INSERT INTO mq.queue (queue_no, name, segment_size, system_identifier, database, extension) "
-								  "VALUES (nextval('mq.queue_no'), %s, " INT64_FORMAT ", " INT64_FORMAT ", %u, %u) "
-								  "ON CONFLICT (name) DO NOTHING RETURNING queue_no",
-								  quote_literal_cstr(name), segment_size, (int64) GetSystemIdentifier(), MyDatabaseId,
+	int32		number = next_queue_no();
+	bool		inserted = mq_sql("INSERT INTO mq_internal.queue (queue_no, name, segment_size, system_identifier, database, extension, queue_table) "
+								  "VALUES (%d, %s, " INT64_FORMAT ", " INT64_FORMAT ", %u, %u, 0) ON CONFLICT (name) DO NOTHING",
+								  number, quote_literal_cstr(name), segment_size, (int64) GetSystemIdentifier(), MyDatabaseId,
 								  mq_extension(false)->oid) > 0;
 
-	return inserted ? mq_sql_int32() : 0;
+	return inserted ? number : 0;
 }
 
-/* A queue whose table went without mq.drop_queue (DROP TABLE, DROP OWNED) leaves its definition behind. */
+/* Sequences have no table that they would go with: they are in another schema than the queue's. */
 static void
-delete_orphan(const char *name, const char *table)
+drop_definition(int32 queue_no)
 {
-	mq_sql("WITH orphan AS (DELETE FROM mq.queue WHERE name = %s AND NOT EXISTS "
-		   "(SELECT FROM pg_class WHERE relnamespace = 'mq'::regnamespace AND relname = %s) RETURNING queue_no), "
-		   "groups AS (DELETE FROM mq.consumer_group USING orphan WHERE consumer_group.queue_no = orphan.queue_no) "
-		   "DELETE FROM mq.segment USING orphan WHERE segment.queue_no = orphan.queue_no",
-		   quote_literal_cstr(name), quote_literal_cstr(table));
+	List	   *groups;
+	ListCell   *cell;
+
+	mq_sql("DELETE FROM mq_internal.consumer_group WHERE queue_no = %d RETURNING group_no", queue_no);
+	groups = mq_sql_int32_list();
+	foreach(cell, groups)
+		mq_sql("DROP SEQUENCE IF EXISTS mq_internal.g_%d CASCADE", lfirst_int(cell));
+	mq_sql("DROP SEQUENCE IF EXISTS mq_internal.i_%d CASCADE", queue_no);
+	mq_sql("DELETE FROM mq_internal.segment WHERE queue_no = %d", queue_no);
+	mq_sql("DELETE FROM mq_internal.queue WHERE queue_no = %d", queue_no);
+}
+
+/* A queue whose table a superuser dropped as a table leaves its definition behind. */
+static void
+drop_orphan(const char *name, const char *table)
+{
+	if (mq_sql("SELECT queue_no FROM mq_internal.queue WHERE name = %s AND NOT EXISTS "
+			   "(SELECT FROM pg_class WHERE relnamespace = 'mq'::regnamespace AND relname = %s)",
+			   quote_literal_cstr(name), quote_literal_cstr(table)) > 0)
+		drop_definition(mq_sql_int32());
+}
+
+/*
+ * A table of that name without a definition: from a dump without data. It is ours to use again if there is nothing in it;
+ * views on it go on. Returns whether there is one.
+ */
+static bool
+take_over_table(const char *table)
+{
+	List	   *leaves;
+	ListCell   *cell;
+
+	if (mq_sql("SELECT FROM pg_class WHERE relnamespace = 'mq'::regnamespace AND relname = %s", quote_literal_cstr(table)) == 0)
+		return false;
+	if (mq_sql("SELECT FROM pg_class WHERE relnamespace = 'mq'::regnamespace AND relname = %s AND relkind = 'p' AND relowner = %u",
+			   quote_literal_cstr(table), mq_extension(false)->owner) == 0 ||
+		mq_sql("SELECT FROM mq.%s LIMIT 1", quote_identifier(table)) > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("table mq.%s is there without the definition of a queue, and it is not empty", quote_identifier(table)),
+				 errdetail("It was probably restored from a dump without the data of schema mq_internal."),
+				 errhint("Save what is in it, and have a superuser DROP TABLE mq.%s.", quote_identifier(table))));
+	mq_sql("SELECT inhrelid::integer FROM pg_inherits WHERE inhparent = 'mq.%s'::regclass", quote_identifier(table));
+	leaves = mq_sql_int32_list();
+	foreach(cell, leaves)
+	{
+		Oid			leaf = (Oid) lfirst_int(cell);
+
+		mq_sql("DROP TABLE %s CASCADE", quote_qualified_identifier(get_namespace_name(get_rel_namespace(leaf)), get_rel_name(leaf)));
+	}
+	return true;
+}
+
+/* What "owner of a queue" means: the rights to send, browse and manage, with grant option, and to consume in its groups. */
+static void
+give_to_owner(const char *table, Oid owner)
+{
+	if (owner != mq_extension(false)->owner)
+		mq_sql("GRANT INSERT, SELECT, TRUNCATE ON TABLE mq.%s TO %s WITH GRANT OPTION", table,
+			   quote_identifier(GetUserNameFromId(owner, false)));
 }
 
 static void
-create_tables(const char *table, int32 queue_no, int64 segment_size, const char *owner)
+create_tables(const char *name, int32 queue_no, int64 segment_size, Oid owner)
 {
-	mq_sql("CREATE TABLE mq.%s (%s) PARTITION BY RANGE (id)", table, message_columns);
-	mq_sql("CREATE SEQUENCE mq.i_%d INCREMENT " INT64_FORMAT, queue_no, segment_size / 64);
-	mq_sql("ALTER TABLE mq.%s OWNER TO %s", table, owner);
-	mq_sql("ALTER SEQUENCE mq.i_%d OWNER TO %s", queue_no, owner);
-	mq_sql("ALTER SEQUENCE mq.i_%d OWNED BY mq.%s.id", queue_no, table);
-	mq_sql("CREATE TRIGGER refuse_direct_write BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON mq.%s "
-		   "FOR EACH STATEMENT EXECUTE FUNCTION mq.refuse_direct_write()", table);
-}
+	const char *table = quote_identifier(name);
+	Oid			schema = mq_extension(false)->schema;
+	char		sequence[NAMEDATALEN];
 
-/* DROP EXTENSION must see the queues, though they are not part of it. */
-static void
-depend_on_extension(Oid table)
-{
-	ObjectAddress queue;
-	ObjectAddress extension;
-
-	ObjectAddressSet(queue, RelationRelationId, table);
-	ObjectAddressSet(extension, ExtensionRelationId, mq_extension(false)->oid);
-	recordDependencyOn(&queue, &extension, DEPENDENCY_NORMAL);
+	if (!take_over_table(name))
+		mq_sql("CREATE TABLE mq.%s (%s) PARTITION BY RANGE (id)", table, message_columns);
+	mq_reset_privileges(get_relname_relid(name, schema));
+	give_to_owner(table, owner);
+	snprintf(sequence, sizeof(sequence), "i_%d", queue_no);
+	mq_sql("CREATE SEQUENCE mq_internal.%s INCREMENT " INT64_FORMAT, sequence, segment_size / 64);
+	mq_reset_privileges(get_relname_relid(sequence, mq_extension(false)->internal));
+	mq_sql("CREATE OR REPLACE TRIGGER refuse_direct_write BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON mq.%s "
+		   "FOR EACH STATEMENT EXECUTE FUNCTION mq_internal.refuse_direct_write()", table);
+	mq_sql("UPDATE mq_internal.queue SET queue_table = %u WHERE queue_no = %d", get_relname_relid(name, schema), queue_no);
 }
 
 /* Queue options that can be changed. */
@@ -113,8 +180,8 @@ set_options(const MqQueue *queue, const char *set)
 	bool		wrong;
 
 	mq_sql_begin(&context);
-	rows = mq_sql("UPDATE mq.queue SET %s WHERE queue_no = %d", set, queue->queue_no);
-	wrong = mq_sql("SELECT FROM mq.queue WHERE queue_no = %d AND drop_unread AND retention IS NULL AND retention_bytes IS NULL",
+	rows = mq_sql("UPDATE mq_internal.queue SET %s WHERE queue_no = %d", set, queue->queue_no);
+	wrong = mq_sql("SELECT FROM mq_internal.queue WHERE queue_no = %d AND drop_unread AND retention IS NULL AND retention_bytes IS NULL",
 				   queue->queue_no) > 0;
 	mq_sql_end(&context);
 	if (rows == 0)
@@ -134,22 +201,21 @@ create_queue(const char *name, int64 segment_size, const char *set, const Datum 
 	MqSqlContext context;
 	MqQueue		queue;
 	char		table[NAMEDATALEN];
-	const char *owner = quote_identifier(GetUserNameFromId(GetUserId(), false));
+	Oid			owner = GetUserId();
 	int32		queue_no;
 
 	snprintf(table, sizeof(table), "q_%s", name);
 	mq_sql_begin(&context);
-	delete_orphan(name, table);
+	drop_orphan(name, table);
 	queue_no = insert_queue_row(name, segment_size);
 	if (queue_no != 0)
-		create_tables(quote_identifier(table), queue_no, segment_size, owner);
+		create_tables(table, queue_no, segment_size, owner);
 	mq_sql_end(&context);
 	if (queue_no == 0)
 		return false;
 
 	mq_catalog_changed();
 	mq_queue_by_name(name, &queue);
-	depend_on_extension(queue.table);
 	if (set != NULL)
 		set_options(&queue, set);
 	for (int i = 0; i < ngroups; i++)
@@ -272,8 +338,32 @@ lock_out_senders(const MqQueue *queue)
 	pfree(segments);
 }
 
+/* What depends on the table is somebody's own view or function. */
 static void
-drop_queue(const MqQueue *queue)
+drop_table(const char *table, bool force)
+{
+	MemoryContext context = CurrentMemoryContext;
+
+	PG_TRY();
+	{
+		mq_sql("DROP TABLE mq.%s %s", table, force ? "CASCADE" : "RESTRICT");
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		if (error->sqlerrcode == ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST)
+			error->hint = pstrdup("Use force => true to drop them with the queue.");
+		ReThrowError(error);
+	}
+	PG_END_TRY();
+}
+
+static void
+drop_queue(const MqQueue *queue, bool force)
 {
 	MqSqlContext context;
 	char	   *table = pstrdup(quote_identifier(get_rel_name(queue->table)));
@@ -283,10 +373,8 @@ drop_queue(const MqQueue *queue)
 	for (int i = 0; i < count; i++)
 		mq_group_drops(&groups[i]);
 	mq_sql_begin(&context);
-	mq_sql("DROP TABLE mq.%s", table);
-	mq_sql("DELETE FROM mq.segment WHERE queue_no = %d", queue->queue_no);
-	mq_sql("DELETE FROM mq.consumer_group WHERE queue_no = %d", queue->queue_no);
-	mq_sql("DELETE FROM mq.queue WHERE queue_no = %d", queue->queue_no);
+	drop_table(table, force);
+	drop_definition(queue->queue_no);
 	mq_sql_end(&context);
 	mq_catalog_changed();
 	/* it also clears up what is left in shared memory */
@@ -311,8 +399,39 @@ mq_drop_queue(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("queue \"%s\" has unfinished messages", name),
 				 errhint("Use force => true to drop it with them.")));
-	drop_queue(&queue);
+	drop_queue(&queue, PG_GETARG_BOOL(1));
 	PG_RETURN_VOID();
+}
+
+/* From one role to another; what others were given stays, but for what the former owner gave by GRANT himself. */
+static void
+hand_on(const MqQueue *queue, Oid from, Oid to)
+{
+	MqSqlContext context;
+	char	   *table = pstrdup(quote_identifier(get_rel_name(queue->table)));
+	int			count;
+	MqGroup    *groups = mq_groups_of(queue, &count);
+
+	mq_sql_begin(&context);
+	if (from != mq_extension(false)->owner)
+		mq_sql("REVOKE ALL ON TABLE mq.%s FROM %s CASCADE", table, quote_identifier(GetUserNameFromId(from, false)));
+	give_to_owner(table, to);
+	for (int i = 0; i < count; i++)
+		mq_group_hand_on(&groups[i], from, to);
+	mq_sql_end(&context);
+}
+
+/* As ALTER ... OWNER TO: for the owner, who must be able to SET ROLE to the new one. */
+static void
+change_owner(const MqQueue *queue, const char *role)
+{
+	Oid			to = get_role_oid(role, false);
+	Oid			from = mq_queue_owner(queue);
+
+	mq_check_owner(queue);
+	MqCheckCanSetRole(GetUserId(), to);
+	if (from != to)
+		hand_on(queue, from, to);
 }
 
 MQ_FUNCTION(mq_alter_queue);
@@ -329,6 +448,8 @@ mq_alter_queue(PG_FUNCTION_ARGS)
 	set = mq_options_arg(fcinfo, 1, options, lengthof(options), 5);
 	if (set != NULL)
 		set_options(&queue, set);
+	if (!PG_ARGISNULL(6))
+		change_owner(&queue, mq_text_arg(fcinfo, 6, "owner"));
 	mq_transaction_wants_worker(queue.db);
 	PG_RETURN_VOID();
 }
@@ -340,7 +461,7 @@ mq_refuse_direct_write(PG_FUNCTION_ARGS)
 	if (!CALLED_AS_TRIGGER(fcinfo))
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("mq.refuse_direct_write() must be called as a trigger")));
+				 errmsg("mq_internal.refuse_direct_write() must be called as a trigger")));
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("cannot write to table \"%s\" directly",

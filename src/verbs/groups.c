@@ -29,31 +29,84 @@ static const MqOption options[] = {
 	{"visibility_timeout", MQ_OPTION_INTERVAL, 1, MQ_INTERVAL_MAX_DAYS * USECS_PER_DAY, "It must be more than zero and at most 365 days."},
 };
 
+/*
+ * A number that no group has, and no row of the offset log. The sequence may have been set back (by a restore into a living
+ * database); last_group says what was given before.
+ */
+static int32
+next_group_no(MqDatabase *db)
+{
+	int64		last = mq_database_last_group(db, 0);
+
+	for (;;)
+	{
+		int32		number;
+
+		CHECK_FOR_INTERRUPTS();
+		mq_sql("SELECT nextval('mq_internal.group_no')::integer");
+		number = mq_sql_int32();
+		if (number > last &&
+			mq_sql("SELECT FROM mq_internal.consumer_group WHERE group_no = %d "
+				   "UNION ALL SELECT FROM pg_class WHERE relnamespace = 'mq_internal'::regnamespace AND relname = 'g_%d'",
+				   number, number) == 0)
+		{
+			(void) mq_database_last_group(db, number);
+			return number;
+		}
+	}
+}
+
+/* The right to consume in a group, for a role with grant option. */
+static void
+give_consume(int32 group_no, Oid role)
+{
+	if (role != mq_extension(false)->owner)
+		mq_sql("GRANT USAGE ON SEQUENCE mq_internal.g_%d TO %s WITH GRANT OPTION", group_no,
+			   quote_identifier(GetUserNameFromId(role, false)));
+}
+
+/* The sequence that carries the rights of a group. */
+static void
+create_rights(int32 group_no, Oid owner)
+{
+	char		name[NAMEDATALEN];
+
+	snprintf(name, sizeof(name), "g_%d", group_no);
+	mq_sql("CREATE SEQUENCE mq_internal.%s", name);
+	mq_reset_privileges(get_relname_relid(name, mq_extension(false)->internal));
+	give_consume(group_no, owner);
+	/* no names: everybody can read comments */
+	mq_sql("COMMENT ON SEQUENCE mq_internal.%s IS 'USAGE is the right to consume in a group: see mq.groups.'", name);
+}
+
+void
+mq_group_hand_on(const MqGroup *group, Oid from, Oid to)
+{
+	if (from != mq_extension(false)->owner)
+		mq_sql("REVOKE ALL ON SEQUENCE mq_internal.g_%d FROM %s CASCADE", group->group_no,
+			   quote_identifier(GetUserNameFromId(from, false)));
+	give_consume(group->group_no, to);
+}
+
 /* 0: there is one of that name. */
 int32
 mq_group_insert(const MqQueue *queue, const char *name, int64 start_id)
 {
 	MqSqlContext context;
-	char	   *table = pstrdup(quote_identifier(get_rel_name(queue->table)));
-	char	   *owner = pstrdup(quote_identifier(GetUserNameFromId(mq_queue_owner(queue), false)));
-	int32		group_no = 0;
+	int32		group_no;
+	bool		inserted;
 
+	mq_attach_database(queue->db);
 	mq_sql_begin(&context);
-	if (mq_sql("INSERT INTO mq.consumer_group (group_no, queue_no, name, start_id) "
-			   "VALUES (nextval('mq.group_no'), %d, %s, " INT64_FORMAT ") "
-			   "ON CONFLICT (queue_no, name) DO NOTHING RETURNING group_no",
-			   queue->queue_no, quote_literal_cstr(name), start_id) > 0)
-	{
-		group_no = mq_sql_int32();
-		mq_sql("CREATE SEQUENCE mq.g_%d", group_no);
-		mq_sql("ALTER SEQUENCE mq.g_%d OWNER TO %s", group_no, owner);
-		mq_sql("ALTER SEQUENCE mq.g_%d OWNED BY mq.%s.id", group_no, table);
-		/* no names: everybody can read comments */
-		mq_sql("COMMENT ON SEQUENCE mq.g_%d IS 'USAGE is the right to consume in a group: see mq.groups.'", group_no);
-	}
+	group_no = next_group_no(queue->db);
+	inserted = mq_sql("INSERT INTO mq_internal.consumer_group (group_no, queue_no, name, start_id) "
+					  "VALUES (%d, %d, %s, " INT64_FORMAT ") ON CONFLICT (queue_no, name) DO NOTHING",
+					  group_no, queue->queue_no, quote_literal_cstr(name), start_id) > 0;
+	if (inserted)
+		create_rights(group_no, mq_queue_owner(queue));
 	mq_sql_end(&context);
 	mq_catalog_changed();
-	return group_no;
+	return inserted ? group_no : 0;
 }
 
 /* ---- where to begin ---- */
@@ -160,7 +213,7 @@ managed_queue(FunctionCallInfo fcinfo, const char *function, MqQueue *queue)
 static void
 set_options(const MqQueue *queue, int32 group_no, const char *set)
 {
-	change(queue, psprintf("UPDATE mq.consumer_group SET %s WHERE group_no = %d", set, group_no));
+	change(queue, psprintf("UPDATE mq_internal.consumer_group SET %s WHERE group_no = %d", set, group_no));
 }
 
 static bool
@@ -239,7 +292,8 @@ drop_sequence(int32 group_no)
 	MqSqlContext context;
 
 	mq_sql_begin(&context);
-	mq_sql("DROP SEQUENCE IF EXISTS mq.g_%d", group_no);
+	/* nobody can name it, but somebody may have made something that depends on its oid */
+	mq_sql("DROP SEQUENCE IF EXISTS mq_internal.g_%d CASCADE", group_no);
 	mq_sql_end(&context);
 }
 
@@ -263,7 +317,7 @@ mq_drop_group(PG_FUNCTION_ARGS)
 	managed_queue(fcinfo, "mq.drop_group()", &queue);
 	mq_group_by_name(NameStr(queue.name), mq_text_arg(fcinfo, 1, "name"), &group);
 	mq_group_drops(&group);
-	change(&queue, psprintf("DELETE FROM mq.consumer_group WHERE group_no = %d", group.group_no));
+	change(&queue, psprintf("DELETE FROM mq_internal.consumer_group WHERE group_no = %d", group.group_no));
 	drop_sequence(group.group_no);
 	/* it also clears up what is left in shared memory */
 	mq_transaction_wants_worker(queue.db);
@@ -280,7 +334,7 @@ raise_epoch(int32 group_no, int64 start_id)
 	int32		epoch = 0;
 
 	mq_sql_begin(&context);
-	if (mq_sql("UPDATE mq.consumer_group SET epoch = epoch + 1, start_id = " INT64_FORMAT " WHERE group_no = %d "
+	if (mq_sql("UPDATE mq_internal.consumer_group SET epoch = epoch + 1, start_id = " INT64_FORMAT " WHERE group_no = %d "
 			   "RETURNING epoch", start_id, group_no) > 0)
 		epoch = mq_sql_int32();
 	mq_sql_end(&context);
@@ -369,9 +423,9 @@ set_paused(FunctionCallInfo fcinfo, const char *function, bool paused)
 	if (!PG_ARGISNULL(1))
 		mq_group_by_name(NameStr(queue.name), mq_text_arg(fcinfo, 1, "consumer_group"), &group);
 	if (PG_ARGISNULL(1))
-		change(&queue, psprintf("UPDATE mq.queue SET paused = %s WHERE queue_no = %d", value, queue.queue_no));
+		change(&queue, psprintf("UPDATE mq_internal.queue SET paused = %s WHERE queue_no = %d", value, queue.queue_no));
 	else
-		change(&queue, psprintf("UPDATE mq.consumer_group SET paused = %s WHERE group_no = %d", value, group.group_no));
+		change(&queue, psprintf("UPDATE mq_internal.consumer_group SET paused = %s WHERE group_no = %d", value, group.group_no));
 	/* who waits looks again, at the definition too */
 	mq_attach_queue(&queue);
 	mq_transaction_changed(&queue);

@@ -1,17 +1,18 @@
 /*
  * rights.c: mq.grant and mq.revoke: which privilege on which relation a right is.
  *
- * They run GRANT and REVOKE as the caller, so PostgreSQL decides who may, and what is given is an ordinary ACL.
+ * What is given is an ordinary ACL, of the queue's table or of the group's sequence. It is given by the owner of the extension,
+ * once the caller has shown that it may: so every right has one grantor, and none goes because a colleague's role goes.
  */
 #include "postgres.h"
 
-#include "executor/spi.h"
+#include "access/xact.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 
 #include "base/catalog.h"
-#include "log/segment.h"
+#include "base/owner.h"
 #include "verbs/verbs.h"
 
 static const struct
@@ -39,13 +40,13 @@ right_by_name(const char *name)
 	return -1;
 }
 
-/* GRANT by somebody who has no grant option only warns; who calls a function is told. */
 static void
 check_may_grant(const MqQueue *queue, Oid relid, AclMode mode)
 {
 	bool		missing = false;
 
-	if (pg_class_aclcheck_ext(relid, GetUserId(), ACL_GRANT_OPTION_FOR(mode), &missing) == ACLCHECK_OK)
+	if (mq_is_owner(queue) ||
+		pg_class_aclcheck_ext(relid, GetUserId(), ACL_GRANT_OPTION_FOR(mode), &missing) == ACLCHECK_OK)
 		return;
 	ereport(ERROR,
 			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
@@ -53,13 +54,82 @@ check_may_grant(const MqQueue *queue, Oid relid, AclMode mode)
 			 errhint("The owner of the queue can, and who was given the right WITH GRANT OPTION.")));
 }
 
-static void
-change_one(bool grant, const MqQueue *queue, int right, Oid relid, const char *role)
+/* "INSERT ON TABLE mq.q_x", for GRANT and REVOKE. */
+static char *
+what(int right, Oid relid)
 {
+	return psprintf("%s ON %s %s", rights[right].privilege, rights[right].mode == MQ_RIGHT_CONSUME ? "SEQUENCE" : "TABLE",
+					quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)), get_rel_name(relid)));
+}
+
+static const char *
+role_sql(Oid role)
+{
+	return role == ACL_ID_PUBLIC ? "PUBLIC" : quote_identifier(GetUserNameFromId(role, false));
+}
+
+/* As the owner of the relation, so that rights do not go with the one who happened to give them. */
+static void
+give(int right, Oid relid, Oid role)
+{
+	MqSqlContext context;
+
+	mq_sql_begin(&context);
+	mq_sql("GRANT %s TO %s", what(right, relid), role_sql(role));
+	mq_sql_end(&context);
+}
+
+static void
+check_is_gone(const MqQueue *queue, int right, Oid relid, Oid role)
+{
+	AclMode		mode = rights[right].mode;
+
+	if (role == ACL_ID_PUBLIC)
+		return;
+	if (pg_class_aclcheck(relid, role, mode) == ACLCHECK_OK ||
+		(mode != MQ_RIGHT_CONSUME && pg_attribute_aclcheck_all(relid, role, mode, ACLMASK_ANY) == ACLCHECK_OK))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("role \"%s\" would still have the right \"%s\" on queue \"%s\"", GetUserNameFromId(role, false),
+						rights[right].name, NameStr(queue->name)),
+				 errdetail("It has it from PUBLIC, as a member of another role, or as a superuser."),
+				 errhint("Revoke it from there.")));
+}
+
+/* Whoever gave it, also by a GRANT of their own; what the role itself gave on goes too. */
+static void
+take(const MqQueue *queue, int right, Oid relid, Oid role)
+{
+	List	   *grantors = mq_grantors(relid, role, rights[right].mode);
+	ListCell   *cell;
+
+	if (rights[right].mode == MQ_RIGHT_MANAGE && role == mq_queue_owner(queue))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("role \"%s\" is the owner of queue \"%s\"", GetUserNameFromId(role, false), NameStr(queue->name)),
+				 errhint("Use mq.alter_queue with owner to hand the queue on.")));
+	foreach(cell, grantors)
+	{
+		MqSqlContext context;
+
+		mq_sql_begin_as(&context, lfirst_oid(cell));
+		mq_sql("REVOKE %s FROM %s CASCADE", what(right, relid), role_sql(role));
+		mq_sql_end(&context);
+	}
+	CommandCounterIncrement();
+	check_is_gone(queue, right, relid, role);
+}
+
+static void
+change_one(bool grant, const MqQueue *queue, int right, Oid relid, const char *role_name)
+{
+	Oid			role = strcmp(role_name, "public") == 0 ? ACL_ID_PUBLIC : get_role_oid(role_name, false);
+
 	check_may_grant(queue, relid, rights[right].mode);
-	mq_sql("%s %s ON %s mq.%s %s %s", grant ? "GRANT" : "REVOKE", rights[right].privilege,
-		   rights[right].mode == MQ_RIGHT_CONSUME ? "SEQUENCE" : "TABLE", quote_identifier(get_rel_name(relid)),
-		   grant ? "TO" : "FROM", strcmp(role, "public") == 0 ? "PUBLIC" : quote_identifier(role));
+	if (grant)
+		give(right, relid, role);
+	else
+		take(queue, right, relid, role);
 }
 
 static void
@@ -97,13 +167,10 @@ change(FunctionCallInfo fcinfo, bool grant)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("right \"%s\" is for a whole queue", rights[right].name),
 				 errhint("Leave consumer_group out.")));
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "SPI_connect failed");
 	if (of_group)
 		change_groups(grant, &queue, right, group, role);
 	else
 		change_one(grant, &queue, right, queue.table, role);
-	SPI_finish();
 	PG_RETURN_VOID();
 }
 

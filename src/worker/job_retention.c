@@ -142,7 +142,7 @@ count_as_dropped(const MqGroup *group, int64 unread)
 	MqSqlContext context;
 
 	mq_sql_begin(&context);
-	mq_sql("UPDATE mq.consumer_group SET dropped = dropped + " INT64_FORMAT " WHERE group_no = %d", unread, group->group_no);
+	mq_sql("UPDATE mq_internal.consumer_group SET dropped = dropped + " INT64_FORMAT " WHERE group_no = %d", unread, group->group_no);
 	mq_sql_end(&context);
 	ereport(LOG,
 			(errmsg("retention of queue \"%s\" drops " INT64_FORMAT " messages that consumer group \"%s\" has not finished",
@@ -157,7 +157,7 @@ lock_definition(const MqGroup *group)
 	bool		locked;
 
 	mq_sql_begin(&context);
-	locked = mq_sql("SELECT FROM mq.consumer_group WHERE group_no = %d FOR NO KEY UPDATE SKIP LOCKED", group->group_no) > 0;
+	locked = mq_sql("SELECT FROM mq_internal.consumer_group WHERE group_no = %d FOR NO KEY UPDATE SKIP LOCKED", group->group_no) > 0;
 	mq_sql_end(&context);
 	return locked;
 }

@@ -20,6 +20,14 @@ extern void mq_job_cut_segment(const MqQueueWork *work);
 /* Drops old segments that all groups have finished, seals the others. */
 extern void mq_job_clear_segments(MqQueueWork *work);
 
+/* ---- job_adopt.c ---- */
+
+/* A queue restored, copied or upgraded is ours from now on; false: not now. */
+extern bool mq_job_adopt_queue(MqQueue *queue);
+
+/* A queue whose table is another one than before begins anew from what is on disk; false: not now. */
+extern bool mq_job_take_over_table(const MqQueueList *all, MqQueue *queue);
+
 /* ---- job_retention.c ---- */
 
 /* Whether the limits of the queue let a segment go, if all groups have finished it. kept: bytes of it and all after it. */

@@ -151,22 +151,6 @@ clear_slots(void *arg)
 	return true;
 }
 
-/* A queue restored, copied or upgraded is ours from the first use on. The order of its pages is not known. */
-static bool
-adopt_queue(void *arg)
-{
-	MqQueue    *queue = arg;
-	MqSqlContext context;
-
-	mq_sql_begin(&context);
-	mq_sql("UPDATE mq.segment SET file = 0 WHERE queue_no = %d", queue->queue_no);
-	mq_sql("UPDATE mq.queue SET system_identifier = " INT64_FORMAT ", database = %u, extension = %u WHERE queue_no = %d",
-		   (int64) GetSystemIdentifier(), MyDatabaseId, mq_worker_database->key.extension, queue->queue_no);
-	mq_sql_end(&context);
-	mq_catalog_changed();
-	return true;
-}
-
 /* ---- turns ---- */
 
 static bool
@@ -217,6 +201,8 @@ care_for_queue(const MqQueueList *all, MqQueue *queue)
 	MqQueueWork	work = {all, queue};
 	bool		settled = true;
 
+	if (queue->replaced)
+		return mq_job_take_over_table(all, queue);
 	work.known = mq_job_run(mq_job_look_at_queue, &work, psprintf("looking at queue \"%s\"", NameStr(queue->name)));
 	if (work.known && mq_job_make_segments(&work))
 		mq_job_cut_segment(&work);
@@ -225,7 +211,7 @@ care_for_queue(const MqQueueList *all, MqQueue *queue)
 			settled &= mq_job_care_for_group(&all->groups[i], &work);
 	if (work.known)
 		mq_job_clear_segments(&work);
-	if (work.known && queue->foreign && queue->chain->adopt_wanted && mq_job_run(adopt_queue, queue, "adopting a queue"))
+	if (work.known && queue->foreign && queue->chain->adopt_wanted && mq_job_adopt_queue(queue))
 		queue->chain->adopt_wanted = false;
 	return settled;
 }

@@ -6,7 +6,7 @@ BEGIN;
 CREATE TEMP TABLE public_function (name text, args text, result text);
 INSERT INTO public_function VALUES
 	('create_queue', 'name text, groups text[] DEFAULT ''{default}''::text[], if_not_exists boolean DEFAULT false, segment_size bigint DEFAULT NULL::bigint, retention interval DEFAULT NULL::interval, retention_bytes bigint DEFAULT NULL::bigint, drop_unread boolean DEFAULT false, notify_interval interval DEFAULT NULL::interval', 'void'),
-	('alter_queue',  'name text, retention interval DEFAULT NULL::interval, retention_bytes bigint DEFAULT NULL::bigint, drop_unread boolean DEFAULT NULL::boolean, notify_interval interval DEFAULT NULL::interval, reset text[] DEFAULT ''{}''::text[]', 'void'),
+	('alter_queue',  'name text, retention interval DEFAULT NULL::interval, retention_bytes bigint DEFAULT NULL::bigint, drop_unread boolean DEFAULT NULL::boolean, notify_interval interval DEFAULT NULL::interval, reset text[] DEFAULT ''{}''::text[], owner text DEFAULT NULL::text', 'void'),
 	('drop_queue',   'name text, force boolean DEFAULT false', 'void'),
 	('purge',        'queue text', 'void'),
 	('pause',        'queue text, consumer_group text DEFAULT NULL::text', 'void'),

@@ -86,16 +86,16 @@ SELECT is(pg_temp.readonly('SELECT ' || f), '25006', f || ': 25006 in a read-onl
 	$$mq.alter_queue('g', retention => '1 h')$$, $$mq.grant('g', 'send', 'public')$$, $$mq.revoke('g', 'send', 'public')$$]) f;
 
 -- what a group's sequence is for
-SELECT is((SELECT count(*)::int FROM mq.consumer_group g WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.relnamespace = 'mq'::regnamespace AND c.relname = 'g_' || g.group_no AND c.relkind = 'S')), 0, 'every group has a sequence to grant on');
+SELECT is((SELECT count(*)::int FROM mq_internal.consumer_group g WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.relnamespace = 'mq_internal'::regnamespace AND c.relname = 'g_' || g.group_no AND c.relkind = 'S')), 0, 'every group has a sequence to grant on');
 SELECT mq.grant('g', 'consume', 'public', 'a');
-SELECT ok(has_sequence_privilege('public', format('mq.g_%s', (SELECT group_no FROM mq.consumer_group g JOIN mq.queue q USING (queue_no) WHERE q.name = 'g' AND g.name = 'a')), 'USAGE'), 'consume is USAGE on it');
-SELECT is((SELECT count(*)::int FROM pg_class c WHERE c.relnamespace = 'mq'::regnamespace AND c.relkind = 'S' AND c.relname ~ '^g_' AND CASE WHEN c.relkind = 'S' THEN has_sequence_privilege('public', c.oid, 'USAGE') END), 1, 'of that group only');
+SELECT ok(has_sequence_privilege('public', format('mq_internal.g_%s', (SELECT group_no FROM mq_internal.consumer_group g JOIN mq_internal.queue q USING (queue_no) WHERE q.name = 'g' AND g.name = 'a')), 'USAGE'), 'consume is USAGE on it');
+SELECT is((SELECT count(*)::int FROM pg_class c WHERE c.relnamespace = 'mq_internal'::regnamespace AND c.relkind = 'S' AND c.relname ~ '^g_' AND CASE WHEN c.relkind = 'S' THEN has_sequence_privilege('public', c.oid, 'USAGE') END), 1, 'of that group only');
 SELECT mq.grant('g', 'consume', 'public');
-SELECT is((SELECT count(*)::int FROM mq.consumer_group g JOIN mq.queue q USING (queue_no) WHERE q.name = 'g' AND NOT has_sequence_privilege('public', format('mq.g_%s', group_no), 'USAGE')), 0, 'without a group: all there are');
+SELECT is((SELECT count(*)::int FROM mq_internal.consumer_group g JOIN mq_internal.queue q USING (queue_no) WHERE q.name = 'g' AND NOT has_sequence_privilege('public', format('mq_internal.g_%s', group_no), 'USAGE')), 0, 'without a group: all there are');
 SELECT mq.create_group('g', 'newer');
-SELECT ok(NOT has_sequence_privilege('public', format('mq.g_%s', (SELECT group_no FROM mq.consumer_group g WHERE g.name = 'newer')), 'USAGE'), 'and not those that come later');
+SELECT ok(NOT has_sequence_privilege('public', format('mq_internal.g_%s', (SELECT group_no FROM mq_internal.consumer_group g WHERE g.name = 'newer')), 'USAGE'), 'and not those that come later');
 SELECT mq.revoke('g', 'consume', 'public');
-SELECT is((SELECT count(*)::int FROM pg_class c WHERE c.relnamespace = 'mq'::regnamespace AND CASE WHEN c.relkind = 'S' THEN has_sequence_privilege('public', c.oid, 'USAGE') END), 0, 'revoke: of all');
+SELECT is((SELECT count(*)::int FROM pg_class c WHERE c.relnamespace = 'mq_internal'::regnamespace AND CASE WHEN c.relkind = 'S' THEN has_sequence_privilege('public', c.oid, 'USAGE') END), 0, 'revoke: of all');
 SELECT mq.grant('g', p, 'public') FROM unnest(array['send', 'browse', 'manage']) p;
 SELECT is((SELECT count(*)::int FROM unnest(array['INSERT', 'SELECT', 'TRUNCATE']) p WHERE has_table_privilege('public', 'mq.q_g', p)), 3, 'send, browse, manage are INSERT, SELECT, TRUNCATE');
 SELECT is((SELECT count(*)::int FROM unnest(array['UPDATE', 'DELETE', 'REFERENCES', 'TRIGGER']) p WHERE has_table_privilege('public', 'mq.q_g', p)), 0, 'and nothing else');
@@ -103,6 +103,6 @@ SELECT throws_ok('TRUNCATE mq.q_g', '55000', NULL, 'TRUNCATE itself stays refuse
 -- the sequence goes with its group, and with the queue
 SELECT mq.drop_group('g', 'newer');
 SELECT mq.drop_queue('g', force => true);
-SELECT is((SELECT count(*)::int FROM pg_class c WHERE c.relnamespace = 'mq'::regnamespace AND c.relkind = 'S' AND c.relname ~ '^g_' AND NOT EXISTS (SELECT FROM mq.consumer_group g WHERE c.relname = 'g_' || g.group_no)), 0, 'no sequence is left of groups that are gone');
+SELECT is((SELECT count(*)::int FROM pg_class c WHERE c.relnamespace = 'mq_internal'::regnamespace AND c.relkind = 'S' AND c.relname ~ '^g_' AND NOT EXISTS (SELECT FROM mq_internal.consumer_group g WHERE c.relname = 'g_' || g.group_no)), 0, 'no sequence is left of groups that are gone');
 SELECT * FROM finish();
 ROLLBACK;

@@ -4,7 +4,7 @@ CREATE EXTENSION IF NOT EXISTS mq;
 CREATE EXTENSION IF NOT EXISTS pgtap;
 BEGIN;
 CREATE TEMP TABLE ring AS
-	SELECT * FROM pg_class WHERE relnamespace = 'mq'::regnamespace AND relname ~ '^consumer_offset_\d+$' AND relkind = 'r';
+	SELECT * FROM pg_class WHERE relnamespace = 'mq_internal'::regnamespace AND relname ~ '^consumer_offset_\d+$' AND relkind = 'r';
 SELECT plan(4);
 SELECT is((SELECT count(*)::int FROM pg_index i JOIN ring r ON r.oid = i.indrelid), 0, 'no index');
 SELECT is((SELECT count(*)::int FROM ring WHERE relpersistence <> 'p'), 0, 'logged');

@@ -15,7 +15,7 @@ SELECT ok(has_function_privilege('public', f, 'EXECUTE'), 'PUBLIC: EXECUTE on ' 
                     'mq.send_batch(text, text[], jsonb[], bytea[])', 'mq.receive(text, integer, interval, interval, text, text, integer)', 'mq.pop(text, integer, text, interval, integer, text)', 'mq.wait(text, interval, text)',
                     'mq.browse(text, text, text, integer)', 'mq.seek(text, text, text, bigint, timestamptz)', 'mq.purge(text)', 'mq.pause(text, text)', 'mq.resume(text, text)', 'mq.drop_group(text, text)',
                     'mq.create_group(text, text, text, bigint, timestamptz, integer, integer, interval, boolean)', 'mq.alter_group(text, text, integer, integer, interval, text[])',
-                    'mq.alter_queue(text, interval, bigint, boolean, interval, text[])', 'mq.grant(text, text, text, text)', 'mq.revoke(text, text, text, text)',
+                    'mq.alter_queue(text, interval, bigint, boolean, interval, text[], text)', 'mq.grant(text, text, text, text)', 'mq.revoke(text, text, text, text)',
                     'mq.ack(uuid)', 'mq.ack(uuid[], boolean)', 'mq.nack(uuid, interval)', 'mq.nack(uuid[], interval, boolean)', 'mq.release(uuid)',
                     'mq.release(uuid[], boolean)', 'mq.extend(uuid, interval)', 'mq.extend(uuid[], interval, boolean)',
                     'mq.discard(text, bigint[], text)', 'mq.drop_queue(text, boolean)']) AS f;
@@ -26,13 +26,13 @@ SELECT ok(NOT has_table_privilege('public', 'mq.' || v, 'INSERT, UPDATE, DELETE,
 
 -- tables of ours: neither readable nor writable by PUBLIC
 SELECT is((SELECT string_agg(oid::regclass::text, ', ') FROM pg_class
-            WHERE relnamespace = 'mq'::regnamespace AND relkind IN ('r', 'p') AND has_table_privilege('public', oid, 'INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER')), NULL,
+            WHERE relnamespace IN ('mq'::regnamespace, 'mq_internal'::regnamespace) AND relkind IN ('r', 'p') AND has_table_privilege('public', oid, 'INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER')), NULL,
           'PUBLIC writes no table');
 SELECT is((SELECT string_agg(oid::regclass::text, ', ') FROM pg_class
-            WHERE relnamespace = 'mq'::regnamespace AND relname ~ '^(q_|s_|consumer_offset)' AND relkind IN ('r', 'p') AND has_table_privilege('public', oid, 'SELECT')), NULL,
+            WHERE relnamespace IN ('mq'::regnamespace, 'mq_internal'::regnamespace) AND relname ~ '^(q_|s_|consumer_offset)' AND relkind IN ('r', 'p') AND has_table_privilege('public', oid, 'SELECT')), NULL,
           'PUBLIC reads no queue and no offset log');
 SELECT is((SELECT string_agg(oid::regclass::text, ', ') FROM pg_class
-            WHERE relnamespace = 'mq'::regnamespace AND CASE WHEN relkind = 'S' THEN has_sequence_privilege('public', oid, 'USAGE, SELECT, UPDATE') END), NULL, 'PUBLIC touches no sequence');
+            WHERE relnamespace = 'mq_internal'::regnamespace AND CASE WHEN relkind = 'S' THEN has_sequence_privilege('public', oid, 'USAGE, SELECT, UPDATE') END), NULL, 'PUBLIC touches no sequence');
 SELECT is((SELECT string_agg(a.grantee::regrole::text || ' on ' || n.nspname, ', ') FROM pg_namespace n, aclexplode(n.nspacl) a
             WHERE n.nspname = 'mq' AND a.privilege_type = 'CREATE' AND a.grantee NOT IN (n.nspowner)), NULL, 'nobody but its owner creates in schema mq');
 

@@ -26,7 +26,7 @@ SELECT is((SELECT count(*)::int FROM leaf WHERE NOT coalesce(reloptions, '{}') @
 SELECT is((SELECT count(*)::int FROM leaf WHERE active AND NOT coalesce(reloptions, '{}') && array['autovacuum_enabled=off', 'autovacuum_enabled=false']), 0,
           'autovacuum is off on the active one');
 SELECT is((SELECT count(*)::int FROM leaf WHERE active AND (relhasrules OR relrowsecurity)), 0, 'no rules, no row security');
-SELECT is((SELECT count(*)::int FROM leaf WHERE relowner <> (SELECT relowner FROM pg_class WHERE oid = 'mq.q_tap'::regclass)), 0, 'segments belong to the owner of the queue');
+SELECT is((SELECT count(*)::int FROM leaf WHERE relowner <> (SELECT relowner FROM pg_class WHERE oid = 'mq.q_tap'::regclass)), 0, 'segments belong to whom the table belongs to');
 SELECT is((SELECT string_agg(attname || ' ' || format_type(atttypid, atttypmod), ', ' ORDER BY attnum) FROM pg_attribute
             WHERE attrelid = 'mq.q_tap'::regclass AND attnum > 0 AND attname IN ('id', 'enqueued_at', 'payload', 'headers', 'body')),
           (SELECT string_agg(name || ' ' || type, ', ' ORDER BY at)
@@ -39,8 +39,8 @@ SELECT is((SELECT count(*)::int FROM pg_attribute WHERE attrelid = 'mq.q_tap'::r
 SELECT is((SELECT count(*)::int FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.deptype = 'e'
               AND (d.objid = 'mq.q_tap'::regclass OR d.objid IN (SELECT oid FROM leaf))), 0, 'queue tables are not members of the extension');
 SELECT is((SELECT count(*)::int FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid
-            WHERE e.extname = 'mq' AND d.refclassid = 'pg_extension'::regclass AND d.classid = 'pg_class'::regclass AND d.objid = 'mq.q_tap'::regclass AND d.deptype = 'n'), 1,
-          'but depend on it');
+            WHERE e.extname = 'mq' AND d.refclassid = 'pg_extension'::regclass AND d.classid = 'pg_namespace'::regclass AND d.objid IN ('mq'::regnamespace, 'mq_internal'::regnamespace) AND d.deptype = 'e'), 2,
+          'but the schemas they are in are');
 SELECT throws_ok('DROP EXTENSION mq', '2BP01', NULL, 'DROP EXTENSION is refused while a queue exists');
 SELECT throws_ok(format('%s mq.q_tap %s', a, b), '55000', NULL, a || ' on the queue is refused')
   FROM (VALUES ('INSERT INTO', 'SELECT * FROM mq.q_tap'), ('UPDATE', 'SET payload = NULL'), ('DELETE FROM', ''), ('TRUNCATE', '')) AS s (a, b);
@@ -48,7 +48,7 @@ SELECT throws_ok(format('%s %s %s', a, (SELECT oid::regclass FROM leaf WHERE act
   FROM (VALUES ('INSERT INTO', 'SELECT * FROM mq.q_tap'), ('UPDATE', 'SET payload = NULL'), ('DELETE FROM', ''), ('TRUNCATE', '')) AS s (a, b);
 
 -- the offset log
-SELECT cmp_ok((SELECT count(*)::int FROM pg_class WHERE relnamespace = 'mq'::regnamespace AND relname ~ '^consumer_offset_\d+$' AND relkind = 'r'), '>=', 4,
+SELECT cmp_ok((SELECT count(*)::int FROM pg_class WHERE relnamespace = 'mq_internal'::regnamespace AND relname ~ '^consumer_offset_\d+$' AND relkind = 'r'), '>=', 4,
               'the offset log is a ring of at least four tables');
 SELECT * FROM finish();
 ROLLBACK;

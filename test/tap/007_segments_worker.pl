@@ -16,7 +16,7 @@ shared_buffers = 64MB
 CONF
 
 sub segments { my ($q) = @_; return one($node, "SELECT count(*) FROM mq.segments WHERE queue = '$q'"); }
-sub ring_bytes { return one($node, "SELECT coalesce(sum(pg_relation_size(oid)), 0) FROM pg_class WHERE relnamespace = 'mq'::regnamespace AND relname ~ '^consumer_offset' AND relkind = 'r'"); }
+sub ring_bytes { return one($node, "SELECT coalesce(sum(pg_relation_size(oid)), 0) FROM pg_class WHERE relnamespace = 'mq_internal'::regnamespace AND relname ~ '^consumer_offset' AND relkind = 'r'"); }
 
 # --- made ahead, dropped when finished -----------------------------------------------------------------------------------
 one($node, "SELECT mq.create_queue('first')");
@@ -200,7 +200,7 @@ is(one($node, "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'mq la
 		one($node, "SELECT mq.send_batch('e', array_fill('1'::jsonb, ARRAY[3000])) IS NOT NULL; SELECT count(*) FROM mq.pop('e', 1500); SELECT count(*) FROM mq.receive('e', 100)", 'ext');
 		isnt(sqlstate($node, 'DROP EXTENSION mq', db => 'ext'), '', "round $round: DROP EXTENSION refuses while queues exist");
 		is(sqlstate($node, "SET lock_timeout = '60s'; DROP EXTENSION mq CASCADE", db => 'ext'), '', "round $round: DROP EXTENSION CASCADE beside the worker");
-		is(one($node, "SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE nspname = 'mq'", 'ext'), '0', "round $round: nothing is left");
+		is(one($node, "SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE nspname IN ('mq', 'mq_internal')", 'ext'), '0', "round $round: nothing is left");
 		is(sqlstate($node, "CREATE EXTENSION mq; SELECT mq.create_queue('e', segment_size => 1024)", db => 'ext'), '', "round $round: CREATE again");
 		is(one($node, "SELECT count(*) FROM mq.receive('e', 10)", 'ext'), '0', "round $round: nothing of the old queue");
 	}

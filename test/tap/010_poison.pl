@@ -26,7 +26,7 @@ sub receive_and_crash
 
 one($node, "SELECT mq.create_queue('p')");
 ok(worker_alive($node), 'the worker runs');
-ok(poll_until('the start is noted', sub { one($node, "SELECT count(*) FROM mq.consumer_offset_0 WHERE group_no = 0") > 0 }), 'the start is noted in the offset log');
+ok(poll_until('the start is noted', sub { one($node, "SELECT count(*) FROM mq_internal.consumer_offset_0 WHERE group_no = 0") > 0 }), 'the start is noted in the offset log');
 one($node, qq{SELECT mq.send('p', '"poison"')});
 one($node, qq{SELECT mq.send('p', '"good"')});
 
@@ -39,15 +39,15 @@ is(one($node, "SELECT string_agg(payload::text || ' ' || failures, ', ' ORDER BY
 
 # messages sent after the crash are not noted
 one($node, qq{SELECT mq.send('p', '"later"')});
-my $before = one($node, "SELECT count(*) FROM mq.consumer_offset_0 WHERE replay_from = -1");
+my $before = one($node, "SELECT count(*) FROM mq_internal.consumer_offset_0 WHERE replay_from = -1");
 is(one($node, "SELECT payload FROM mq.receive('p', 10, '1 hour')"), '"later"', 'a message sent since');
-is(one($node, "SELECT count(*) FROM mq.consumer_offset_0 WHERE replay_from = -1"), $before, 'is handed out without a note');
+is(one($node, "SELECT count(*) FROM mq_internal.consumer_offset_0 WHERE replay_from = -1"), $before, 'is handed out without a note');
 
 # an orderly stop is no crash
-ok(poll_until('the start is noted', sub { one($node, "SELECT hi FROM mq.consumer_offset_0 WHERE group_no = 0 ORDER BY n DESC LIMIT 1") eq '1' }), 'the start is noted');
+ok(poll_until('the start is noted', sub { one($node, "SELECT hi FROM mq_internal.consumer_offset_0 WHERE group_no = 0 ORDER BY n DESC LIMIT 1") eq '1' }), 'the start is noted');
 $node->restart;
 is(one($node, "SELECT payload::text || ' ' || failures FROM mq.receive('p', 10, '1 hour')"), '"later" 0', 'after an orderly restart it is ready again');
-is(one($node, "SELECT count(*) FROM mq.consumer_offset_0 WHERE replay_from = -1"), $before, 'and handed out without a note');
+is(one($node, "SELECT count(*) FROM mq_internal.consumer_offset_0 WHERE replay_from = -1"), $before, 'and handed out without a note');
 
 $node->stop;
 done_testing();

@@ -21,7 +21,7 @@ SELECT t.put_batch('busy', 'b', 100000);
 CREATE PROCEDURE t.pops(n int) LANGUAGE plpgsql AS $$ BEGIN FOR i IN 1 .. n LOOP PERFORM mq.pop('busy'); COMMIT; END LOOP; END $$;
 SQL
 # the ring's rows, in whichever tables there are now
-sub ring { return one($node, "SELECT '(' || string_agg(format('SELECT tableoid, n, group_no FROM %s', oid::regclass), ' UNION ALL ') || ') o' FROM pg_class WHERE relnamespace = 'mq'::regnamespace AND relname ~ '^consumer_offset_' AND relkind = 'r'"); }
+sub ring { return one($node, "SELECT '(' || string_agg(format('SELECT tableoid, n, group_no FROM %s', oid::regclass), ' UNION ALL ') || ') o' FROM pg_class WHERE relnamespace = 'mq_internal'::regnamespace AND relname ~ '^consumer_offset_' AND relkind = 'r'"); }
 sub rows_of { my ($group) = @_; return one($node, "SELECT string_agg(n::text, ',' ORDER BY n) FROM " . ring() . " WHERE group_no = $group"); }
 # acks of another queue until the ring has moved on and the rows with these numbers were emptied away
 sub pushed_out
@@ -43,7 +43,7 @@ sub group_of_a_crash
 	mq_start_again($node);
 	return;
 }
-sub late_group { my ($q) = @_; return one($node, "SELECT group_no FROM mq.consumer_group g JOIN mq.queue USING (queue_no) WHERE queue.name = '$q'"); }
+sub late_group { my ($q) = @_; return one($node, "SELECT group_no FROM mq_internal.consumer_group g JOIN mq_internal.queue USING (queue_no) WHERE queue.name = '$q'"); }
 sub late_has
 {
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
@@ -109,8 +109,8 @@ ledger_ok($node, 'q', 'the ledger');
 one($node, "SELECT mq.create_queue('w'); ALTER SYSTEM SET mq.stop_point = 'checkpoint_written:error'; SELECT pg_reload_conf()");
 one($node, "SELECT t.put('w', 'm', 60000)");
 $node->pgbench('-n -c 4 -j 2 -T 6', 0, [qr/processed/], [qr/^$/], 'single pops without checkpoints', { '012_pop_w' => "SELECT t.pop('w', 1);\n" });
-cmp_ok(one($node, "SELECT count(*) FROM (SELECT 1 FROM mq.consumer_offset_0 LIMIT 1) a") + one($node, "SELECT count(*) FROM (SELECT 1 FROM mq.consumer_offset_1 LIMIT 1) a")
-	+ one($node, "SELECT count(*) FROM (SELECT 1 FROM mq.consumer_offset_2 LIMIT 1) a") + one($node, "SELECT count(*) FROM (SELECT 1 FROM mq.consumer_offset_3 LIMIT 1) a"), '>', 2,
+cmp_ok(one($node, "SELECT count(*) FROM (SELECT 1 FROM mq_internal.consumer_offset_0 LIMIT 1) a") + one($node, "SELECT count(*) FROM (SELECT 1 FROM mq_internal.consumer_offset_1 LIMIT 1) a")
+	+ one($node, "SELECT count(*) FROM (SELECT 1 FROM mq_internal.consumer_offset_2 LIMIT 1) a") + one($node, "SELECT count(*) FROM (SELECT 1 FROM mq_internal.consumer_offset_3 LIMIT 1) a"), '>', 2,
 	'the ring moved on and kept its rows');
 $node->kill9;
 mq_start_again($node);

@@ -1,5 +1,5 @@
-# What a queue's owner hangs on the queue's table or its segments runs as the owner or not at all: the worker, who is a
-# superuser, makes, seals and drops segments; superusers receive, browse and look at the views.
+# A queue's owner cannot hang anything on the queue's table or its segments: the worker, who is a superuser, makes, seals and
+# drops segments; superusers receive, browse and look at the views.
 # Event triggers, which only a superuser can make, do not break any of it.
 use strict;
 use warnings;
@@ -61,6 +61,12 @@ my %attack = (
 	'row security on the first segment' => "ALTER TABLE %first ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY; CREATE POLICY a ON %first USING (m.trap('policy'))",
 	'a domain column'                   => "CREATE DOMAIN m.dom AS bigint DEFAULT m.imm('domain default', 1) CHECK (m.immb('domain', VALUE)); ALTER TABLE %t ADD COLUMN x m.dom",
 	'a generated column'                => "ALTER TABLE %t ADD COLUMN x bigint GENERATED ALWAYS AS (m.imm('generated', id)) STORED",
+	'a default partition with a CHECK'  => "CREATE TABLE m.def_%q (LIKE %t); ALTER TABLE m.def_%q ADD CHECK (m.immb('default partition', 1)); ALTER TABLE %t ATTACH PARTITION m.def_%q DEFAULT",
+	'replica identity'                  => "ALTER TABLE %t REPLICA IDENTITY FULL",
+	'trigger disabled'                  => "ALTER TABLE %first DISABLE TRIGGER ALL",
+	'another owner'                     => "ALTER TABLE %t OWNER TO mallory",
+	'a reference'                       => "CREATE TABLE m.ref_%q (id bigint REFERENCES %t (id))",
+	'a publication'                     => "CREATE PUBLICATION pub_%q FOR TABLE %t",
 	'an inherited table of its own'     => "CREATE TABLE m.part (LIKE %t); ALTER TABLE m.part ADD CHECK (m.immb('own partition', id)); ALTER TABLE %t ATTACH PARTITION m.part FOR VALUES FROM (9000000000) TO (9000000001)",
 	'statistics on an expression'       => "CREATE STATISTICS m.st ON (m.imm('statistics', id)), id FROM %first",
 	# with CREATE on the schema, which only a superuser can give, indexes too
@@ -81,10 +87,12 @@ for my $what (sort keys %attack)
 	$m->q("SELECT count(*) FROM mq.send_batch('$q', array_fill('1'::jsonb, ARRAY[1500]))");
 	my ($first, $last) = split / /, one($node, "SELECT min(segment_table::text) || ' ' || max(segment_table::text) FROM mq.segments WHERE queue = '$q'");
 	(my $sql = $attack{$what}) =~ s/%t\b/mq.q_$q/g;
+	$sql =~ s/%q\b/$q/g;
 	$sql =~ s/%first/$first/g;
 	$sql =~ s/%last/$last/g;
 	my $state = $m->try("BEGIN; $sql; COMMIT");
-	if ($state ne '') { note("$what: refused with $state"); $m->try('ROLLBACK'); }
+	is($state, '42501', "$what: refused");
+	$m->try('ROLLBACK');
 	# mallory goes on, as far as mq lets it: some go to the next segment, all get finished
 	$m->try("SELECT count(*) FROM mq.pop('$q', 1000)");
 	$m->try("SELECT count(*) FROM mq.send_batch('$q', array_fill('1'::jsonb, ARRAY[1500]))");
@@ -103,7 +111,6 @@ for my $q (@queue)
 is(one($node, 'SELECT count(*) > 0 FROM mq.queues, mq.groups, mq.segments'), 't', 'superusers look at the views');
 ok(turns(), 'the worker goes round');
 my $ran = ran($start);
-cmp_ok(scalar(grep { /^mallory/ } @$ran), '>', 0, 'what mallory does runs its own code, as mallory');
 is(join("\n", sort keys %{ { map { $_ => 1 } grep { !/^mallory / } @$ran } }), '', "nothing ran as anybody else");
 # the other queues go on
 one($node, "SELECT t.put('clock', 'm', 3)");

@@ -1,0 +1,53 @@
+/*
+ * owner.h: what belongs to the owner of the extension: SQL with that role's rights, and who has which privilege on what it
+ * has made.
+ *
+ * Everything that mq makes at run time belongs to the owner of the extension, a superuser. Nobody else can alter it, add to
+ * it or attach anything to it, so SQL with that role's rights meets no code of anybody's.
+ */
+#ifndef MQ_OWNER_H
+#define MQ_OWNER_H
+
+#include "nodes/pg_list.h"
+#include "utils/acl.h"
+
+#include "base/catalog.h"
+
+/*
+ * Runs SQL as the extension's owner, with a safe search_path and as a restricted operation. Returns SPI_processed.
+ * mq_sql_begin/end bracket several calls.
+ */
+typedef struct MqSqlContext
+{
+	Oid			user;
+	int			security;
+	int			nest;
+} MqSqlContext;
+
+extern void mq_sql_begin(MqSqlContext *context);
+extern void mq_sql_begin_as(MqSqlContext *context, Oid role);	/* with the rights of another role */
+extern void mq_sql_end(MqSqlContext *context);
+extern uint64 mq_sql(const char *format,...) pg_attribute_printf(1, 2);
+
+/* The first column, an integer and not null, of the first row that the last mq_sql returned. */
+extern int32 mq_sql_int32(void);
+
+/* The first columns of all its rows. */
+extern List *mq_sql_int32_list(void);
+
+/*
+ * Leaves a relation to its owner alone: takes back what ALTER DEFAULT PRIVILEGES gave when it was made. The caller has made
+ * it in this transaction, or has it locked against others who change its privileges.
+ */
+extern void mq_reset_privileges(Oid relid);
+
+/*
+ * Who owns a queue: the role that was given the right manage with grant option by the table's owner, else that one. 42704 if
+ * the table is gone.
+ */
+extern Oid	mq_queue_owner(const MqQueue *queue);
+
+/* A list of the roles from whom a role (ACL_ID_PUBLIC: everybody) has a privilege on a relation or on columns of it. */
+extern List *mq_grantors(Oid relid, Oid grantee, AclMode mode);
+
+#endif

@@ -1,0 +1,96 @@
+/*
+ * job_adopt.c: the worker's jobs on queues that it finds on disk as it did not leave them: restored, copied, upgraded, or with
+ * a table that was replaced under a living definition.
+ *
+ * Owns nothing in shared memory but frees the windows and the chain of a replaced queue. Each job is one transaction, so a
+ * crash leaves the queue to be adopted again.
+ */
+#include "postgres.h"
+
+#include "access/xlog.h"
+#include "miscadmin.h"
+
+#include "base/owner.h"
+#include "offset/ring.h"
+#include "window/window.h"
+#include "worker/jobs.h"
+
+/* Says where the queue is used from now on. */
+static void
+record_place(const MqQueue *queue)
+{
+	mq_sql("UPDATE mq_internal.queue SET system_identifier = " INT64_FORMAT ", database = %u, extension = %u, queue_table = %u "
+		   "WHERE queue_no = %d", (int64) GetSystemIdentifier(), MyDatabaseId, mq_worker_database->key.extension, queue->table,
+		   queue->queue_no);
+}
+
+/* The records say which partitions the table has. The order of their pages is not known. */
+static void
+record_segments(const MqQueue *queue)
+{
+	mq_sql("DELETE FROM mq_internal.segment WHERE queue_no = %d", queue->queue_no);
+	mq_sql("INSERT INTO mq_internal.segment (queue_no, level, segment, file) "
+		   "SELECT %d, split_part(relname, '_', 3)::integer, split_part(relname, '_', 4)::bigint, 0 "
+		   "FROM pg_inherits JOIN pg_class c ON c.oid = inhrelid "
+		   "WHERE inhparent = %u AND relnamespace = 'mq_internal'::regnamespace AND relname ~ '^s_%d_[0-9]+_[0-9]+$'",
+		   queue->queue_no, queue->table, queue->queue_no);
+}
+
+/* A queue restored, copied or upgraded is ours from the first use on. The order of its pages is not known. */
+static bool
+adopt(void *arg)
+{
+	MqQueue    *queue = arg;
+	MqSqlContext context;
+
+	mq_sql_begin(&context);
+	mq_sql("UPDATE mq_internal.segment SET file = 0 WHERE queue_no = %d", queue->queue_no);
+	record_place(queue);
+	mq_sql_end(&context);
+	mq_ring_own_tables();
+	mq_catalog_changed();
+	return true;
+}
+
+bool
+mq_job_adopt_queue(MqQueue *queue)
+{
+	return mq_job_run(adopt, queue, "adopting a queue");
+}
+
+/* What groups have finished was in the table that is no more: in a new epoch the rows about it are void. */
+static bool
+begin_anew(void *arg)
+{
+	MqQueue    *queue = arg;
+	MqSqlContext context;
+
+	ereport(WARNING,
+			(errmsg("the table of queue \"%s\" was replaced by another one", NameStr(queue->name)),
+			 errdetail("Its consumer groups begin at the start of what is there.")));
+	mq_sql_begin(&context);
+	record_segments(queue);
+	mq_sql("UPDATE mq_internal.consumer_group SET epoch = epoch + 1, start_id = 1 WHERE queue_no = %d", queue->queue_no);
+	record_place(queue);
+	mq_sql_end(&context);
+	mq_catalog_changed();
+	return true;
+}
+
+bool
+mq_job_take_over_table(const MqQueueList *all, MqQueue *queue)
+{
+	MqChainKey	chain = mq_chain_key(queue, 0);
+
+	if (!mq_job_run(begin_anew, queue, "taking over a table"))
+		return false;
+	for (int i = 0; i < all->ngroups; i++)
+	{
+		MqWindowKey key = mq_window_key(&all->groups[i], 0);
+
+		if (all->groups[i].queue.queue_no == queue->queue_no)
+			mq_window_forget(&key);
+	}
+	mq_chain_forget(&chain);
+	return true;
+}
