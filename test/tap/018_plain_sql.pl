@@ -100,7 +100,7 @@ compare('immediate', 'purge');
 # the last way out
 $node->stop;
 preload('');
-my ($rc, $out, $err) = $node->psql('postgres', "SET client_min_messages = warning; CREATE TABLE mine AS SELECT payload FROM mq.q_q; DROP EXTENSION mq CASCADE; DROP SCHEMA mq; SELECT count(*) > 30 FROM mine");
+my ($rc, $out, $err) = $node->psql('postgres', "SET client_min_messages = warning; CREATE TABLE mine AS SELECT payload FROM mq.q_q; DROP EXTENSION mq CASCADE; SELECT count(*) > 30 FROM mine");
 is("$out$err", 't', 'the messages can be copied and the extension dropped without the library');
 $node->stop;
 done_testing();
