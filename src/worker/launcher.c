@@ -26,6 +26,7 @@
 #include "utils/timestamp.h"
 
 #include "offset/rebuild.h"
+#include "worker/process.h"
 #include "worker/worker.h"
 
 #define TURN_MS			1000
@@ -189,6 +190,7 @@ mq_launcher_main(Datum arg)
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
+	mq_process_override_settings();
 	mq_shared->launcher_procno = MqMyProcNumber();
 	before_shmem_exit(leave, (Datum) 0);
 	context = AllocSetContextCreate(TopMemoryContext, "mq launcher turn", ALLOCSET_DEFAULT_SIZES);

@@ -21,7 +21,6 @@
 #include "storage/latch.h"
 #include "storage/lmgr.h"
 #include "tcop/tcopprot.h"
-#include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -31,6 +30,7 @@
 #include "offset/rebuild.h"
 #include "offset/ring.h"
 #include "worker/jobs.h"
+#include "worker/process.h"
 
 #define TURN_MS				1000
 #define SETTLERS_AT_ONCE	64
@@ -370,8 +370,7 @@ mq_worker_main(Datum arg)
 	pqsignal(SIGTERM, handle_sigterm);
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(arg), InvalidOid, 0);
-	/* what cannot be locked conditionally (a default partition, TOAST tables in DDL) must not hold up everything else */
-	SetConfigOption("lock_timeout", "1s", PGC_SUSET, PGC_S_OVERRIDE);
+	mq_process_override_settings();
 	mq_job_init();
 	wait_event = MqWaitEventNew("MqWorkerMain");
 	attach();
