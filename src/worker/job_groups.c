@@ -176,7 +176,7 @@ mq_job_checkpoint(const MqGroup *group, const MqQueueWork *work)
 	MqCheckpoint checkpoint = {*group};
 	GroupMemo  *memo;
 
-	if (!mq_job_run(write_checkpoint, &checkpoint, "writing a checkpoint"))
+	if (!mq_job_run(write_checkpoint, &checkpoint, MQ_JOB_FOR(group->group_no), "writing a checkpoint"))
 	{
 		mq_checkpoint_failed(&checkpoint);
 		return;
@@ -238,10 +238,10 @@ mq_job_care_for_group(MqGroup *group, const MqQueueWork *work)
 		return true;
 	group->window = ref.window;
 	expire_leases(&ref);
-	settled = mq_job_run(settle_decided, &ref, "settling decided transactions");
+	settled = mq_job_run(settle_decided, &ref, MQ_JOB_FOR(group->group_no), "settling decided transactions");
 	sweep_waiters(&ref, work);
 	if (is_stuck_behind(&ref, work))
-		(void) mq_job_run(look_past_segment, group, "looking ahead");
+		(void) mq_job_run(look_past_segment, group, MQ_JOB_FOR(group->group_no), "looking ahead");
 	needed = (int64) pg_atomic_read_u64(&ref.window->oldest_needed);
 	if (mq_checkpoint_is_due(&ref) || is_time_for_checkpoint(&ref, group->group_no, work) ||
 		(needed != 0 && needed <= mq_ring_blocked_by(mq_worker_database)))

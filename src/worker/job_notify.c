@@ -14,6 +14,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "base/stop_point.h"
 #include "offset/rebuild.h"
 #include "window/walk.h"
 #include "worker/jobs.h"
@@ -30,6 +31,7 @@ typedef struct Watch
 	int			count;
 	TimestampTz look_at;		/* there may be something by then */
 	TimestampTz not_before;		/* one interval after the last one */
+	char	   *payload;		/* of the next one */
 } Watch;
 
 typedef struct LastSent
@@ -118,15 +120,14 @@ has_something(MqGroup *group, TimestampTz *next_event)
 	return true;
 }
 
-/* Job: looks at all groups of a queue, and notifies if there is something in one of them. */
+/* Job: looks at all groups of a queue; true: there is something in one of them. */
 static bool
-look_and_notify(void *arg)
+look(void *arg)
 {
 	Watch	   *w = arg;
 	StringInfoData payload;
 	bool		any = false;
 	TimestampTz next_event = PG_INT64_MAX;
-	char		channel[NAMEDATALEN];
 
 	initStringInfo(&payload);
 	for (int i = 0; i < w->count; i++)
@@ -139,10 +140,20 @@ look_and_notify(void *arg)
 	}
 	appendStringInfoChar(&payload, ']');
 	w->look_at = any ? GetCurrentTimestamp() : next_event;
-	if (!any)
-		return false;
+	w->payload = payload.len <= PAYLOAD_MAX ? payload.data : "[]";
+	return any;
+}
+
+/* Job of its own: what keeps one queue from notifying, a full NOTIFY queue, keeps all. */
+static bool
+notify(void *arg)
+{
+	const Watch *w = arg;
+	char		channel[NAMEDATALEN];
+
 	snprintf(channel, sizeof(channel), "mq_%s", NameStr(w->queue.name));
-	Async_Notify(channel, payload.len <= PAYLOAD_MAX ? payload.data : "[]");
+	MQ_STOP_POINT("notify_before");
+	Async_Notify(channel, w->payload);
 	return true;
 }
 
@@ -163,13 +174,17 @@ serve(Watch *w)
 	w->look_at = PG_INT64_MAX;
 	/* senders may be busy with what is taken at once: do not look after each of them */
 	w->not_before = now + Min(w->queue.notify_us, LOOK_AGAIN_US);
-	if (mq_job_run(look_and_notify, w, "notifying"))
+	if (!mq_job_run(look, w, MQ_JOB_FOR(w->queue.queue_no), "looking for something to notify"))
+		return;
+	if (mq_job_run(notify, w, MQ_JOB_FOR_ALL_URGENT, "sending a notification"))
 	{
 		LastSent   *last = mq_memo(&last_sent, w->queue.queue_no);
 
 		last->sent = now;
 		w->not_before = now + w->queue.notify_us;
 	}
+	else
+		w->not_before = w->look_at = now + USECS_PER_SEC;
 }
 
 TimestampTz

@@ -99,7 +99,7 @@ mq_job_segment_bytes(const MqQueueWork *work)
 	if (work->queue->retention_bytes < 0)
 		return NULL;
 	job.bytes = palloc0((work->nsegments + 1) * sizeof(int64));
-	(void) mq_job_run(measure, &job, "measuring segments");
+	(void) mq_job_run(measure, &job, MQ_JOB_FOR(work->queue->queue_no), "measuring segments");
 	return job.bytes;
 }
 
@@ -229,5 +229,6 @@ mq_job_drop_unread(const MqQueue *queue, const MqSegmentInfo *segment, int64 kep
 {
 	DropJob		job = {*queue, segment, kept};
 
-	(void) mq_job_run(drop_unread, &job, psprintf("dropping unread messages of queue \"%s\"", NameStr(queue->name)));
+	(void) mq_job_run(drop_unread, &job, (MqJobFor) {segment->segment, queue->queue_no},
+					  psprintf("dropping unread messages of queue \"%s\"", NameStr(queue->name)));
 }

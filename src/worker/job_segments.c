@@ -219,10 +219,12 @@ mq_job_make_segments(MqQueueWork *work)
 	for (int64 segment = active; segment <= last; segment++)
 	{
 		SegmentJob	job = {*work->queue, segment};
+		/* not by segment: what keeps one from being made keeps the next one too */
+		MqJobFor	object = {0, work->queue->queue_no, segment <= work->wanted};
 
 		if (!has_segment(work->segments, work->nsegments, segment))
 		{
-			if (!mq_job_run(make_segment, &job, psprintf("creating a segment of queue \"%s\"", NameStr(work->queue->name))))
+			if (!mq_job_run(make_segment, &job, object, psprintf("creating a segment of queue \"%s\"", NameStr(work->queue->name))))
 			{
 				all = false;
 				continue;
@@ -238,17 +240,18 @@ static void
 clear_segment(const MqQueueWork *work, const MqSegmentInfo *segment, int64 kept)
 {
 	SegmentJob	job = {*work->queue, segment->segment, segment->relid, segment, kept};
+	MqJobFor	object = {segment->segment, work->queue->queue_no};
 	char	   *name = NameStr(work->queue->name);
 
 	if (!mq_job_retention_lets_go(work->queue, segment, kept))
 	{
 		if (!segment->sealed)
-			(void) mq_job_run(seal_segment, &job, psprintf("sealing a segment of queue \"%s\"", name));
+			(void) mq_job_run(seal_segment, &job, object, psprintf("sealing a segment of queue \"%s\"", name));
 	}
 	else if (is_finished(work->queue, work->all->groups, work->all->ngroups, job.segment))
-		(void) mq_job_run(drop_segment, &job, psprintf("dropping a segment of queue \"%s\"", name));
+		(void) mq_job_run(drop_segment, &job, object, psprintf("dropping a segment of queue \"%s\"", name));
 	else if (!segment->sealed)
-		(void) mq_job_run(seal_segment, &job, psprintf("sealing a segment of queue \"%s\"", name));
+		(void) mq_job_run(seal_segment, &job, object, psprintf("sealing a segment of queue \"%s\"", name));
 	else if (work->queue->drop_unread)
 		mq_job_drop_unread(work->queue, segment, kept);
 }

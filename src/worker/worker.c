@@ -100,14 +100,14 @@ care_for_ring(const MqQueueList *all)
 	int			table;
 	bool		made = false;
 
-	if (mq_job_run(move_on, &made, "moving on in the offset log") && made)
+	if (mq_job_run(move_on, &made, MQ_JOB_FOR_ALL, "moving on in the offset log") && made)
 		mq_ring_grown(mq_worker_database);
 	/* the rows of a restored queue that nobody has used yet are known to no window */
 	for (int i = 0; i < all->count; i++)
 		if (!mq_job_is_ours(&all->queues[i]))
 			return;
 	table = mq_ring_superfluous(mq_worker_database, table_since);
-	if (table >= 0 && mq_job_run(truncate_table, &table, "truncating an offset log table"))
+	if (table >= 0 && mq_job_run(truncate_table, &table, MQ_JOB_FOR_ALL, "truncating an offset log table"))
 		mq_ring_emptied(mq_worker_database, table);
 }
 
@@ -180,7 +180,7 @@ mark_log(void *arg)
 static void
 mark_offset_log(bool stop)
 {
-	(void) mq_job_run(mark_log, &stop, stop ? "noting the stop" : "noting the start");
+	(void) mq_job_run(mark_log, &stop, MQ_JOB_FOR_ALL, stop ? "noting the stop" : "noting the start");
 }
 
 /* The slot of an extension that was dropped is freed, also by its own worker, and may be that of the next extension by now. */
@@ -217,7 +217,8 @@ care_for_queue(const MqQueueList *all, MqQueue *queue)
 	MqQueueWork	work = {all, queue};
 	bool		settled = true;
 
-	work.known = mq_job_run(mq_job_look_at_queue, &work, psprintf("looking at queue \"%s\"", NameStr(queue->name)));
+	work.known = mq_job_run(mq_job_look_at_queue, &work, (MqJobFor) {0, queue->queue_no, mq_job_is_waited_for(queue)},
+							psprintf("looking at queue \"%s\"", NameStr(queue->name)));
 	if (work.known && mq_job_make_segments(&work))
 		mq_job_cut_segment(&work);
 	for (int i = 0; i < all->ngroups; i++)
@@ -225,7 +226,8 @@ care_for_queue(const MqQueueList *all, MqQueue *queue)
 			settled &= mq_job_care_for_group(&all->groups[i], &work);
 	if (work.known)
 		mq_job_clear_segments(&work);
-	if (work.known && queue->foreign && queue->chain->adopt_wanted && mq_job_run(adopt_queue, queue, "adopting a queue"))
+	if (work.known && queue->foreign && queue->chain->adopt_wanted && 
+		mq_job_run(adopt_queue, queue, MQ_JOB_FOR(queue->queue_no), "adopting a queue"))
 		queue->chain->adopt_wanted = false;
 	return settled;
 }
@@ -236,7 +238,7 @@ last_checkpoints(void)
 {
 	MqQueueList	all = {0};
 
-	if (!mq_job_run(list_all, &all, "looking for queues"))
+	if (!mq_job_run(list_all, &all, MQ_JOB_FOR_ALL_URGENT, "looking for queues"))
 		return;
 	for (int i = 0; i < all.ngroups; i++)
 	{
@@ -263,7 +265,7 @@ turn(void)
 
 	/* asked first: what is decided by now is settled in every window below */
 	nprepared = decided_prepared(prepared, SETTLERS_AT_ONCE);
-	if (!mq_job_run(list_all, &all, "looking for queues"))
+	if (!mq_job_run(list_all, &all, MQ_JOB_FOR_ALL_URGENT, "looking for queues"))
 		return;
 	if (!marked)
 		mark_offset_log(false);
@@ -274,7 +276,7 @@ turn(void)
 		forget_prepared(prepared[i]);
 	mq_job_notify_plan(&all);
 	care_for_ring(&all);
-	(void) mq_job_run(clear_slots, NULL, "clearing up");
+	(void) mq_job_run(clear_slots, NULL, MQ_JOB_FOR_ALL, "clearing up");
 }
 
 /* ---- process ---- */
