@@ -49,7 +49,7 @@ typedef struct MqDatabase
 	pid_t		worker_pid;		/* mutex; 0: none */
 	bool		worker_wanted;	/* mutex; somebody asks the launcher for a worker */
 	bool		turn_wanted;	/* mutex; somebody asks the worker for a turn at once */
-	TimestampTz paused_until;	/* mutex; no worker before this (DROP DATABASE in progress) */
+	int64		paused_until;	/* mutex; no worker before this time of clock.h (DROP DATABASE in progress) */
 } MqDatabase;
 
 typedef struct MqChainKey

@@ -35,6 +35,7 @@
 #include "utils/reltrigger.h"
 #include "utils/syscache.h"
 
+#include "base/clock.h"
 #include "base/settings.h"
 #include "base/stop_point.h"
 
@@ -395,27 +396,41 @@ ask_worker(const MqQueue *queue, int level, int64 segment)
 	mq_worker_wake(queue->db);
 }
 
+static void
+segment_not_made(const MqQueue *queue, int64 segment)
+{
+	/* a look without its lock: this is for a message */
+	bool		has_worker = queue->db->worker_pid != 0;
+
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("segment " INT64_FORMAT " of queue \"%s\" was not made in time", segment, NameStr(queue->name)),
+			 has_worker ? errdetail("The mq worker of this database has not made it.")
+			 : errdetail("This database has no mq worker."),
+			 has_worker ? errhint("Look for errors of the mq worker in the server log, and for a session that holds a lock on the queue's table.")
+			 : errhint("Look in the server log for why it does not start; max_worker_processes must leave room for it.")));
+}
+
 static Relation
 wait_for_segment(const MqQueue *queue, int level, int64 segment)
 {
-	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), mq_segment_wait);
+	int64		deadline = mq_monotonic_us() + mq_segment_wait * MQ_MS;
 	Relation	rel = NULL;
+
+	mq_check_extension_owner();
 
 	ConditionVariablePrepareToSleep(&queue->chain->segment_made);
 	while ((rel = mq_segment_open(queue, level, segment, RowExclusiveLock)) == NULL)
 	{
 		mq_queue_check_not_dropped(queue);
-		if (GetCurrentTimestamp() >= deadline)
+		if (mq_monotonic_us() >= deadline)
 			break;
 		ask_worker(queue, level, segment);
 		(void) ConditionVariableTimedSleep(&queue->chain->segment_made, 200, PG_WAIT_EXTENSION);
 	}
 	ConditionVariableCancelSleep();
 	if (rel == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("segment " INT64_FORMAT " of queue \"%s\" was not made in time", segment, NameStr(queue->name)),
-				 errhint("Look at the mq worker in pg_stat_activity and in the server log, and whether a session holds a lock on the queue's table; max_worker_processes must leave room for the worker.")));
+		segment_not_made(queue, segment);
 	return rel;
 }
 
@@ -465,6 +480,7 @@ set_for_now(const char *name, const char *value)
 void
 mq_sql_begin(MqSqlContext *context)
 {
+	mq_check_extension_owner();
 	GetUserIdAndSecContext(&context->user, &context->security);
 	SetUserIdAndSecContext(mq_extension(false)->owner,
 						   context->security | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);

@@ -43,6 +43,7 @@ typedef struct MqQueueList
 	int			count;
 	MqGroup    *groups;
 	int			ngroups;
+	bool		may_make;		/* tables can be made, altered and dropped */
 } MqQueueList;
 
 typedef struct MqQueueWork

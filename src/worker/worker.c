@@ -100,6 +100,8 @@ care_for_ring(const MqQueueList *all)
 	int			table;
 	bool		made = false;
 
+	if (!all->may_make)
+		return;
 	if (mq_job_run(move_on, &made, MQ_JOB_FOR_ALL, "moving on in the offset log") && made)
 		mq_ring_grown(mq_worker_database);
 	/* the rows of a restored queue that nobody has used yet are known to no window */
@@ -210,6 +212,14 @@ list_all(void *arg)
 	return true;
 }
 
+/* A job of its own, so that it is this one that fails when nothing can be made, and no other. */
+static bool
+check_owner(void *arg)
+{
+	mq_check_extension_owner();
+	return true;
+}
+
 /* False: as care_for_group. */
 static bool
 care_for_queue(const MqQueueList *all, MqQueue *queue)
@@ -219,14 +229,14 @@ care_for_queue(const MqQueueList *all, MqQueue *queue)
 
 	work.known = mq_job_run(mq_job_look_at_queue, &work, (MqJobFor) {0, queue->queue_no, mq_job_is_waited_for(queue)},
 							psprintf("looking at queue \"%s\"", NameStr(queue->name)));
-	if (work.known && mq_job_make_segments(&work))
+	if (work.known && all->may_make && mq_job_make_segments(&work))
 		mq_job_cut_segment(&work);
 	for (int i = 0; i < all->ngroups; i++)
 		if (all->groups[i].queue.queue_no == queue->queue_no)
 			settled &= mq_job_care_for_group(&all->groups[i], &work);
-	if (work.known)
+	if (work.known && all->may_make)
 		mq_job_clear_segments(&work);
-	if (work.known && queue->foreign && queue->chain->adopt_wanted && 
+	if (work.known && all->may_make && queue->foreign && queue->chain->adopt_wanted && 
 		mq_job_run(adopt_queue, queue, MQ_JOB_FOR(queue->queue_no), "adopting a queue"))
 		queue->chain->adopt_wanted = false;
 	return settled;
@@ -267,6 +277,7 @@ turn(void)
 	nprepared = decided_prepared(prepared, SETTLERS_AT_ONCE);
 	if (!mq_job_run(list_all, &all, MQ_JOB_FOR_ALL_URGENT, "looking for queues"))
 		return;
+	all.may_make = mq_job_run(check_owner, NULL, MQ_JOB_FOR_ALL_URGENT, "looking at the extension's owner");
 	if (!marked)
 		mark_offset_log(false);
 	marked = true;

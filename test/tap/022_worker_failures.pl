@@ -70,4 +70,73 @@ SKIP:
 	$l->close;
 }
 
+# --- a database that lets nobody connect --------------------------------------------------------------------------------------
+{
+	one($node, 'CREATE DATABASE closed');
+	one($node, "CREATE EXTENSION mq; SELECT mq.create_queue('c')", 'closed');
+	my $worker = sub { return one($node, "SELECT pid FROM pg_stat_activity WHERE backend_type = 'mq worker' AND datname = 'closed'"); };
+	my $first;
+	ok(poll_until('its worker', sub { $first = $worker->() }), 'a database has a worker');
+	for my $how ([ 'ALTER DATABASE closed ALLOW_CONNECTIONS false', 'ALTER DATABASE closed ALLOW_CONNECTIONS true', 'ALLOW_CONNECTIONS false' ],
+		[ "UPDATE pg_database SET datconnlimit = -2 WHERE datname = 'closed'", "UPDATE pg_database SET datconnlimit = -1 WHERE datname = 'closed'", 'an interrupted DROP DATABASE' ])
+	{
+		mark();
+		one($node, $how->[0]);
+		my $pid = $worker->();
+		one($node, "SELECT pg_terminate_backend($pid)") if $pid ne '';
+		poll_until('its end', sub { $worker->() eq '' });
+		sleep(7);    # three tries, if it were tried: that nothing happens has no condition to wait for
+		is(join('', lines(qr/FATAL/)), '', "$how->[2]: no worker is tried, no word in the log");
+		one($node, $how->[1]);
+		ok(poll_until('its worker again', $worker, 30), 'when it lets connect again the worker is back');
+	}
+	one($node, 'DROP DATABASE closed WITH (FORCE)');
+}
+
+# --- the extension's owner is no superuser any more ----------------------------------------------------------------------------
+{
+	one($node, "CREATE ROLE dba SUPERUSER; CREATE DATABASE owned");
+	my $made = one($node, "SET SESSION AUTHORIZATION dba; CREATE EXTENSION mq; SELECT mq.create_queue('o', segment_size => 1024)", 'owned');
+	my $fill = "SELECT count(mq.send('o', '{}')) FROM generate_series(1, 1000)";
+	is(sqlstate($node, "$fill; $fill; $fill; SELECT count(*) FROM mq.pop('o', 100)", db => 'owned'), '', 'a queue of an extension that a role of its own has made');
+	mark();
+	one($node, 'ALTER ROLE dba NOSUPERUSER');
+	has_said(qr/role "dba", is not a superuser/, 'the log says that the owner is no superuser');
+	turns(5);
+	is(said(qr/ERROR:/), 1, 'once, and nothing else');
+	my $e = '';
+	poll_until('the last segment to be full', sub { $e = err($node, $fill, db => 'owned'); $e ne '' });
+	like($e, qr/55000: the owner of extension mq, role "dba", is not a superuser.*HINT:.*REASSIGN OWNED/s, 'senders are told');
+	like(err($node, "SELECT mq.create_queue('p')", db => 'owned'), qr/55000: the owner of extension mq, role "dba", is not/, 'so is who makes a queue');
+	is(one($node, "SELECT count(*) FROM mq.pop('o', 100)", 'owned'), '100', 'receiving goes on');
+	one($node, 'REASSIGN OWNED BY dba TO CURRENT_USER', 'owned');
+	is(sqlstate($node, $fill, db => 'owned'), '', 'when a superuser has it, all goes on');
+	has_said(qr/extension's owner works again/, 'and that is said');
+	one($node, 'DROP DATABASE owned WITH (FORCE)');
+}
+
+# --- more databases than processes ---------------------------------------------------------------------------------------------
+{
+	# the launcher, the one of logical replication, and one worker
+	my $few = mq_node('few', conf => "max_worker_processes = 3\nmq.segment_wait = '2 s'\n");
+	$node->stop;
+	$node = $few;
+	one($few, "SELECT mq.create_queue('here')");
+	worker_alive($few);
+	mark();
+	one($few, 'CREATE DATABASE second');
+	one($few, "CREATE EXTENSION mq; SELECT mq.create_queue('there', segment_size => 1024)", 'second');
+	has_said(qr/WARNING:.*no process is free for the mq worker of database "second"/, 'the log says that a database has no worker');
+	has_said(qr/HINT:.*max_worker_processes/, 'and what to raise');
+	one($few, "SELECT count(mq.send('there', '{}')) FROM generate_series(1, 2000)", 'second');
+	like(err($few, "SELECT count(mq.send('there', '{}')) FROM generate_series(1, 2000)", db => 'second'),
+		qr/not made in time.*DETAIL:.*no mq worker.*HINT:.*max_worker_processes/s, 'senders are told');
+	sleep(5);    # as above
+	is(said(qr/no process is free/), 1, 'once');
+	one($few, 'DROP EXTENSION mq CASCADE');
+	ok(poll_until('a worker', sub { one($few, "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'mq worker' AND datname = 'second'") eq '1' }), 'a process that becomes free goes to it');
+	has_said(qr/a process is free for the mq worker of database "second" again/, 'and that is said');
+	is(sqlstate($few, "SELECT count(mq.send('there', '{}')) FROM generate_series(1, 2000)", db => 'second'), '', 'and sends go on');
+}
+
 done_testing();
