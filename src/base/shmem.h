@@ -299,6 +299,9 @@ extern MqDatabase *mq_database_slot(Oid extension);
 extern MqChain *mq_chain_slot(const MqChainKey *key, bool create, bool *created);
 extern MqWindow *mq_window_slot(const MqWindowKey *key, bool create, bool *created);
 
+/* Whether a queue that has no slot yet would get none, at this moment. */
+extern bool mq_chains_are_full(void);
+
 /*
  * Forget a slot. Caller holds no lock. clear frees what is in the window; it is called in the same hold of the registry
  * lock and the window lock in which the key goes, so that nobody finds the one without the other.

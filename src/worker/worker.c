@@ -220,6 +220,28 @@ check_owner(void *arg)
 	return true;
 }
 
+/* Whether there is room for what has to be known of the queue; it is not asked for in vain for each of many. */
+static bool
+has_room(const MqQueue *queue)
+{
+	MqChainKey	key = mq_chain_key(queue, 0);
+
+	return mq_chain_slot(&key, false, NULL) != NULL || !mq_chains_are_full();
+}
+
+static bool
+report_no_room(void *arg)
+{
+	int			left_out = *(int *) arg;
+
+	if (left_out > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("%d queues of this database cannot be used: there is room for %d in all databases", left_out, mq_max_queues),
+				 errhint("Raise mq.max_queues and restart the server, or drop what is not needed.")));
+	return true;
+}
+
 /* False: as care_for_group. */
 static bool
 care_for_queue(const MqQueueList *all, MqQueue *queue)
@@ -271,6 +293,7 @@ turn(void)
 	MqQueueList	all = {0};
 	uint64		prepared[SETTLERS_AT_ONCE];
 	int			nprepared;
+	int			left_out = 0;
 	bool		settled = true;
 
 	/* asked first: what is decided by now is settled in every window below */
@@ -282,7 +305,13 @@ turn(void)
 		mark_offset_log(false);
 	marked = true;
 	for (int i = 0; i < all.count; i++)
-		settled &= care_for_queue(&all, &all.queues[i]);
+	{
+		if (has_room(&all.queues[i]))
+			settled &= care_for_queue(&all, &all.queues[i]);
+		else
+			left_out++;
+	}
+	(void) mq_job_run(report_no_room, &left_out, MQ_JOB_FOR_ALL, "looking for room for all queues");
 	for (int i = 0; i < nprepared && settled; i++)
 		forget_prepared(prepared[i]);
 	mq_job_notify_plan(&all);

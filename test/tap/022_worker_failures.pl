@@ -77,7 +77,7 @@ SKIP:
 	my $worker = sub { return one($node, "SELECT pid FROM pg_stat_activity WHERE backend_type = 'mq worker' AND datname = 'closed'"); };
 	my $first;
 	ok(poll_until('its worker', sub { $first = $worker->() }), 'a database has a worker');
-	for my $how ([ 'ALTER DATABASE closed ALLOW_CONNECTIONS false', 'ALTER DATABASE closed ALLOW_CONNECTIONS true', 'ALLOW_CONNECTIONS false' ],
+	for my $how ([ "UPDATE pg_database SET datallowconn = false WHERE datname = 'closed'", "UPDATE pg_database SET datallowconn = true WHERE datname = 'closed'", 'ALLOW_CONNECTIONS false' ],
 		[ "UPDATE pg_database SET datconnlimit = -2 WHERE datname = 'closed'", "UPDATE pg_database SET datconnlimit = -1 WHERE datname = 'closed'", 'an interrupted DROP DATABASE' ])
 	{
 		mark();
@@ -113,6 +113,23 @@ SKIP:
 	is(sqlstate($node, $fill, db => 'owned'), '', 'when a superuser has it, all goes on');
 	has_said(qr/extension's owner works again/, 'and that is said');
 	one($node, 'DROP DATABASE owned WITH (FORCE)');
+}
+
+# --- more queues than mq.max_queues lets be used ------------------------------------------------------------------------------
+{
+	one($node, 'CREATE DATABASE many');
+	one($node, "CREATE EXTENSION mq; SELECT mq.create_queue('m' || i, segment_size => 1024) FROM generate_series(1, 40) i", 'many');
+	$node->append_conf('postgresql.conf', 'mq.max_queues = 30');
+	mark();
+	$node->restart;
+	has_said(qr/queues of this database cannot be used/, 'queues that do not fit are told of');
+	worker_alive($node);
+	turns(5);
+	is(said(qr/ERROR:/), 1, 'once, whatever their number');
+	is(said(qr/many queues are in use/), 0, 'nothing is tried for them');
+	my ($q) = grep { sqlstate($node, "SELECT mq.send('m$_', '{}')", db => 'many') eq '' } 1 .. 40;
+	is(sqlstate($node, "SELECT count(mq.send('m$q', '{}')) FROM generate_series(1, 5000)", db => 'many'), '', 'those that fit are served');
+	one($node, 'DROP DATABASE many WITH (FORCE)');
 }
 
 # --- more databases than processes ---------------------------------------------------------------------------------------------
