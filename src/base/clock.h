@@ -12,14 +12,17 @@
 #define MQ_MS	INT64CONST(1000)
 #define MQ_S	INT64CONST(1000000)
 
-/* Microseconds since some moment before the server was started; the same for all its processes. */
+/* Zero is long ago, also where the machine has just been started. */
+#define MQ_MONOTONIC_START	(INT64CONST(1) << 50)
+
+/* Microseconds since some moment long before the server was started; the same for all its processes. */
 static inline int64
 mq_monotonic_us(void)
 {
 	instr_time	now;
 
 	INSTR_TIME_SET_CURRENT(now);
-	return (int64) INSTR_TIME_GET_MICROSEC(now);
+	return MQ_MONOTONIC_START + (int64) INSTR_TIME_GET_MICROSEC(now);
 }
 
 #endif

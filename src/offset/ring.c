@@ -18,8 +18,8 @@
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
 #include "utils/lsyscache.h"
-#include "utils/timestamp.h"
 
+#include "base/clock.h"
 #include "base/settings.h"
 #include "base/stop_point.h"
 #include "log/segment.h"
@@ -146,10 +146,10 @@ mq_ring_blocked_by(MqDatabase *db)
 }
 
 int
-mq_ring_superfluous(MqDatabase *db, TimestampTz *since)
+mq_ring_superfluous(MqDatabase *db, int64 *since)
 {
 	int64		needed = oldest_needed(db);
-	TimestampTz now = GetCurrentTimestamp();
+	int64		now = mq_monotonic_us();
 
 	for (int table = 0; table < db->ring_count; table++)
 	{

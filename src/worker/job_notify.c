@@ -14,6 +14,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "base/clock.h"
 #include "base/stop_point.h"
 #include "offset/rebuild.h"
 #include "window/walk.h"
@@ -30,14 +31,14 @@ typedef struct Watch
 	MqGroup    *groups;
 	int			count;
 	TimestampTz look_at;		/* there may be something by then */
-	TimestampTz not_before;		/* one interval after the last one */
+	int64		not_before;		/* of mq_monotonic_us: one interval after the last one */
 	char	   *payload;		/* of the next one */
 } Watch;
 
 typedef struct LastSent
 {
 	MqMemoHead	head;
-	TimestampTz sent;
+	int64		sent;			/* of mq_monotonic_us */
 } LastSent;
 
 static MemoryContext watch_context = NULL;
@@ -161,14 +162,15 @@ static void
 serve(Watch *w)
 {
 	uint32		pending = MQ_NOTIFY_PENDING;
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz clock = GetCurrentTimestamp();
+	int64		now = mq_monotonic_us();
 
 	if (now < w->not_before)
 		return;
 	/* before looking: what comes after that is pending again */
 	if (pg_atomic_compare_exchange_u32(&w->queue.chain->notify, &pending, MQ_NOTIFY_IDLE))
-		w->look_at = now;
-	if (now < w->look_at)
+		w->look_at = clock;
+	if (clock < w->look_at)
 		return;
 	/* if the job fails, the next turn will say when to look */
 	w->look_at = PG_INT64_MAX;
@@ -184,22 +186,31 @@ serve(Watch *w)
 		w->not_before = now + w->queue.notify_us;
 	}
 	else
-		w->not_before = w->look_at = now + USECS_PER_SEC;
+		w->not_before = now + MQ_S;
 }
 
-TimestampTz
+/* An event that is past, or pending, waits only for its interval. */
+static int64
+time_until(const Watch *w)
+{
+	int64		pause = Max(w->not_before - mq_monotonic_us(), 0);
+
+	if (pg_atomic_read_u32(&w->queue.chain->notify) == MQ_NOTIFY_PENDING)
+		return pause;
+	if (w->look_at == PG_INT64_MAX)
+		return PG_INT64_MAX;
+	return Max(pause, w->look_at - GetCurrentTimestamp());
+}
+
+int64
 mq_job_notify(void)
 {
-	TimestampTz next = PG_INT64_MAX;
+	int64		next = PG_INT64_MAX;
 
 	for (int i = 0; i < nwatches; i++)
 	{
-		Watch	   *w = &watches[i];
-		bool		pending;
-
-		serve(w);
-		pending = pg_atomic_read_u32(&w->queue.chain->notify) == MQ_NOTIFY_PENDING;
-		next = Min(next, Max(pending ? 0 : w->look_at, w->not_before));
+		serve(&watches[i]);
+		next = Min(next, time_until(&watches[i]));
 	}
 	return next;
 }

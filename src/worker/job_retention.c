@@ -16,6 +16,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "base/clock.h"
 #include "offset/rebuild.h"
 #include "window/settle.h"
 #include "window/transaction.h"
@@ -31,7 +32,7 @@ typedef struct Active
 {
 	MqMemoHead	head;
 	int64		segment;
-	TimestampTz since;
+	int64		since;			/* of mq_monotonic_us */
 } Active;
 
 static MqMemo actives = {"mq active segments", sizeof(Active)};
@@ -40,7 +41,7 @@ bool
 mq_job_segment_is_old(const MqQueueWork *work)
 {
 	int64		segment = mq_segment_of(work->tail.next_id, work->queue->segment_size);
-	TimestampTz now = GetCurrentTimestamp();
+	int64		now = mq_monotonic_us();
 	Active	   *active;
 
 	if (work->queue->retention_us == 0 || work->tail.next_id <= Max(segment * work->queue->segment_size, 1))

@@ -11,8 +11,8 @@
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "utils/syscache.h"
-#include "utils/timestamp.h"
 
+#include "base/clock.h"
 #include "base/settings.h"
 #include "base/stop_point.h"
 #include "offset/rebuild.h"
@@ -74,17 +74,17 @@ is_empty(Oid relid)
 static bool
 is_finished(const MqQueue *queue, const MqGroup *groups, int count, int64 segment)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	int64		now = mq_monotonic_us();
 	int			of_queue = 0;
 
 	for (int i = 0; i < count; i++)
 	{
-		TimestampTz since;
+		int64		since;
 
 		if (groups[i].queue.queue_no != queue->queue_no)
 			continue;
 		since = mq_job_finished_since(&groups[i], 0, segment);
-		if (since == 0 || now - since < (int64) mq_drop_delay * USECS_PER_SEC)
+		if (since == 0 || now - since < mq_drop_delay * MQ_S)
 			return false;
 		of_queue++;
 	}

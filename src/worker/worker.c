@@ -23,8 +23,8 @@
 #include "tcop/tcopprot.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
-#include "utils/timestamp.h"
 
+#include "base/clock.h"
 #include "base/settings.h"
 #include "base/stop_point.h"
 #include "offset/rebuild.h"
@@ -32,11 +32,12 @@
 #include "worker/jobs.h"
 #include "worker/process.h"
 
-#define TURN_MS				1000
+#define TURN				(1 * MQ_S)
 #define SETTLERS_AT_ONCE	64
 
-static TimestampTz table_since[MQ_MAX_OFFSET_TABLES];
-static TimestampTz next_turn = 0;
+/* Times of mq_monotonic_us: the clock may be set. */
+static int64 table_since[MQ_MAX_OFFSET_TABLES];
+static int64 next_turn = 0;
 
 /* ---- prepared transactions ---- */
 
@@ -387,9 +388,9 @@ is_time_for_turn(void)
 	wanted = mq_worker_database->turn_wanted;
 	mq_worker_database->turn_wanted = false;
 	SpinLockRelease(&mq_worker_database->mutex);
-	if (!wanted && GetCurrentTimestamp() < next_turn)
+	if (!wanted && mq_monotonic_us() < next_turn)
 		return false;
-	next_turn = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), TURN_MS);
+	next_turn = mq_monotonic_us() + TURN;
 	return true;
 }
 
@@ -418,7 +419,7 @@ mq_worker_main(Datum arg)
 	attach();
 	for (;;)
 	{
-		TimestampTz notify;
+		int64		pause;
 
 		CHECK_FOR_INTERRUPTS();
 		if (ConfigReloadPending)
@@ -428,12 +429,12 @@ mq_worker_main(Datum arg)
 		}
 		if (is_time_for_turn())
 			turn();
-		notify = mq_job_notify();
+		pause = mq_job_notify();
 		MemoryContextReset(mq_job_context);
 		pgstat_report_activity(STATE_IDLE, NULL);
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 TimestampDifferenceMilliseconds(GetCurrentTimestamp(), Min(next_turn, notify)),
-						 wait_event);
+		/* a turn is the longest that it trusts the clock for what is due */
+		pause = Max(Min(pause, next_turn - mq_monotonic_us()), 0);
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, (long) ((pause + MQ_MS - 1) / MQ_MS), wait_event);
 		ResetLatch(MyLatch);
 		if (ShutdownRequestPending)
 		{
