@@ -105,6 +105,12 @@ extern void mq_sql_begin(MqSqlContext *context);
 extern void mq_sql_end(MqSqlContext *context);
 extern uint64 mq_sql(const char *format,...) pg_attribute_printf(1, 2);
 
+/*
+ * Looks at a table that this transaction has made, and that we write to by column number and without the executor: somebody's
+ * event trigger may have altered it. Takes off row security, and raises 55000 for the rest. Between mq_sql_begin and mq_sql_end.
+ */
+extern void mq_check_made(Oid relid, TupleDesc ours);
+
 /* The first column, an integer and not null, of the first row that the last mq_sql returned. */
 extern int32 mq_sql_int32(void);
 

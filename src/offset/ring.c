@@ -53,10 +53,14 @@ make_table(int table)
 	MqSqlContext context;
 	ObjectAddress made;
 	ObjectAddress extension;
+	Relation	model;
 
 	mq_sql_begin(&context);
 	mq_sql("CREATE TABLE mq.consumer_offset_%d (LIKE mq.consumer_offset_0 INCLUDING ALL) "
 		   "WITH (autovacuum_enabled = false, vacuum_truncate = false)", table);
+	model = table_open(mq_offset_log_table(0), AccessShareLock);
+	mq_check_made(mq_offset_log_table(table), RelationGetDescr(model));
+	table_close(model, NoLock);
 	mq_sql_end(&context);
 
 	/* not a member, so that dumps have it whole, but DROP EXTENSION takes it along */
