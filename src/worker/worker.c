@@ -33,7 +33,7 @@
 #include "worker/process.h"
 
 #define TURN				(1 * MQ_S)
-#define SETTLERS_AT_ONCE	64
+#define SLICE				64
 
 /* Times of mq_monotonic_us: the clock may be set. */
 static int64 table_since[MQ_MAX_OFFSET_TABLES];
@@ -41,43 +41,102 @@ static int64 next_turn = 0;
 
 /* ---- prepared transactions ---- */
 
-/* Prepared transactions that are decided, and whose marks the sweep before has settled, hold nothing back. */
-static int
-decided_prepared(uint64 *xids, int max)
+/*
+ * Prepared transactions that are decided, and whose marks the sweep before has settled, hold nothing back. The list is looked at
+ * a slice at a time, for it is guarded by a spinlock: others only put new ones in front, only this process takes some out, so
+ * a cell is a place to go on from.
+ */
+typedef struct XidList
 {
-	uint64		all[SETTLERS_AT_ONCE];
-	int			count = 0;
-	int			decided = 0;
+	uint64	   *xids;
+	int			count;
+	int			room;
+} XidList;
+
+static void
+add_xid(XidList *list, uint64 xid)
+{
+	if (list->count == list->room)
+		list->xids = repalloc(list->xids, (list->room *= 2) * sizeof(uint64));
+	list->xids[list->count++] = xid;
+}
+
+static int
+compare_xids(const void *a, const void *b)
+{
+	uint64		x = *(const uint64 *) a;
+	uint64		y = *(const uint64 *) b;
+
+	return (x > y) - (x < y);
+}
+
+/* Sorted. */
+static XidList
+decided_prepared(void)
+{
+	XidList		decided = {MemoryContextAlloc(mq_job_context, SLICE * sizeof(uint64)), 0, SLICE};
+	uint64		slice[SLICE];
+	uint32		at;
 
 	SpinLockAcquire(&mq_worker_database->mutex);
-	for (uint32 p = mq_worker_database->prepared; p != 0 && count < Min(max, SETTLERS_AT_ONCE); p = MqPreparedAt(p)->next)
-		all[count++] = MqPreparedAt(p)->xid;
+	at = mq_worker_database->prepared;
 	SpinLockRelease(&mq_worker_database->mutex);
-	for (int i = 0; i < count; i++)
-		if (!mq_job_xid_is_open(all[i]))
-			xids[decided++] = all[i];
+	while (at != 0)
+	{
+		int			count = 0;
+
+		SpinLockAcquire(&mq_worker_database->mutex);
+		for (; at != 0 && count < SLICE; at = MqPreparedAt(at)->next)
+			slice[count++] = MqPreparedAt(at)->xid;
+		SpinLockRelease(&mq_worker_database->mutex);
+		for (int i = 0; i < count; i++)
+			if (!mq_job_xid_is_open(slice[i]))
+				add_xid(&decided, slice[i]);
+	}
+	qsort(decided.xids, decided.count, sizeof(uint64), compare_xids);
 	return decided;
 }
 
-static void
-forget_prepared(uint64 xid)
+/* Takes those of the list out of a slice that begins behind a cell, 0: in front; moves on to the last one that stayed. False: the end. */
+static bool
+forget_slice(const XidList *list, uint32 *behind)
 {
+	uint32		gone[SLICE];
+	int			count = 0;
 	uint32	   *link;
-	uint32		found = 0;
+	bool		more;
 
 	SpinLockAcquire(&mq_worker_database->mutex);
-	for (link = &mq_worker_database->prepared; *link != 0; link = &MqPreparedAt(*link)->next)
+	link = *behind == 0 ? &mq_worker_database->prepared : &MqPreparedAt(*behind)->next;
+	for (int i = 0; i < SLICE && *link != 0; i++)
 	{
-		if (MqPreparedAt(*link)->xid == xid)
+		uint32		cell = *link;
+
+		if (bsearch(&MqPreparedAt(cell)->xid, list->xids, list->count, sizeof(uint64), compare_xids) != NULL)
 		{
-			found = *link;
-			*link = MqPreparedAt(found)->next;
-			break;
+			gone[count++] = cell;
+			*link = MqPreparedAt(cell)->next;
+		}
+		else
+		{
+			*behind = cell;
+			link = &MqPreparedAt(cell)->next;
 		}
 	}
+	more = *link != 0;
 	SpinLockRelease(&mq_worker_database->mutex);
-	if (found != 0)
-		mq_cell_free(found);
+	for (int i = 0; i < count; i++)
+		mq_cell_free(gone[i]);
+	return more;
+}
+
+static void
+forget_prepared(const XidList *list)
+{
+	uint32		behind = 0;
+
+	while (list->count > 0 && forget_slice(list, &behind))
+		;
 }
 
 /* ---- ring ---- */
@@ -292,13 +351,12 @@ turn(void)
 {
 	static bool marked = false;
 	MqQueueList	all = {0};
-	uint64		prepared[SETTLERS_AT_ONCE];
-	int			nprepared;
+	XidList		prepared;
 	int			left_out = 0;
 	bool		settled = true;
 
 	/* asked first: what is decided by now is settled in every window below */
-	nprepared = decided_prepared(prepared, SETTLERS_AT_ONCE);
+	prepared = decided_prepared();
 	if (!mq_job_run(list_all, &all, MQ_JOB_FOR_ALL_URGENT, "looking for queues"))
 		return;
 	all.may_make = mq_job_run(check_owner, NULL, MQ_JOB_FOR_ALL_URGENT, "looking at the extension's owner");
@@ -313,8 +371,8 @@ turn(void)
 			left_out++;
 	}
 	(void) mq_job_run(report_no_room, &left_out, MQ_JOB_FOR_ALL, "looking for room for all queues");
-	for (int i = 0; i < nprepared && settled; i++)
-		forget_prepared(prepared[i]);
+	if (settled)
+		forget_prepared(&prepared);
 	mq_job_notify_plan(&all);
 	care_for_ring(&all);
 	(void) mq_job_run(clear_slots, NULL, MQ_JOB_FOR_ALL, "clearing up");
