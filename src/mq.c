@@ -5,6 +5,8 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
+#include "catalog/pg_authid.h"
 #include "catalog/pg_database.h"
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
@@ -13,6 +15,7 @@
 #include "nodes/parsenodes.h"
 #include "storage/ipc.h"
 #include "tcop/utility.h"
+#include "utils/syscache.h"
 
 #include "base/catalog.h"
 #include "base/compat.h"
@@ -62,45 +65,97 @@ template_name(const CreatedbStmt *stmt)
 	return "template1";
 }
 
-/* The database that a command needs without anybody connected to it; NULL: none. */
-static const char *
-needed_alone(Node *stmt)
+static bool
+changes_tablespace(const AlterDatabaseStmt *stmt)
 {
-	switch (nodeTag(stmt))
-	{
-		case T_DropdbStmt:
-			return ((DropdbStmt *) stmt)->dbname;
-		case T_CreatedbStmt:
-			return template_name((CreatedbStmt *) stmt);
-		case T_RenameStmt:
-			return ((RenameStmt *) stmt)->renameType == OBJECT_DATABASE ? ((RenameStmt *) stmt)->subname : NULL;
-		case T_AlterDatabaseStmt:
-			return ((AlterDatabaseStmt *) stmt)->dbname;
-		default:
-			return NULL;
-	}
+	ListCell   *cell;
+
+	foreach(cell, stmt->options)
+		if (strcmp(((DefElem *) lfirst(cell))->defname, "tablespace") == 0)
+			return true;
+	return false;
 }
 
 static bool
-may_stop_worker(Oid dboid)
+may_create_databases(void)
 {
-	return superuser() || MqDatabaseOwnerCheck(dboid, GetUserId());
+	HeapTuple	tuple;
+	bool		result;
+
+	if (superuser())
+		return true;
+	tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(GetUserId()));
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	result = ((Form_pg_authid) GETSTRUCT(tuple))->rolcreatedb;
+	ReleaseSysCache(tuple);
+	return result;
+}
+
+static bool
+is_template(Oid dboid)
+{
+	HeapTuple	tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(dboid));
+	bool		result;
+
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	result = ((Form_pg_database) GETSTRUCT(tuple))->datistemplate;
+	ReleaseSysCache(tuple);
+	return result;
+}
+
+static bool
+owns(Oid dboid)
+{
+	return MqDatabaseOwnerCheck(dboid, GetUserId());
+}
+
+/*
+ * The database that a command needs without anybody connected to it, if PostgreSQL lets the user do that: who may not, stops
+ * nobody's worker. The command itself checks the rest.
+ */
+static Oid
+needed_alone(Node *stmt)
+{
+	const char *name = NULL;
+	Oid			dboid;
+	bool		creates = false;
+
+	switch (nodeTag(stmt))
+	{
+		case T_DropdbStmt:
+			name = ((DropdbStmt *) stmt)->dbname;
+			break;
+		case T_CreatedbStmt:
+			name = template_name((CreatedbStmt *) stmt);
+			creates = true;
+			break;
+		case T_RenameStmt:
+			if (((RenameStmt *) stmt)->renameType == OBJECT_DATABASE)
+				name = ((RenameStmt *) stmt)->subname;
+			creates = true;
+			break;
+		case T_AlterDatabaseStmt:
+			if (changes_tablespace((AlterDatabaseStmt *) stmt))
+				name = ((AlterDatabaseStmt *) stmt)->dbname;
+			break;
+		default:
+			break;
+	}
+	if (name == NULL || !OidIsValid(dboid = get_database_oid(name, true)) || (creates && !may_create_databases()))
+		return InvalidOid;
+	return owns(dboid) || (IsA(stmt, CreatedbStmt) && is_template(dboid)) ? dboid : InvalidOid;
 }
 
 static void
 utility(PlannedStmt *pstmt, const char *query, bool read_only_tree, ProcessUtilityContext context,
 		ParamListInfo params, QueryEnvironment *env, DestReceiver *dest, QueryCompletion *completion)
 {
-	const char *name = needed_alone(pstmt->utilityStmt);
+	Oid			dboid = mq_shared != NULL ? needed_alone(pstmt->utilityStmt) : InvalidOid;
 
-	if (name != NULL && mq_shared != NULL)
-	{
-		Oid			dboid = get_database_oid(name, true);
-
-		/* only who may do it can stop the worker; the command itself checks the rest */
-		if (OidIsValid(dboid) && may_stop_worker(dboid))
-			mq_worker_stop(dboid);
-	}
+	if (OidIsValid(dboid))
+		mq_worker_stop(dboid);
 	if (previous_utility)
 		previous_utility(pstmt, query, read_only_tree, context, params, env, dest, completion);
 	else

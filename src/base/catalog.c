@@ -224,6 +224,19 @@ mq_extension(bool missing_ok)
 	return &extension;
 }
 
+void
+mq_check_extension_owner(void)
+{
+	Oid			owner = mq_extension(false)->owner;
+
+	if (superuser_arg(owner))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("the owner of extension mq, role \"%s\", is not a superuser", GetUserNameFromId(owner, false)),
+			 errhint("Make it a superuser again (ALTER ROLE ... SUPERUSER), or hand what it owns on to one (REASSIGN OWNED BY ... TO ...).")));
+}
+
 /* 0 for null; a month counts 30 days, and what is stored was checked to fit. */
 static int64
 interval_us(Datum value, bool isnull)

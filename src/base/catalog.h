@@ -71,6 +71,9 @@ extern void mq_deform(HeapTuple tuple, TupleDesc desc, Datum *values, bool *isnu
 /* NULL when missing_ok and the extension is not installed. */
 extern const MqExtension *mq_extension(bool missing_ok);
 
+/* What mq makes is made with the rights of the extension's owner: 55000 if that is no superuser any more. */
+extern void mq_check_extension_owner(void);
+
 /*
  * Look-ups copy into the caller's struct; results are cached until a definition changes. The by-name ones raise
  * 42704 when there is none, the others return false.

@@ -53,6 +53,7 @@ mq_sql_begin_as(MqSqlContext *context, Oid role)
 void
 mq_sql_begin(MqSqlContext *context)
 {
+	mq_check_extension_owner();
 	mq_sql_begin_as(context, mq_extension(false)->owner);
 }
 

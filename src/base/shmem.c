@@ -299,6 +299,12 @@ mq_chain_slot(const MqChainKey *key, bool create, bool *created)
 	return chain;
 }
 
+bool
+mq_chains_are_full(void)
+{
+	return hash_get_num_entries(chain_hash) >= mq_max_queues;
+}
+
 static int
 free_window_slot(void)
 {

@@ -50,7 +50,7 @@ typedef struct MqDatabase
 	pid_t		worker_pid;		/* mutex; 0: none */
 	bool		worker_wanted;	/* mutex; somebody asks the launcher for a worker */
 	bool		turn_wanted;	/* mutex; somebody asks the worker for a turn at once */
-	TimestampTz paused_until;	/* mutex; no worker before this (DROP DATABASE in progress) */
+	int64		paused_until;	/* mutex; no worker before this time of clock.h (DROP DATABASE in progress) */
 } MqDatabase;
 
 typedef struct MqChainKey
@@ -299,6 +299,9 @@ extern void mq_require_preload(void);
 extern MqDatabase *mq_database_slot(Oid extension);
 extern MqChain *mq_chain_slot(const MqChainKey *key, bool create, bool *created);
 extern MqWindow *mq_window_slot(const MqWindowKey *key, bool create, bool *created);
+
+/* Whether a queue that has no slot yet would get none, at this moment. */
+extern bool mq_chains_are_full(void);
 
 /*
  * Forget a slot. Caller holds no lock. clear frees what is in the window; it is called in the same hold of the registry

@@ -35,6 +35,7 @@
 #include "utils/reltrigger.h"
 #include "utils/syscache.h"
 
+#include "base/clock.h"
 #include "base/settings.h"
 #include "base/stop_point.h"
 
@@ -207,10 +208,14 @@ open_uncached(const MqQueue *queue, int level, int64 segment, LOCKMODE mode)
 static void
 refuse(Relation rel, const char *what)
 {
+	/* nobody else can have altered what this transaction has made */
+	bool		made_here = rel->rd_createSubid != InvalidSubTransactionId;
+
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("segment \"%s\" has %s, which mq does not maintain", RelationGetRelationName(rel), what),
-			 errhint("Undo that on the queue's table and its segments.")));
+			 made_here ? errhint("Somebody's event trigger (pg_event_trigger) alters new tables: it has to leave out those of mq.")
+			 : errhint("Undo that on the queue's table and its segments.")));
 }
 
 /*
@@ -218,14 +223,14 @@ refuse(Relation rel, const char *what)
  * null in every row, and need not be stored.
  */
 static void
-check_columns(Relation rel)
+check_columns(Relation rel, TupleDesc ours)
 {
 	TupleDesc	desc = RelationGetDescr(rel);
 
-	for (int i = 0; i < Max(desc->natts, MQ_COLUMNS); i++)
+	for (int i = 0; i < Max(desc->natts, ours->natts); i++)
 	{
-		if (i >= desc->natts || TupleDescAttr(desc, i)->attisdropped != (i >= MQ_COLUMNS) ||
-			(i < MQ_COLUMNS && TupleDescAttr(desc, i)->atttypid != TupleDescAttr(mq_row_descriptor(), i)->atttypid))
+		if (i >= desc->natts || TupleDescAttr(desc, i)->attisdropped != (i >= ours->natts) ||
+			(i < ours->natts && TupleDescAttr(desc, i)->atttypid != TupleDescAttr(ours, i)->atttypid))
 			refuse(rel, "other columns");
 	}
 }
@@ -255,7 +260,7 @@ mq_segment_open(const MqQueue *queue, int level, int64 segment, LOCKMODE mode)
 	c->file = info.file;
 	c->checked = false;
 	c->parent = queue->table;
-	check_columns(rel);
+	check_columns(rel, mq_row_descriptor());
 	c->relid = RelationGetRelid(rel);
 	return rel;
 }
@@ -333,11 +338,11 @@ has_row_security(Oid relid)
  * somebody's code when we do DDL on it: even an index on a constant expression does. (Nobody else can add anything.)
  */
 static void
-check_unaltered(const MqQueue *queue, Relation rel)
+check_nothing_added(Relation rel, TupleDesc ours)
 {
 	TupleConstr *constr = RelationGetDescr(rel)->constr;
 
-	check_columns(rel);
+	check_columns(rel, ours);
 	if (rel->rd_rel->relowner != mq_extension(false)->owner)
 		refuse(rel, "another owner than the extension");
 	if (rel->rd_rel->relhasindex && RelationGetIndexList(rel) != NIL)
@@ -348,10 +353,38 @@ check_unaltered(const MqQueue *queue, Relation rel)
 		refuse(rel, "a check constraint");
 	if (constr != NULL && constr->has_generated_stored)
 		refuse(rel, "a generated column");
-	if (rel->rd_rel->relrowsecurity || has_row_security(queue->table))
+	if (rel->rd_rel->relrowsecurity)
 		refuse(rel, "row level security");
 	if (rel->rd_rel->relhasrules)
 		refuse(rel, "a rule");
+}
+
+/* The same for the table of a queue, or a segment. */
+static void
+check_unaltered(const MqQueue *queue, Relation rel)
+{
+	check_nothing_added(rel, mq_row_descriptor());
+	if (has_row_security(queue->table))
+		refuse(rel, "row level security");
+}
+
+static void
+take_off_row_security(Oid relid)
+{
+	if (has_row_security(relid))
+		mq_sql("ALTER TABLE %s DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY",
+			   quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)), get_rel_name(relid)));
+}
+
+void
+mq_check_made(Oid relid, TupleDesc ours)
+{
+	Relation	rel;
+
+	take_off_row_security(relid);
+	rel = relation_open(relid, NoLock);
+	check_nothing_added(rel, ours);
+	relation_close(rel, NoLock);
 }
 
 /* An append writes the heap directly: refuse what it would not maintain. */
@@ -397,27 +430,41 @@ ask_worker(const MqQueue *queue, int level, int64 segment)
 	mq_worker_wake(queue->db);
 }
 
+static void
+segment_not_made(const MqQueue *queue, int64 segment)
+{
+	/* a look without its lock: this is for a message */
+	bool		has_worker = queue->db->worker_pid != 0;
+
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("segment " INT64_FORMAT " of queue \"%s\" was not made in time", segment, NameStr(queue->name)),
+			 has_worker ? errdetail("The mq worker of this database has not made it.")
+			 : errdetail("This database has no mq worker."),
+			 has_worker ? errhint("Look for errors of the mq worker in the server log, and for a session that holds a lock on the queue's table.")
+			 : errhint("Look in the server log for why it does not start; max_worker_processes must leave room for it.")));
+}
+
 static Relation
 wait_for_segment(const MqQueue *queue, int level, int64 segment)
 {
-	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), mq_segment_wait);
+	int64		deadline = mq_monotonic_us() + mq_segment_wait * MQ_MS;
 	Relation	rel = NULL;
+
+	mq_check_extension_owner();
 
 	ConditionVariablePrepareToSleep(&queue->chain->segment_made);
 	while ((rel = mq_segment_open(queue, level, segment, RowExclusiveLock)) == NULL)
 	{
 		mq_queue_check_not_dropped(queue);
-		if (GetCurrentTimestamp() >= deadline)
+		if (mq_monotonic_us() >= deadline)
 			break;
 		ask_worker(queue, level, segment);
 		(void) ConditionVariableTimedSleep(&queue->chain->segment_made, 200, PG_WAIT_EXTENSION);
 	}
 	ConditionVariableCancelSleep();
 	if (rel == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("segment " INT64_FORMAT " of queue \"%s\" was not made in time", segment, NameStr(queue->name)),
-				 errhint("Look at the mq worker in pg_stat_activity and in the server log, and whether a session holds a lock on the queue's table; max_worker_processes must leave room for the worker.")));
+		segment_not_made(queue, segment);
 	return rel;
 }
 
@@ -486,6 +533,8 @@ mq_segment_create(const MqQueue *queue, int level, int64 segment)
 	mq_sql_begin(&context);
 	create_table(name, parent);
 	MQ_STOP_POINT("segment_created");
+	/* before somebody needs it, and before an added column keeps it from being attached */
+	mq_check_made(get_relname_relid(name, mq_extension(false)->internal), mq_row_descriptor());
 	mq_sql("ALTER TABLE mq.%s ATTACH PARTITION mq_internal.%s FOR VALUES FROM (" INT64_FORMAT ") TO (" INT64_FORMAT ")",
 		   parent, name, segment * queue->segment_size, (segment + 1) * queue->segment_size);
 	mq_sql("INSERT INTO mq_internal.segment (queue_no, level, segment, file) VALUES (%d, %d, " INT64_FORMAT ", "

@@ -90,4 +90,11 @@ extern void mq_segment_truncate(const MqQueue *queue, int level, int64 segment);
 /* Takes a lock on a table and its TOAST table only if nobody is in the way; a part of it may stay locked. */
 extern bool mq_lock_table_conditionally(Oid relid, LOCKMODE mode);
 
+
+/*
+ * Looks at a table that this transaction has made, and that we write to by column number and without the executor: somebody's
+ * event trigger may have altered it. Takes off row security, and raises 55000 for the rest. Between mq_sql_begin and mq_sql_end.
+ */
+extern void mq_check_made(Oid relid, TupleDesc ours);
+
 #endif

@@ -18,8 +18,8 @@
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
 #include "utils/lsyscache.h"
-#include "utils/timestamp.h"
 
+#include "base/clock.h"
 #include "base/settings.h"
 #include "base/stop_point.h"
 #include "log/segment.h"
@@ -69,10 +69,14 @@ static void
 make_table(int table)
 {
 	MqSqlContext context;
+	Relation	model;
 
 	mq_sql_begin(&context);
 	mq_sql("CREATE TABLE mq_internal.consumer_offset_%d (LIKE mq_internal.consumer_offset_0 INCLUDING ALL) "
 		   "WITH (autovacuum_enabled = false, vacuum_truncate = false)", table);
+	model = table_open(mq_offset_log_table(0), AccessShareLock);
+	mq_check_made(mq_offset_log_table(table), RelationGetDescr(model));
+	table_close(model, NoLock);
 	mq_sql_end(&context);
 	CommandCounterIncrement();
 	own_table(table);
@@ -165,10 +169,10 @@ mq_ring_blocked_by(MqDatabase *db)
 }
 
 int
-mq_ring_superfluous(MqDatabase *db, TimestampTz *since)
+mq_ring_superfluous(MqDatabase *db, int64 *since)
 {
 	int64		needed = oldest_needed(db);
-	TimestampTz now = GetCurrentTimestamp();
+	int64		now = mq_monotonic_us();
 
 	for (int table = 0; table < db->ring_count; table++)
 	{

@@ -20,7 +20,7 @@ extern int64 mq_ring_blocked_by(MqDatabase *db);
  * The next table whose rows have all been superfluous for mq.drop_delay; -1: none. since: one entry per table, kept by
  * the caller between calls.
  */
-extern int	mq_ring_superfluous(MqDatabase *db, TimestampTz *since);
+extern int	mq_ring_superfluous(MqDatabase *db, int64 *since);
 
 /* Truncates it; false: somebody uses it. Call mq_ring_emptied once that has committed. */
 extern bool mq_ring_truncate(MqDatabase *db, int table);

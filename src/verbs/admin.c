@@ -209,7 +209,10 @@ create_queue(const char *name, int64 segment_size, const char *set, const Datum 
 	drop_orphan(name, table);
 	queue_no = insert_queue_row(name, segment_size);
 	if (queue_no != 0)
+	{
 		create_tables(table, queue_no, segment_size, owner);
+		mq_check_made(get_relname_relid(table, mq_extension(false)->schema), mq_row_descriptor());
+	}
 	mq_sql_end(&context);
 	if (queue_no == 0)
 		return false;

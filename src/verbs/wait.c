@@ -17,11 +17,14 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "base/clock.h"
 #include "log/log.h"
 #include "offset/rebuild.h"
 #include "verbs/verbs.h"
 #include "window/wake.h"
 #include "window/walk.h"
+
+#define CLOCK_TRUSTED_US (10 * MQ_S)
 
 static bool
 is_paused(const MqGroup *group)
@@ -57,40 +60,51 @@ get_into_line(MqWait *wait, bool again)
 void
 mq_wait_begin(MqWait *wait, MqGroup *group, const MqWindowRef *ref, int64 us)
 {
-	*wait = (MqWait) {group, ref, GetCurrentTimestamp() + us};
+	*wait = (MqWait) {group, ref, mq_monotonic_us() + us};
 	get_into_line(wait, false);
 }
 
+/* What this process has to see to: the next end of a lease or delay, by the clock. */
 static TimestampTz
-sleep_until(const MqWait *wait)
+next_event(const MqWait *wait)
 {
 	if (!mq_wait_is_timekeeper() || is_paused(wait->group))
-		return wait->deadline;
-	return Min(wait->deadline, mq_window_set_clock(wait->ref, wait->looked_at));
+		return PG_INT64_MAX;
+	return mq_window_set_clock(wait->ref, wait->looked_at);
+}
+
+/* The clock may be set, back and forth again: how far away an event seems to be is asked now and then. */
+static int64
+time_until(TimestampTz event)
+{
+	if (event == PG_INT64_MAX)
+		return PG_INT64_MAX;
+	return Min(Max(event - GetCurrentTimestamp(), 0), CLOCK_TRUSTED_US);
 }
 
 bool
 mq_wait_more(MqWait *wait, MqBlocked blocked)
 {
-	TimestampTz until;
+	int64		left = wait->deadline - mq_monotonic_us();
+	TimestampTz event;
+	bool		changed;
 
-	if (GetCurrentTimestamp() < wait->deadline)
-	{
-		bool		changed = mq_wait_block(blocked);
-
-		/* what woke this process, or what the clock has made ready, may be for another one */
-		if (blocked != MQ_NOT_BLOCKED && (changed || mq_wait_is_timekeeper()))
-			mq_wake_group(wait->ref->window);
-		if (changed)
-			return true;
-	}
+	if (left <= 0)
+		return false;
+	changed = mq_wait_block(blocked);
+	/* what woke this process, or what the clock has made ready, may be for another one */
+	if (blocked != MQ_NOT_BLOCKED && (changed || mq_wait_is_timekeeper()))
+		mq_wake_group(wait->ref->window);
+	if (changed)
+		return true;
 	do
 	{
-		if (GetCurrentTimestamp() >= wait->deadline)
-			return false;
 		InvalidateCatalogSnapshotConditionally();
-		until = sleep_until(wait);
-	} while (!mq_wait_sleep(until) && GetCurrentTimestamp() < until);
+		event = next_event(wait);
+		if (mq_wait_sleep(Min(left, time_until(event))))
+			break;
+		left = wait->deadline - mq_monotonic_us();
+	} while (left > 0 && GetCurrentTimestamp() < event);
 	get_into_line(wait, true);
 	return true;
 }

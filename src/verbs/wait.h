@@ -13,7 +13,7 @@ typedef struct MqWait
 {
 	MqGroup    *group;			/* its definition is read again as it changes */
 	const MqWindowRef *ref;
-	TimestampTz deadline;
+	int64		deadline;		/* of mq_monotonic_us: the clock may be set while it waits */
 	TimestampTz looked_at;
 	uint32		definition;		/* of the chain, before the group's definition was read */
 } MqWait;

@@ -67,7 +67,7 @@ walk_comes_first(const MqWindow *window, int64 after, TimestampTz now)
 		return MQ_WALK_NOT;
 	if (window->rewalk != 0 && mq_chunk_first(MqChunkAt(window->rewalk)) < MqNodeAt(ready)->lo)
 		return MQ_WALK_READ;
-	if (window->pending != 0 && now - window->pending_checked > PENDING_RECHECK_US)
+	if (window->pending != 0 && (uint64) (now - window->pending_checked) > PENDING_RECHECK_US)
 		return MQ_WALK_SETTLE;
 	unread = mq_tree_first_in_state(window, MQ_UNREAD, PG_INT64_MIN);
 	return unread != 0 && MqNodeAt(unread)->lo < MqNodeAt(ready)->lo ? MQ_WALK_READ : MQ_WALK_NOT;

@@ -15,7 +15,8 @@
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/proc.h"
-#include "utils/timestamp.h"
+
+#include "base/clock.h"
 
 #define WAKES_AT_ONCE 32
 
@@ -314,7 +315,7 @@ sleep_or_lose_client(long timeout, uint32 wait_event)
 
 	if (FeBeWaitSet == NULL || !WaitEventSetCanReportClosed())
 	{
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | (timeout >= 0 ? WL_TIMEOUT : 0), timeout, wait_event);
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, timeout, wait_event);
 		return;
 	}
 	ModifyWaitEvent(FeBeWaitSet, FeBeWaitSetSocketPos, WL_SOCKET_CLOSED, NULL);
@@ -329,19 +330,16 @@ sleep_or_lose_client(long timeout, uint32 wait_event)
 }
 
 bool
-mq_wait_sleep(TimestampTz until)
+mq_wait_sleep(int64 us)
 {
 	static uint32 wait_event = 0;
-	long		timeout = -1;
 
 	/* the look may have waited for a lock, and used up the latch's signal for that */
 	if (was_woken())
 		return true;
 	if (wait_event == 0)
 		wait_event = MqWaitEventNew("MqReceive");
-	if (until != PG_INT64_MAX)
-		timeout = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
-	sleep_or_lose_client(timeout, wait_event);
+	sleep_or_lose_client((long) Min((us + MQ_MS - 1) / MQ_MS, PG_INT32_MAX), wait_event);
 	ResetLatch(MyLatch);
 	CHECK_FOR_INTERRUPTS();
 	return was_woken();

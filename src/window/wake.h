@@ -59,10 +59,10 @@ extern bool mq_wait_block(MqBlocked why);
 extern bool mq_wait_is_timekeeper(void);
 
 /*
- * Sleeps until it is woken or `until`, whichever is first; PG_INT64_MAX: no end. Returns whether it was woken. Raises what a
- * cancel or a shutdown raises.
+ * Sleeps until it is woken, and no longer than so many microseconds (it may be shorter). Returns whether it was woken. Raises
+ * what a cancel or a shutdown raises.
  */
-extern bool mq_wait_sleep(TimestampTz until);
+extern bool mq_wait_sleep(int64 us);
 
 /* Leaves the line; pass_on: there is work left, or may be. Does nothing when this process is not waiting. Never throws. */
 extern void mq_wait_leave(bool pass_on);

@@ -1,5 +1,7 @@
 /*
  * job.c: how a job of the worker runs, and what jobs have in common. See job.h.
+ *
+ * Owns what this worker knows of jobs that fail, by job and object: when to try again, and when to speak of it again.
  */
 #include "postgres.h"
 
@@ -11,8 +13,30 @@
 #include "pgstat.h"
 #include "storage/lmgr.h"
 #include "storage/procarray.h"
+#include "utils/hsearch.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
+
+#include "worker/backoff.h"
+
+#define SWEEP_AT_LEAST	64
+#define KEPT_US			(600 * MQ_S)	/* of an object that is no more */
+
+typedef struct FailureKey
+{
+	MqJob		job;
+	int64		segment;
+	int64		number;
+} FailureKey;
+
+typedef struct Failure
+{
+	FailureKey	key;
+	MqBackoff	backoff;
+} Failure;
+
+static HTAB *failures = NULL;
+static long sweep_at = SWEEP_AT_LEAST;
 
 MqDatabase *mq_worker_database = NULL;
 MemoryContext mq_job_context = NULL;
@@ -20,8 +44,85 @@ MemoryContext mq_job_context = NULL;
 void
 mq_job_init(void)
 {
+	HASHCTL		ctl;
+
 	mq_job_context = AllocSetContextCreate(TopMemoryContext, "mq worker turn", ALLOCSET_DEFAULT_SIZES);
+	ctl.keysize = sizeof(FailureKey);
+	ctl.entrysize = sizeof(Failure);
+	failures = hash_create("mq failed jobs", SWEEP_AT_LEAST, &ctl, HASH_ELEM | HASH_BLOBS);
 }
+
+/* ---- failures ---- */
+
+static FailureKey
+failure_key(MqJob job, MqJobFor object)
+{
+	return (FailureKey) {job, object.segment, object.number};
+}
+
+static bool
+has_failed_lately(MqJob job, MqJobFor object)
+{
+	FailureKey	key = failure_key(job, object);
+	const Failure *failure = NULL;
+
+	if (hash_get_num_entries(failures) > 0)
+		failure = hash_search(failures, &key, HASH_FIND, NULL);
+	return failure != NULL && !mq_backoff_is_over(&failure->backoff, object.urgent);
+}
+
+/* What has not been tried for long is no more. */
+static void
+sweep(void)
+{
+	HASH_SEQ_STATUS status;
+	Failure    *failure;
+	int64		now = mq_monotonic_us();
+
+	hash_seq_init(&status, failures);
+	while ((failure = hash_seq_search(&status)) != NULL)
+		if (now - failure->backoff.failed_at > KEPT_US)
+			(void) hash_search(failures, &failure->key, HASH_REMOVE, NULL);
+	sweep_at = Max(2 * hash_get_num_entries(failures), SWEEP_AT_LEAST);
+}
+
+/* True: say so. */
+static bool
+note_failure(MqJob job, MqJobFor object)
+{
+	FailureKey	key = failure_key(job, object);
+	Failure    *failure;
+	bool		found;
+
+	if (hash_get_num_entries(failures) >= sweep_at)
+		sweep();
+	failure = hash_search(failures, &key, HASH_ENTER, &found);
+	if (!found)
+		memset(&failure->backoff, 0, sizeof(failure->backoff));
+	return mq_backoff_failed(&failure->backoff);
+}
+
+static void
+note_success(MqJob job, MqJobFor object, const char *what)
+{
+	FailureKey	key = failure_key(job, object);
+	Failure    *failure;
+
+	if (hash_get_num_entries(failures) == 0 || (failure = hash_search(failures, &key, HASH_FIND, NULL)) == NULL)
+		return;
+	ereport(LOG,
+			(errmsg("mq worker: %s works again", what),
+			 errdetail("It had failed " INT64_FORMAT " times.", mq_backoff_worked(&failure->backoff))));
+	(void) hash_search(failures, &key, HASH_REMOVE, NULL);
+}
+
+static void
+say_what(void *what)
+{
+	errcontext("mq worker: %s", (const char *) what);
+}
+
+/* ---- running ---- */
 
 /*
  * Takes, without waiting, the locks on our own tables that any job may need: DROP EXTENSION locks them too, in an order
@@ -45,27 +146,43 @@ lock_own_tables(void)
 	return true;
 }
 
-bool
-mq_job_run(MqJob job, void *arg, const char *what)
+/* In its transaction; false: it said so, or a table of ours was locked. */
+static bool
+run(MqJob job, void *arg)
 {
+	bool		done;
+
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	MemoryContextSwitchTo(mq_job_context);
+	done = lock_own_tables() && job(arg);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	return done;
+}
+
+bool
+mq_job_run(MqJob job, void *arg, MqJobFor object, const char *what)
+{
+	ErrorContextCallback context = {error_context_stack, say_what, (void *) what};
 	volatile bool done = false;
 
 	CHECK_FOR_INTERRUPTS();
+	if (has_failed_lately(job, object))
+		return false;
 	SetCurrentStatementStartTimestamp();
 	pgstat_report_activity(STATE_RUNNING, what);
 	PG_TRY();
 	{
-		StartTransactionCommand();
-		PushActiveSnapshot(GetTransactionSnapshot());
-		MemoryContextSwitchTo(mq_job_context);
-		done = lock_own_tables() && job(arg);
-		PopActiveSnapshot();
-		CommitTransactionCommand();
+		error_context_stack = &context;
+		done = run(job, arg);
+		error_context_stack = context.previous;
 	}
 	PG_CATCH();
 	{
 		HOLD_INTERRUPTS();
-		EmitErrorReport();
+		if (note_failure(job, object))
+			EmitErrorReport();
 		AbortCurrentTransaction();
 		FlushErrorState();
 		RESUME_INTERRUPTS();
@@ -73,6 +190,8 @@ mq_job_run(MqJob job, void *arg, const char *what)
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(mq_job_context);
+	if (done)
+		note_success(job, object, what);
 	pgstat_report_stat(true);
 	return done;
 }
@@ -83,6 +202,16 @@ mq_job_is_ours(const MqQueue *queue)
 	MqChainKey	key = mq_chain_key(queue, 0);
 
 	return !queue->foreign || mq_chain_slot(&key, false, NULL) != NULL;
+}
+
+bool
+mq_job_is_waited_for(const MqQueue *queue)
+{
+	MqChainKey	key = mq_chain_key(queue, 0);
+	const MqChain *chain = mq_chain_slot(&key, false, NULL);
+
+	/* a look without its lock: next time will do */
+	return chain != NULL && chain->wanted_segment >= 0;
 }
 
 bool

@@ -18,8 +18,23 @@ typedef bool (*MqJob) (void *arg);
 /* Once, when the worker starts. */
 extern void mq_job_init(void);
 
-/* Runs a job in a transaction; false: it failed (and was logged), a table of ours was locked, or it said so. */
-extern bool mq_job_run(MqJob job, void *arg, const char *what);
+/* What a job is for: a queue or group by its number, and a segment of it; all zero: the database. */
+typedef struct MqJobFor
+{
+	int64		segment;
+	int32		number;
+	bool		urgent;			/* somebody waits for it */
+} MqJobFor;
+
+#define MQ_JOB_FOR_ALL			((MqJobFor) {0, 0, false})
+#define MQ_JOB_FOR_ALL_URGENT	((MqJobFor) {0, 0, true})
+#define MQ_JOB_FOR(number)		((MqJobFor) {0, (number), false})
+
+/*
+ * Runs a job in a transaction. False: it failed, it has failed lately (backoff.h), a table of ours was locked, or it said so.
+ * A failure is logged, with `what` as its context, as often as backoff.h says, and so is the end of failures.
+ */
+extern bool mq_job_run(MqJob job, void *arg, MqJobFor object, const char *what);
 
 /* Everything there is to care for in one turn. */
 typedef struct MqQueueList
@@ -28,6 +43,7 @@ typedef struct MqQueueList
 	int			count;
 	MqGroup    *groups;
 	int			ngroups;
+	bool		may_make;		/* tables can be made, altered and dropped */
 } MqQueueList;
 
 typedef struct MqQueueWork
@@ -44,6 +60,9 @@ typedef struct MqQueueWork
 
 /* A queue that came from elsewhere is left alone until a client has used it. */
 extern bool mq_job_is_ours(const MqQueue *queue);
+
+/* Whether a sender waits for a segment of the queue. */
+extern bool mq_job_is_waited_for(const MqQueue *queue);
 
 /* Reads the definition again, in the middle of a turn; false: the queue is gone. */
 extern bool mq_job_reread_queue(MqQueue *queue);

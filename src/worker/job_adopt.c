@@ -55,7 +55,7 @@ adopt(void *arg)
 bool
 mq_job_adopt_queue(MqQueue *queue)
 {
-	return mq_job_run(adopt, queue, "adopting a queue");
+	return mq_job_run(adopt, queue, MQ_JOB_FOR(queue->queue_no), "adopting a queue");
 }
 
 /* What groups have finished was in the table that is no more: in a new epoch the rows about it are void. */
@@ -82,7 +82,7 @@ mq_job_take_over_table(const MqQueueList *all, MqQueue *queue)
 {
 	MqChainKey	chain = mq_chain_key(queue, 0);
 
-	if (!mq_job_run(begin_anew, queue, "taking over a table"))
+	if (!mq_job_run(begin_anew, queue, MQ_JOB_FOR(queue->queue_no), "taking over a table"))
 		return false;
 	for (int i = 0; i < all->ngroups; i++)
 	{

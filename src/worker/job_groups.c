@@ -13,6 +13,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "base/clock.h"
 #include "base/settings.h"
 #include "base/stop_point.h"
 #include "offset/rebuild.h"
@@ -31,7 +32,7 @@ typedef struct Finished
 {
 	int32		level;
 	int64		segment;
-	TimestampTz since;
+	int64		since;			/* of mq_monotonic_us, as below */
 } Finished;
 
 typedef struct GroupMemo
@@ -39,7 +40,7 @@ typedef struct GroupMemo
 	MqMemoHead	head;			/* data: array of Finished, by level and segment */
 	int			count;
 	int32		epoch;			/* in which that was so: a seek makes it void */
-	TimestampTz checkpoint;		/* when the last one was; 0: none yet */
+	int64		checkpoint;		/* when the last one was; 0: none yet */
 } GroupMemo;
 
 static MqMemo groups = {"mq groups", sizeof(GroupMemo)};
@@ -90,7 +91,7 @@ is_time_for_checkpoint(const MqWindowRef *ref, int32 group_no, const MqQueueWork
 	if (memo->checkpoint == 0 && work->known && work->nsegments > SEGMENTS_AT_REST)
 		return true;
 	return ref->window->changes != ref->window->checkpointed &&
-		GetCurrentTimestamp() - memo->checkpoint >= interval * USECS_PER_SEC;
+		mq_monotonic_us() - memo->checkpoint >= interval * MQ_S;
 }
 
 static bool
@@ -134,7 +135,7 @@ compare_finished(const void *a, const void *b)
 	return (x->segment > y->segment) - (x->segment < y->segment);
 }
 
-static TimestampTz
+static int64
 finished_since(const GroupMemo *memo, int32 level, int64 segment)
 {
 	Finished	key = {level, segment, 0};
@@ -157,11 +158,11 @@ note_finished_segments(GroupMemo *memo, const MqCheckpoint *checkpoint, const Mq
 	{
 		int64		segment = work->segments[i].segment;
 		int32		level = work->segments[i].level;
-		TimestampTz since = memo->epoch == checkpoint->epoch ? finished_since(memo, level, segment) : 0;
+		int64		since = memo->epoch == checkpoint->epoch ? finished_since(memo, level, segment) : 0;
 
 		if ((segment + 1) * size <= checkpoint->next_id &&
 			!intersects(checkpoint, segment * size, (segment + 1) * size - 1))
-			now[count++] = (Finished) {level, segment, since != 0 ? since : GetCurrentTimestamp()};
+			now[count++] = (Finished) {level, segment, since != 0 ? since : mq_monotonic_us()};
 	}
 	if (memo->head.data != NULL)
 		pfree(memo->head.data);
@@ -176,7 +177,7 @@ mq_job_checkpoint(const MqGroup *group, const MqQueueWork *work)
 	MqCheckpoint checkpoint = {*group};
 	GroupMemo  *memo;
 
-	if (!mq_job_run(write_checkpoint, &checkpoint, "writing a checkpoint"))
+	if (!mq_job_run(write_checkpoint, &checkpoint, MQ_JOB_FOR(group->group_no), "writing a checkpoint"))
 	{
 		mq_checkpoint_failed(&checkpoint);
 		return;
@@ -184,7 +185,7 @@ mq_job_checkpoint(const MqGroup *group, const MqQueueWork *work)
 	MQ_STOP_POINT("checkpoint_committed");
 	mq_checkpoint_committed(&checkpoint);
 	memo = mq_memo(&groups, group->group_no);
-	memo->checkpoint = GetCurrentTimestamp();
+	memo->checkpoint = mq_monotonic_us();
 	if (work->known)
 		note_finished_segments(memo, &checkpoint, work);
 }
@@ -238,10 +239,10 @@ mq_job_care_for_group(MqGroup *group, const MqQueueWork *work)
 		return true;
 	group->window = ref.window;
 	expire_leases(&ref);
-	settled = mq_job_run(settle_decided, &ref, "settling decided transactions");
+	settled = mq_job_run(settle_decided, &ref, MQ_JOB_FOR(group->group_no), "settling decided transactions");
 	sweep_waiters(&ref, work);
 	if (is_stuck_behind(&ref, work))
-		(void) mq_job_run(look_past_segment, group, "looking ahead");
+		(void) mq_job_run(look_past_segment, group, MQ_JOB_FOR(group->group_no), "looking ahead");
 	needed = (int64) pg_atomic_read_u64(&ref.window->oldest_needed);
 	if (mq_checkpoint_is_due(&ref) || is_time_for_checkpoint(&ref, group->group_no, work) ||
 		(needed != 0 && needed <= mq_ring_blocked_by(mq_worker_database)))
@@ -249,7 +250,7 @@ mq_job_care_for_group(MqGroup *group, const MqQueueWork *work)
 	return settled;
 }
 
-TimestampTz
+int64
 mq_job_finished_since(const MqGroup *group, int32 level, int64 segment)
 {
 	const GroupMemo *memo = mq_memo(&groups, group->group_no);

@@ -14,6 +14,8 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "base/clock.h"
+#include "base/stop_point.h"
 #include "offset/rebuild.h"
 #include "window/walk.h"
 #include "worker/jobs.h"
@@ -29,13 +31,14 @@ typedef struct Watch
 	MqGroup    *groups;
 	int			count;
 	TimestampTz look_at;		/* there may be something by then */
-	TimestampTz not_before;		/* one interval after the last one */
+	int64		not_before;		/* of mq_monotonic_us: one interval after the last one */
+	char	   *payload;		/* of the next one */
 } Watch;
 
 typedef struct LastSent
 {
 	MqMemoHead	head;
-	TimestampTz sent;
+	int64		sent;			/* of mq_monotonic_us */
 } LastSent;
 
 static MemoryContext watch_context = NULL;
@@ -118,15 +121,14 @@ has_something(MqGroup *group, TimestampTz *next_event)
 	return true;
 }
 
-/* Job: looks at all groups of a queue, and notifies if there is something in one of them. */
+/* Job: looks at all groups of a queue; true: there is something in one of them. */
 static bool
-look_and_notify(void *arg)
+look(void *arg)
 {
 	Watch	   *w = arg;
 	StringInfoData payload;
 	bool		any = false;
 	TimestampTz next_event = PG_INT64_MAX;
-	char		channel[NAMEDATALEN];
 
 	initStringInfo(&payload);
 	for (int i = 0; i < w->count; i++)
@@ -139,10 +141,20 @@ look_and_notify(void *arg)
 	}
 	appendStringInfoChar(&payload, ']');
 	w->look_at = any ? GetCurrentTimestamp() : next_event;
-	if (!any)
-		return false;
+	w->payload = payload.len <= PAYLOAD_MAX ? payload.data : "[]";
+	return any;
+}
+
+/* Job of its own: what keeps one queue from notifying, a full NOTIFY queue, keeps all. */
+static bool
+notify(void *arg)
+{
+	const Watch *w = arg;
+	char		channel[NAMEDATALEN];
+
 	snprintf(channel, sizeof(channel), "mq_%s", NameStr(w->queue.name));
-	Async_Notify(channel, payload.len <= PAYLOAD_MAX ? payload.data : "[]");
+	MQ_STOP_POINT("notify_before");
+	Async_Notify(channel, w->payload);
 	return true;
 }
 
@@ -150,41 +162,55 @@ static void
 serve(Watch *w)
 {
 	uint32		pending = MQ_NOTIFY_PENDING;
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz clock = GetCurrentTimestamp();
+	int64		now = mq_monotonic_us();
 
 	if (now < w->not_before)
 		return;
 	/* before looking: what comes after that is pending again */
 	if (pg_atomic_compare_exchange_u32(&w->queue.chain->notify, &pending, MQ_NOTIFY_IDLE))
-		w->look_at = now;
-	if (now < w->look_at)
+		w->look_at = clock;
+	if (clock < w->look_at)
 		return;
 	/* if the job fails, the next turn will say when to look */
 	w->look_at = PG_INT64_MAX;
 	/* senders may be busy with what is taken at once: do not look after each of them */
 	w->not_before = now + Min(w->queue.notify_us, LOOK_AGAIN_US);
-	if (mq_job_run(look_and_notify, w, "notifying"))
+	if (!mq_job_run(look, w, MQ_JOB_FOR(w->queue.queue_no), "looking for something to notify"))
+		return;
+	if (mq_job_run(notify, w, MQ_JOB_FOR_ALL_URGENT, "sending a notification"))
 	{
 		LastSent   *last = mq_memo(&last_sent, w->queue.queue_no);
 
 		last->sent = now;
 		w->not_before = now + w->queue.notify_us;
 	}
+	else
+		w->not_before = now + MQ_S;
 }
 
-TimestampTz
+/* An event that is past, or pending, waits only for its interval. */
+static int64
+time_until(const Watch *w)
+{
+	int64		pause = Max(w->not_before - mq_monotonic_us(), 0);
+
+	if (pg_atomic_read_u32(&w->queue.chain->notify) == MQ_NOTIFY_PENDING)
+		return pause;
+	if (w->look_at == PG_INT64_MAX)
+		return PG_INT64_MAX;
+	return Max(pause, w->look_at - GetCurrentTimestamp());
+}
+
+int64
 mq_job_notify(void)
 {
-	TimestampTz next = PG_INT64_MAX;
+	int64		next = PG_INT64_MAX;
 
 	for (int i = 0; i < nwatches; i++)
 	{
-		Watch	   *w = &watches[i];
-		bool		pending;
-
-		serve(w);
-		pending = pg_atomic_read_u32(&w->queue.chain->notify) == MQ_NOTIFY_PENDING;
-		next = Min(next, Max(pending ? 0 : w->look_at, w->not_before));
+		serve(&watches[i]);
+		next = Min(next, time_until(&watches[i]));
 	}
 	return next;
 }

@@ -16,6 +16,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "base/clock.h"
 #include "offset/rebuild.h"
 #include "window/settle.h"
 #include "window/transaction.h"
@@ -31,7 +32,7 @@ typedef struct Active
 {
 	MqMemoHead	head;
 	int64		segment;
-	TimestampTz since;
+	int64		since;			/* of mq_monotonic_us */
 } Active;
 
 static MqMemo actives = {"mq active segments", sizeof(Active)};
@@ -40,7 +41,7 @@ bool
 mq_job_segment_is_old(const MqQueueWork *work)
 {
 	int64		segment = mq_segment_of(work->tail.next_id, work->queue->segment_size);
-	TimestampTz now = GetCurrentTimestamp();
+	int64		now = mq_monotonic_us();
 	Active	   *active;
 
 	if (work->queue->retention_us == 0 || work->tail.next_id <= Max(segment * work->queue->segment_size, 1))
@@ -99,7 +100,7 @@ mq_job_segment_bytes(const MqQueueWork *work)
 	if (work->queue->retention_bytes < 0)
 		return NULL;
 	job.bytes = palloc0((work->nsegments + 1) * sizeof(int64));
-	(void) mq_job_run(measure, &job, "measuring segments");
+	(void) mq_job_run(measure, &job, MQ_JOB_FOR(work->queue->queue_no), "measuring segments");
 	return job.bytes;
 }
 
@@ -229,5 +230,6 @@ mq_job_drop_unread(const MqQueue *queue, const MqSegmentInfo *segment, int64 kep
 {
 	DropJob		job = {*queue, segment, kept};
 
-	(void) mq_job_run(drop_unread, &job, psprintf("dropping unread messages of queue \"%s\"", NameStr(queue->name)));
+	(void) mq_job_run(drop_unread, &job, (MqJobFor) {segment->segment, queue->queue_no},
+					  psprintf("dropping unread messages of queue \"%s\"", NameStr(queue->name)));
 }

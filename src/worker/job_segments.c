@@ -11,8 +11,8 @@
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "utils/syscache.h"
-#include "utils/timestamp.h"
 
+#include "base/clock.h"
 #include "base/settings.h"
 #include "base/stop_point.h"
 #include "offset/rebuild.h"
@@ -74,17 +74,17 @@ is_empty(Oid relid)
 static bool
 is_finished(const MqQueue *queue, const MqGroup *groups, int count, int64 segment)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	int64		now = mq_monotonic_us();
 	int			of_queue = 0;
 
 	for (int i = 0; i < count; i++)
 	{
-		TimestampTz since;
+		int64		since;
 
 		if (groups[i].queue.queue_no != queue->queue_no)
 			continue;
 		since = mq_job_finished_since(&groups[i], 0, segment);
-		if (since == 0 || now - since < (int64) mq_drop_delay * USECS_PER_SEC)
+		if (since == 0 || now - since < mq_drop_delay * MQ_S)
 			return false;
 		of_queue++;
 	}
@@ -219,10 +219,12 @@ mq_job_make_segments(MqQueueWork *work)
 	for (int64 segment = active; segment <= last; segment++)
 	{
 		SegmentJob	job = {*work->queue, segment};
+		/* not by segment: what keeps one from being made keeps the next one too */
+		MqJobFor	object = {0, work->queue->queue_no, segment <= work->wanted};
 
 		if (!has_segment(work->segments, work->nsegments, segment))
 		{
-			if (!mq_job_run(make_segment, &job, psprintf("creating a segment of queue \"%s\"", NameStr(work->queue->name))))
+			if (!mq_job_run(make_segment, &job, object, psprintf("creating a segment of queue \"%s\"", NameStr(work->queue->name))))
 			{
 				all = false;
 				continue;
@@ -238,17 +240,18 @@ static void
 clear_segment(const MqQueueWork *work, const MqSegmentInfo *segment, int64 kept)
 {
 	SegmentJob	job = {*work->queue, segment->segment, segment->relid, segment, kept};
+	MqJobFor	object = {segment->segment, work->queue->queue_no};
 	char	   *name = NameStr(work->queue->name);
 
 	if (!mq_job_retention_lets_go(work->queue, segment, kept))
 	{
 		if (!segment->sealed)
-			(void) mq_job_run(seal_segment, &job, psprintf("sealing a segment of queue \"%s\"", name));
+			(void) mq_job_run(seal_segment, &job, object, psprintf("sealing a segment of queue \"%s\"", name));
 	}
 	else if (is_finished(work->queue, work->all->groups, work->all->ngroups, job.segment))
-		(void) mq_job_run(drop_segment, &job, psprintf("dropping a segment of queue \"%s\"", name));
+		(void) mq_job_run(drop_segment, &job, object, psprintf("dropping a segment of queue \"%s\"", name));
 	else if (!segment->sealed)
-		(void) mq_job_run(seal_segment, &job, psprintf("sealing a segment of queue \"%s\"", name));
+		(void) mq_job_run(seal_segment, &job, object, psprintf("sealing a segment of queue \"%s\"", name));
 	else if (work->queue->drop_unread)
 		mq_job_drop_unread(work->queue, segment, kept);
 }

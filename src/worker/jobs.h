@@ -47,8 +47,8 @@ extern void mq_job_drop_unread(const MqQueue *queue, const MqSegmentInfo *segmen
 /* Learns from a turn which queues notify, and that they are to be looked at. */
 extern void mq_job_notify_plan(const MqQueueList *all);
 
-/* Notifies for the queues whose time it is; returns when it is to be called again, PG_INT64_MAX: when nudged. */
-extern TimestampTz mq_job_notify(void);
+/* Notifies for the queues whose time it is; returns after how many microseconds to call it again, PG_INT64_MAX: when nudged. */
+extern int64 mq_job_notify(void);
 
 /* ---- job_groups.c ---- */
 
@@ -56,7 +56,7 @@ extern TimestampTz mq_job_notify(void);
 extern bool mq_job_care_for_group(MqGroup *group, const MqQueueWork *work);
 extern void mq_job_checkpoint(const MqGroup *group, const MqQueueWork *work);
 
-/* Since when a committed checkpoint of its present epoch says that the group has finished the segment; 0: it has not. */
-extern TimestampTz mq_job_finished_since(const MqGroup *group, int32 level, int64 segment);
+/* Since when (clock.h) a committed checkpoint of its present epoch says that the group has finished the segment; 0: it has not. */
+extern int64 mq_job_finished_since(const MqGroup *group, int32 level, int64 segment);
 
 #endif

@@ -3,8 +3,9 @@
  *
  * States of a database: UNKNOWN (only at the start of the launcher: a worker is tried in each database and ends at
  * once where there is no extension) -> WANTED (a backend uses mq and there is no worker) -> STARTED -> WANTED again when
- * it has ended, after a back-off; PAUSED while a command needs the database for itself. The launcher holds no
- * database connection and no lock while idle.
+ * it has ended, after a back-off; PAUSED while a command needs the database for itself. A database that lets nobody connect
+ * stays WANTED, without a try; one for which no process is free is named in the server log. The launcher holds no database
+ * connection and no lock while idle.
  */
 #include "postgres.h"
 
@@ -23,18 +24,30 @@
 #include "tcop/tcopprot.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
-#include "utils/timestamp.h"
 
 #include "offset/rebuild.h"
+#include "worker/backoff.h"
+#include "worker/process.h"
 #include "worker/worker.h"
 
 #define TURN_MS			1000
-#define BACKOFF_MS		2000
-#define PAUSE_MS		10000
-#define STOP_WAIT_MS	5000
+#define PAUSE_FIRST		(2 * MQ_S)
+#define PAUSE_LAST		(60 * MQ_S)
+#define STOPPED_FOR		(10 * MQ_S)
+#define STOP_WAIT		(5 * MQ_S)
 
-/* What the launcher knows of each slot; index as in mq_databases. */
-static TimestampTz next_start[MQ_MAX_DATABASES];
+#define CONNECTION_LIMIT_INVALID (-2)	/* datconnlimit after a DROP DATABASE that was interrupted */
+
+/* What the launcher knows of a slot. Times are those of mq_monotonic_us. */
+typedef struct Start
+{
+	MqDatabaseKey key;			/* of the slot, as this was noted */
+	int64		not_before;
+	int64		pause;			/* doubles while workers end before they were seen at work */
+	MqBackoff	no_process;
+} Start;
+
+static Start starts[MQ_MAX_DATABASES];	/* index as in mq_databases */
 
 void
 mq_launcher_register(void)
@@ -70,14 +83,22 @@ start_worker(Oid dboid)
 	return RegisterDynamicBackgroundWorker(&worker, &handle) ? handle : NULL;
 }
 
-/* The databases, all or those where a worker may have something to do. */
+/* A row of pg_database, as far as it concerns us. */
+typedef struct Database
+{
+	Oid			oid;
+	NameData	name;
+	bool		is_template;
+	bool		lets_connect;	/* not while ALLOW_CONNECTIONS is false, nor after a DROP DATABASE that was interrupted */
+} Database;
+
 static List *
-list_databases(MemoryContext context, bool all)
+list_databases(MemoryContext context)
 {
 	Relation	rel;
 	TableScanDesc scan;
 	HeapTuple	tuple;
-	List	   *oids = NIL;
+	List	   *list = NIL;
 
 	StartTransactionCommand();
 	(void) GetTransactionSnapshot();
@@ -86,40 +107,60 @@ list_databases(MemoryContext context, bool all)
 	while ((tuple = heap_getnext(scan, ForwardScanDirection)) != NULL)
 	{
 		Form_pg_database form = (Form_pg_database) GETSTRUCT(tuple);
-		MemoryContext old;
+		MemoryContext old = MemoryContextSwitchTo(context);
+		Database   *database = palloc(sizeof(Database));
 
-		if (!all && (!form->datallowconn || form->datistemplate))
-			continue;
-		old = MemoryContextSwitchTo(context);
-		oids = lappend_oid(oids, form->oid);
+		*database = (Database) {form->oid, form->datname, form->datistemplate,
+								form->datallowconn && form->datconnlimit != CONNECTION_LIMIT_INVALID};
+		list = lappend(list, database);
 		MemoryContextSwitchTo(old);
 	}
 	table_endscan(scan);
 	table_close(rel, AccessShareLock);
 	CommitTransactionCommand();
-	return oids;
+	return list;
+}
+
+static const Database *
+find_database(const List *list, Oid oid)
+{
+	ListCell   *cell;
+
+	foreach(cell, list)
+	{
+		const Database *database = lfirst(cell);
+
+		if (database->oid == oid)
+			return database;
+	}
+	return NULL;
 }
 
 /* Tries each database once, one after the other, so that a server with many of them does not run out of workers. */
 static void
-probe_databases(void)
+probe_databases(MemoryContext context)
 {
 	ListCell   *cell;
 
-	foreach(cell, list_databases(TopMemoryContext, false))
+	foreach(cell, list_databases(context))
 	{
-		BackgroundWorkerHandle *handle = start_worker(lfirst_oid(cell));
+		const Database *database = lfirst(cell);
+		BackgroundWorkerHandle *handle;
 		pid_t		pid;
 
 		CHECK_FOR_INTERRUPTS();
+		if (!database->lets_connect || database->is_template)
+			continue;
+		handle = start_worker(database->oid);
 		if (handle != NULL)
 			(void) WaitForBackgroundWorkerStartup(handle, &pid);
 	}
+	MemoryContextReset(context);
 }
 
 /* Whether the database of this slot should get a worker now. */
 static bool
-is_wanted(MqDatabase *db, TimestampTz now)
+is_wanted(MqDatabase *db, int64 now)
 {
 	bool		wanted;
 
@@ -130,16 +171,52 @@ is_wanted(MqDatabase *db, TimestampTz now)
 }
 
 static void
-start_wanted(void)
+complain(const Database *database)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	ereport(WARNING,
+			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			 errmsg("no process is free for the mq worker of database \"%s\"", NameStr(database->name)),
+			 errdetail("max_worker_processes is %d. Without its worker no partitions are made, so that sends fail when the last one is full, and nothing is cleared up.",
+					   max_worker_processes),
+			 errhint("Raise max_worker_processes and restart the server: mq takes one process for each database that has the extension, and one more.")));
+}
+
+static void
+start_for(Start *start, const Database *database)
+{
+	if (start_worker(database->oid) == NULL)
+	{
+		if (mq_backoff_failed(&start->no_process))
+			complain(database);
+		return;
+	}
+	start->pause = Min(Max(2 * start->pause, PAUSE_FIRST), PAUSE_LAST);
+	if (mq_backoff_worked(&start->no_process) > 0)
+		ereport(LOG, (errmsg("a process is free for the mq worker of database \"%s\" again", NameStr(database->name))));
+}
+
+static void
+start_wanted(MemoryContext context)
+{
+	int64		now = mq_monotonic_us();
+	List	   *databases = NIL;
 
 	for (int i = 0; i < MQ_MAX_DATABASES; i++)
 	{
-		if (next_start[i] > now || !is_wanted(&mq_databases[i], now))
+		MqDatabaseKey key = mq_databases[i].key;
+		Start	   *start = &starts[i];
+		const Database *database;
+
+		if (memcmp(&start->key, &key, sizeof(key)) != 0)
+			*start = (Start) {key};
+		if (start->not_before > now || !is_wanted(&mq_databases[i], now))
 			continue;
-		(void) start_worker(mq_databases[i].key.database);
-		next_start[i] = TimestampTzPlusMilliseconds(now, BACKOFF_MS);
+		if (databases == NIL)
+			databases = list_databases(context);
+		database = find_database(databases, key.database);
+		if (database != NULL && database->lets_connect)
+			start_for(start, database);
+		start->not_before = now + Max(start->pause, PAUSE_FIRST);
 	}
 }
 
@@ -152,7 +229,9 @@ miss_dead_workers(void)
 		MqDatabase *db = &mq_databases[i];
 
 		SpinLockAcquire(&db->mutex);
-		if (db->key.database != InvalidOid && db->worker_pid == 0)
+		if (db->worker_pid != 0)
+			starts[i].pause = 0;
+		else if (db->key.database != InvalidOid)
 			db->worker_wanted = true;
 		SpinLockRelease(&db->mutex);
 	}
@@ -162,13 +241,13 @@ miss_dead_workers(void)
 static void
 forget_dropped(MemoryContext context)
 {
-	List	   *oids = list_databases(context, true);
+	List	   *databases = list_databases(context);
 
 	for (int i = 0; i < MQ_MAX_DATABASES; i++)
 	{
 		Oid			dboid = mq_databases[i].key.database;
 
-		if (dboid != InvalidOid && !list_member_oid(oids, dboid) && mq_databases[i].worker_pid == 0)
+		if (dboid != InvalidOid && find_database(databases, dboid) == NULL && mq_databases[i].worker_pid == 0)
 			mq_forget_database(dboid, InvalidOid);
 	}
 }
@@ -189,15 +268,16 @@ mq_launcher_main(Datum arg)
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
+	mq_process_override_settings();
 	mq_shared->launcher_procno = MqMyProcNumber();
 	before_shmem_exit(leave, (Datum) 0);
 	context = AllocSetContextCreate(TopMemoryContext, "mq launcher turn", ALLOCSET_DEFAULT_SIZES);
 
-	probe_databases();
+	probe_databases(context);
 	for (;;)
 	{
 		CHECK_FOR_INTERRUPTS();
-		start_wanted();
+		start_wanted(context);
 		if (++turns % 10 == 0)
 			forget_dropped(context);
 		MemoryContextReset(context);
@@ -225,7 +305,7 @@ pause_worker(Oid dboid)
 		SpinLockAcquire(&db->mutex);
 		if (db->key.database == dboid)
 		{
-			db->paused_until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), PAUSE_MS);
+			db->paused_until = mq_monotonic_us() + STOPPED_FOR;
 			if (db->worker_pid != 0)
 				pid = db->worker_pid;
 		}
@@ -237,10 +317,10 @@ pause_worker(Oid dboid)
 void
 mq_worker_stop(Oid dboid)
 {
-	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), STOP_WAIT_MS);
+	int64		deadline = mq_monotonic_us() + STOP_WAIT;
 	pid_t		pid;
 
-	while ((pid = pause_worker(dboid)) != 0 && GetCurrentTimestamp() < deadline)
+	while ((pid = pause_worker(dboid)) != 0 && mq_monotonic_us() < deadline)
 	{
 		(void) kill(pid, SIGTERM);
 		CHECK_FOR_INTERRUPTS();

@@ -6,11 +6,12 @@
 #include "worker/memo.h"
 
 #include "utils/memutils.h"
-#include "utils/timestamp.h"
+
+#include "base/clock.h"
 
 #define SWEEP_AT_LEAST	64
 /* the worker asks for what is alive in each turn, that is every second or so */
-#define KEPT_MS			(10 * 60 * 1000)
+#define KEPT			(600 * MQ_S)
 
 static void
 make(MqMemo *memo)
@@ -24,7 +25,7 @@ make(MqMemo *memo)
 }
 
 static void
-sweep(MqMemo *memo, TimestampTz now)
+sweep(MqMemo *memo, int64 now)
 {
 	HASH_SEQ_STATUS status;
 	MqMemoHead *entry;
@@ -32,7 +33,7 @@ sweep(MqMemo *memo, TimestampTz now)
 	hash_seq_init(&status, memo->entries);
 	while ((entry = hash_seq_search(&status)) != NULL)
 	{
-		if (!TimestampDifferenceExceeds(entry->asked, now, KEPT_MS))
+		if (now - entry->asked < KEPT)
 			continue;
 		if (entry->data != NULL)
 			pfree(entry->data);
@@ -44,7 +45,7 @@ sweep(MqMemo *memo, TimestampTz now)
 void *
 mq_memo(MqMemo *memo, int32 number)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	int64		now = mq_monotonic_us();
 	bool		found;
 	MqMemoHead *entry;
 

@@ -6,14 +6,13 @@
 #ifndef MQ_MEMO_H
 #define MQ_MEMO_H
 
-#include "datatype/timestamp.h"
 #include "utils/hsearch.h"
 
 /* What each entry begins with. */
 typedef struct MqMemoHead
 {
 	int32		number;
-	TimestampTz asked;			/* when it was asked for last */
+	int64		asked;			/* when it was asked for last, of mq_monotonic_us */
 	void	   *data;			/* goes with it; in TopMemoryContext, may be null */
 } MqMemoHead;
 

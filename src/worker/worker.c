@@ -21,62 +21,122 @@
 #include "storage/latch.h"
 #include "storage/lmgr.h"
 #include "tcop/tcopprot.h"
-#include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
-#include "utils/timestamp.h"
 
+#include "base/clock.h"
 #include "base/settings.h"
 #include "base/stop_point.h"
 #include "offset/rebuild.h"
 #include "offset/ring.h"
 #include "worker/jobs.h"
+#include "worker/process.h"
 
-#define TURN_MS				1000
-#define SETTLERS_AT_ONCE	64
+#define TURN				(1 * MQ_S)
+#define SLICE				64
 
-static TimestampTz table_since[MQ_MAX_OFFSET_TABLES];
-static TimestampTz next_turn = 0;
+/* Times of mq_monotonic_us: the clock may be set. */
+static int64 table_since[MQ_MAX_OFFSET_TABLES];
+static int64 next_turn = 0;
 
 /* ---- prepared transactions ---- */
 
-/* Prepared transactions that are decided, and whose marks the sweep before has settled, hold nothing back. */
-static int
-decided_prepared(uint64 *xids, int max)
+/*
+ * Prepared transactions that are decided, and whose marks the sweep before has settled, hold nothing back. The list is looked at
+ * a slice at a time, for it is guarded by a spinlock: others only put new ones in front, only this process takes some out, so
+ * a cell is a place to go on from.
+ */
+typedef struct XidList
 {
-	uint64		all[SETTLERS_AT_ONCE];
-	int			count = 0;
-	int			decided = 0;
+	uint64	   *xids;
+	int			count;
+	int			room;
+} XidList;
+
+static void
+add_xid(XidList *list, uint64 xid)
+{
+	if (list->count == list->room)
+		list->xids = repalloc(list->xids, (list->room *= 2) * sizeof(uint64));
+	list->xids[list->count++] = xid;
+}
+
+static int
+compare_xids(const void *a, const void *b)
+{
+	uint64		x = *(const uint64 *) a;
+	uint64		y = *(const uint64 *) b;
+
+	return (x > y) - (x < y);
+}
+
+/* Sorted. */
+static XidList
+decided_prepared(void)
+{
+	XidList		decided = {MemoryContextAlloc(mq_job_context, SLICE * sizeof(uint64)), 0, SLICE};
+	uint64		slice[SLICE];
+	uint32		at;
 
 	SpinLockAcquire(&mq_worker_database->mutex);
-	for (uint32 p = mq_worker_database->prepared; p != 0 && count < Min(max, SETTLERS_AT_ONCE); p = MqPreparedAt(p)->next)
-		all[count++] = MqPreparedAt(p)->xid;
+	at = mq_worker_database->prepared;
 	SpinLockRelease(&mq_worker_database->mutex);
-	for (int i = 0; i < count; i++)
-		if (!mq_job_xid_is_open(all[i]))
-			xids[decided++] = all[i];
+	while (at != 0)
+	{
+		int			count = 0;
+
+		SpinLockAcquire(&mq_worker_database->mutex);
+		for (; at != 0 && count < SLICE; at = MqPreparedAt(at)->next)
+			slice[count++] = MqPreparedAt(at)->xid;
+		SpinLockRelease(&mq_worker_database->mutex);
+		for (int i = 0; i < count; i++)
+			if (!mq_job_xid_is_open(slice[i]))
+				add_xid(&decided, slice[i]);
+	}
+	qsort(decided.xids, decided.count, sizeof(uint64), compare_xids);
 	return decided;
 }
 
-static void
-forget_prepared(uint64 xid)
+/* Takes those of the list out of a slice that begins behind a cell, 0: in front; moves on to the last one that stayed. False: the end. */
+static bool
+forget_slice(const XidList *list, uint32 *behind)
 {
+	uint32		gone[SLICE];
+	int			count = 0;
 	uint32	   *link;
-	uint32		found = 0;
+	bool		more;
 
 	SpinLockAcquire(&mq_worker_database->mutex);
-	for (link = &mq_worker_database->prepared; *link != 0; link = &MqPreparedAt(*link)->next)
+	link = *behind == 0 ? &mq_worker_database->prepared : &MqPreparedAt(*behind)->next;
+	for (int i = 0; i < SLICE && *link != 0; i++)
 	{
-		if (MqPreparedAt(*link)->xid == xid)
+		uint32		cell = *link;
+
+		if (bsearch(&MqPreparedAt(cell)->xid, list->xids, list->count, sizeof(uint64), compare_xids) != NULL)
 		{
-			found = *link;
-			*link = MqPreparedAt(found)->next;
-			break;
+			gone[count++] = cell;
+			*link = MqPreparedAt(cell)->next;
+		}
+		else
+		{
+			*behind = cell;
+			link = &MqPreparedAt(cell)->next;
 		}
 	}
+	more = *link != 0;
 	SpinLockRelease(&mq_worker_database->mutex);
-	if (found != 0)
-		mq_cell_free(found);
+	for (int i = 0; i < count; i++)
+		mq_cell_free(gone[i]);
+	return more;
+}
+
+static void
+forget_prepared(const XidList *list)
+{
+	uint32		behind = 0;
+
+	while (list->count > 0 && forget_slice(list, &behind))
+		;
 }
 
 /* ---- ring ---- */
@@ -100,14 +160,16 @@ care_for_ring(const MqQueueList *all)
 	int			table;
 	bool		made = false;
 
-	if (mq_job_run(move_on, &made, "moving on in the offset log") && made)
+	if (!all->may_make)
+		return;
+	if (mq_job_run(move_on, &made, MQ_JOB_FOR_ALL, "moving on in the offset log") && made)
 		mq_ring_grown(mq_worker_database);
 	/* the rows of a restored queue that nobody has used yet are known to no window */
 	for (int i = 0; i < all->count; i++)
 		if (!mq_job_is_ours(&all->queues[i]))
 			return;
 	table = mq_ring_superfluous(mq_worker_database, table_since);
-	if (table >= 0 && mq_job_run(truncate_table, &table, "truncating an offset log table"))
+	if (table >= 0 && mq_job_run(truncate_table, &table, MQ_JOB_FOR_ALL, "truncating an offset log table"))
 		mq_ring_emptied(mq_worker_database, table);
 }
 
@@ -164,7 +226,7 @@ mark_log(void *arg)
 static void
 mark_offset_log(bool stop)
 {
-	(void) mq_job_run(mark_log, &stop, stop ? "noting the stop" : "noting the start");
+	(void) mq_job_run(mark_log, &stop, MQ_JOB_FOR_ALL, stop ? "noting the stop" : "noting the start");
 }
 
 /* The slot of an extension that was dropped is freed, also by its own worker, and may be that of the next extension by now. */
@@ -194,6 +256,36 @@ list_all(void *arg)
 	return true;
 }
 
+/* A job of its own, so that it is this one that fails when nothing can be made, and no other. */
+static bool
+check_owner(void *arg)
+{
+	mq_check_extension_owner();
+	return true;
+}
+
+/* Whether there is room for what has to be known of the queue; it is not asked for in vain for each of many. */
+static bool
+has_room(const MqQueue *queue)
+{
+	MqChainKey	key = mq_chain_key(queue, 0);
+
+	return mq_chain_slot(&key, false, NULL) != NULL || !mq_chains_are_full();
+}
+
+static bool
+report_no_room(void *arg)
+{
+	int			left_out = *(int *) arg;
+
+	if (left_out > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("%d queues of this database cannot be used: there is room for %d in all databases", left_out, mq_max_queues),
+				 errhint("Raise mq.max_queues and restart the server, or drop what is not needed.")));
+	return true;
+}
+
 /* False: as care_for_group. */
 static bool
 care_for_queue(const MqQueueList *all, MqQueue *queue)
@@ -202,16 +294,17 @@ care_for_queue(const MqQueueList *all, MqQueue *queue)
 	bool		settled = true;
 
 	if (queue->replaced)
-		return mq_job_take_over_table(all, queue);
-	work.known = mq_job_run(mq_job_look_at_queue, &work, psprintf("looking at queue \"%s\"", NameStr(queue->name)));
-	if (work.known && mq_job_make_segments(&work))
+		return all->may_make && mq_job_take_over_table(all, queue);
+	work.known = mq_job_run(mq_job_look_at_queue, &work, (MqJobFor) {0, queue->queue_no, mq_job_is_waited_for(queue)},
+							psprintf("looking at queue \"%s\"", NameStr(queue->name)));
+	if (work.known && all->may_make && mq_job_make_segments(&work))
 		mq_job_cut_segment(&work);
 	for (int i = 0; i < all->ngroups; i++)
 		if (all->groups[i].queue.queue_no == queue->queue_no)
 			settled &= mq_job_care_for_group(&all->groups[i], &work);
-	if (work.known)
+	if (work.known && all->may_make)
 		mq_job_clear_segments(&work);
-	if (work.known && queue->foreign && queue->chain->adopt_wanted && mq_job_adopt_queue(queue))
+	if (work.known && all->may_make && queue->foreign && queue->chain->adopt_wanted && mq_job_adopt_queue(queue))
 		queue->chain->adopt_wanted = false;
 	return settled;
 }
@@ -222,7 +315,7 @@ last_checkpoints(void)
 {
 	MqQueueList	all = {0};
 
-	if (!mq_job_run(list_all, &all, "looking for queues"))
+	if (!mq_job_run(list_all, &all, MQ_JOB_FOR_ALL_URGENT, "looking for queues"))
 		return;
 	for (int i = 0; i < all.ngroups; i++)
 	{
@@ -243,24 +336,31 @@ turn(void)
 {
 	static bool marked = false;
 	MqQueueList	all = {0};
-	uint64		prepared[SETTLERS_AT_ONCE];
-	int			nprepared;
+	XidList		prepared;
+	int			left_out = 0;
 	bool		settled = true;
 
 	/* asked first: what is decided by now is settled in every window below */
-	nprepared = decided_prepared(prepared, SETTLERS_AT_ONCE);
-	if (!mq_job_run(list_all, &all, "looking for queues"))
+	prepared = decided_prepared();
+	if (!mq_job_run(list_all, &all, MQ_JOB_FOR_ALL_URGENT, "looking for queues"))
 		return;
+	all.may_make = mq_job_run(check_owner, NULL, MQ_JOB_FOR_ALL_URGENT, "looking at the extension's owner");
 	if (!marked)
 		mark_offset_log(false);
 	marked = true;
 	for (int i = 0; i < all.count; i++)
-		settled &= care_for_queue(&all, &all.queues[i]);
-	for (int i = 0; i < nprepared && settled; i++)
-		forget_prepared(prepared[i]);
+	{
+		if (has_room(&all.queues[i]))
+			settled &= care_for_queue(&all, &all.queues[i]);
+		else
+			left_out++;
+	}
+	(void) mq_job_run(report_no_room, &left_out, MQ_JOB_FOR_ALL, "looking for room for all queues");
+	if (settled)
+		forget_prepared(&prepared);
 	mq_job_notify_plan(&all);
 	care_for_ring(&all);
-	(void) mq_job_run(clear_slots, NULL, "clearing up");
+	(void) mq_job_run(clear_slots, NULL, MQ_JOB_FOR_ALL, "clearing up");
 }
 
 /* ---- process ---- */
@@ -331,9 +431,9 @@ is_time_for_turn(void)
 	wanted = mq_worker_database->turn_wanted;
 	mq_worker_database->turn_wanted = false;
 	SpinLockRelease(&mq_worker_database->mutex);
-	if (!wanted && GetCurrentTimestamp() < next_turn)
+	if (!wanted && mq_monotonic_us() < next_turn)
 		return false;
-	next_turn = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), TURN_MS);
+	next_turn = mq_monotonic_us() + TURN;
 	return true;
 }
 
@@ -356,14 +456,13 @@ mq_worker_main(Datum arg)
 	pqsignal(SIGTERM, handle_sigterm);
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(arg), InvalidOid, 0);
-	/* what cannot be locked conditionally (a default partition, TOAST tables in DDL) must not hold up everything else */
-	SetConfigOption("lock_timeout", "1s", PGC_SUSET, PGC_S_OVERRIDE);
+	mq_process_override_settings();
 	mq_job_init();
 	wait_event = MqWaitEventNew("MqWorkerMain");
 	attach();
 	for (;;)
 	{
-		TimestampTz notify;
+		int64		pause;
 
 		CHECK_FOR_INTERRUPTS();
 		if (ConfigReloadPending)
@@ -373,12 +472,12 @@ mq_worker_main(Datum arg)
 		}
 		if (is_time_for_turn())
 			turn();
-		notify = mq_job_notify();
+		pause = mq_job_notify();
 		MemoryContextReset(mq_job_context);
 		pgstat_report_activity(STATE_IDLE, NULL);
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 TimestampDifferenceMilliseconds(GetCurrentTimestamp(), Min(next_turn, notify)),
-						 wait_event);
+		/* a turn is the longest that it trusts the clock for what is due */
+		pause = Max(Min(pause, next_turn - mq_monotonic_us()), 0);
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, (long) ((pause + MQ_MS - 1) / MQ_MS), wait_event);
 		ResetLatch(MyLatch);
 		if (ShutdownRequestPending)
 		{
