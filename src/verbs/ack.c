@@ -221,13 +221,14 @@ claim_group(const ClaimCall *call, Receipt *receipts, int count, bool only_check
 	int			nclaims;
 	int			at = 0;
 
-	if (receipts[0].r.group_no == 0 || receipts[0].r.level != 0 || !mq_group_by_number(receipts[0].r.group_no, &group))
+	/* without the right the answer is as for a group that is not there: made-up receipts tell no names */
+	if (receipts[0].r.group_no == 0 || receipts[0].r.level != 0 ||
+		!mq_group_by_number(receipts[0].r.group_no, &group) || !mq_may_consume(&group))
 	{
 		for (int i = 0; i < count; i++)
 			receipts[i].refused = true;
 		return;
 	}
-	mq_check_consume(&group);
 	mq_attach_group(&group);
 
 	claims = palloc(count * sizeof(MqClaim));
