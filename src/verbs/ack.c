@@ -659,7 +659,8 @@ typedef struct OwnLease
 static void
 lease_own(const MqWindowRef *ref, uint64 xid, OwnLease *own)
 {
-	MqTaker		taker = {mq_new_token(), mq_session_transaction(), GetCurrentTimestamp() + USECS_PER_DAY};
+	TimestampTz now = GetCurrentTimestamp();
+	MqTaker		taker = {mq_new_token(now), mq_session_transaction(), now + USECS_PER_DAY};
 	MqRun		runs[64];
 	MqUndo	   *undo;
 	int			count;
