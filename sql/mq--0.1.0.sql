@@ -341,7 +341,7 @@ RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', '
 COMMENT ON FUNCTION mq_internal.group_state() IS 'Delivery windows, for the view mq.groups.';
 
 CREATE FUNCTION mq_internal.in_flight_state(OUT group_no integer, OUT id bigint, OUT state text, OUT attempt integer,
-    OUT failures integer, OUT lease_until timestamptz, OUT consumer text)
+    OUT failures integer, OUT lease_until timestamptz, OUT consumer text, OUT leased_at timestamptz, OUT pid integer)
 RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_in_flight_state';
 COMMENT ON FUNCTION mq_internal.in_flight_state() IS 'Messages handed out, for the view mq.in_flight.';
 
@@ -465,7 +465,7 @@ COMMENT ON COLUMN mq.segments.bytes IS 'Size on disk, with TOAST table and index
 CREATE VIEW mq.in_flight WITH (security_barrier) AS
 SELECT q.name::pg_catalog.text AS queue,
        g.name::pg_catalog.text AS consumer_group,
-       s.id, s.state, s.attempt, s.failures, s.lease_until, s.consumer
+       s.id, s.state, s.attempt, s.failures, s.lease_until, s.consumer, s.leased_at, s.pid
 FROM mq_internal.in_flight_state() s
 JOIN mq_internal.consumer_group g ON g.group_no OPERATOR(pg_catalog.=) s.group_no
 JOIN mq_internal.queue q ON q.queue_no OPERATOR(pg_catalog.=) g.queue_no
@@ -483,6 +483,8 @@ COMMENT ON COLUMN mq.in_flight.attempt IS 'How often it was handed out.';
 COMMENT ON COLUMN mq.in_flight.failures IS 'How often it came back as failed.';
 COMMENT ON COLUMN mq.in_flight.lease_until IS 'End of the lease; null: it was discarded.';
 COMMENT ON COLUMN mq.in_flight.consumer IS 'Name the receiver gave; null: none.';
+COMMENT ON COLUMN mq.in_flight.leased_at IS 'When it was handed out; null: it was discarded.';
+COMMENT ON COLUMN mq.in_flight.pid IS 'Process whose open transaction took the lease, or acked the message; null: none.';
 
 -- ---------------------------------------------------------------------------------------------------------------
 -- Rights on all of the above. What ALTER DEFAULT PRIVILEGES would give away is taken back first.

@@ -28,7 +28,7 @@ SELECT receipt AS r FROM mq.receive('rights') \gset
 
 -- a plain role may do nothing at all
 SET ROLE regress_mq_plain;
-SELECT mq.send('rights', '1');                                  -- 42501, all of them
+SELECT mq.send('rights', '1');                                  -- 42501, all of them; receipts are refused as if they were none
 SELECT mq.send('rights', '1'::jsonb);
 SELECT mq.send_batch('rights', array['1']);
 SELECT mq.send_batch('rights', array['1']::jsonb[]);
@@ -37,13 +37,13 @@ SELECT * FROM mq.receive('rights');
 SELECT * FROM mq.pop('rights');
 SELECT mq.ack(:'r'::uuid);
 SELECT mq.ack(array[:'r']::uuid[]);
-SELECT mq.ack(array[:'r']::uuid[], strict => false);
+SELECT mq.ack(array[:'r']::uuid[], strict => false) = array[:'r']::uuid[] AS refused;
 SELECT mq.nack(:'r'::uuid);
-SELECT mq.nack(array[:'r']::uuid[], strict => false);
+SELECT mq.nack(array[:'r']::uuid[], strict => false) = array[:'r']::uuid[] AS refused;
 SELECT mq.release(:'r'::uuid);
-SELECT mq.release(array[:'r']::uuid[], strict => false);
+SELECT mq.release(array[:'r']::uuid[], strict => false) = array[:'r']::uuid[] AS refused;
 SELECT mq.extend(:'r'::uuid, '1 hour');
-SELECT mq.extend(array[:'r']::uuid[], '1 hour', strict => false);
+SELECT mq.extend(array[:'r']::uuid[], '1 hour', strict => false) = array[:'r']::uuid[] AS refused;
 SELECT mq.discard('rights', array[1]);
 SELECT mq.drop_queue('rights');
 SELECT mq.drop_queue('rights', force => true);
@@ -69,10 +69,10 @@ SELECT mq.send('rights', '"from sender"') > 0 AS sent;
 SELECT cardinality(mq.send_batch('rights', array['"from sender"'])) AS sent;
 SELECT * FROM mq.receive('rights');                             -- 42501
 SELECT * FROM mq.pop('rights');                                 -- 42501
-SELECT mq.ack(:'r'::uuid);                                      -- 42501
-SELECT mq.nack(:'r'::uuid);                                     -- 42501
-SELECT mq.release(:'r'::uuid);                                  -- 42501
-SELECT mq.extend(:'r'::uuid, '1 hour');                         -- 42501
+SELECT mq.ack(:'r'::uuid);                                      -- MQ001
+SELECT mq.nack(:'r'::uuid);                                     -- MQ001
+SELECT mq.release(:'r'::uuid);                                  -- MQ001
+SELECT mq.extend(:'r'::uuid, '1 hour');                         -- MQ001
 SELECT mq.discard('rights', array[1]);                          -- 42501
 SELECT mq.drop_queue('rights', true);                           -- 42501
 SELECT count(*) FROM mq.q_rights;                               -- 42501
@@ -123,9 +123,8 @@ SELECT mq.send('other', '1') > 0 AS sent;
 SELECT receipt AS foreign_receipt FROM mq.receive('other') \gset
 SET ROLE regress_mq_consumer;
 SELECT receipt AS r FROM mq.receive('rights') \gset
-SELECT mq.ack(array[:'r', :'foreign_receipt']::uuid[]);         -- 42501
-SELECT mq.ack(array[:'r', :'foreign_receipt']::uuid[], strict => false); -- 42501
-SELECT mq.ack(:'r'::uuid);
+SELECT mq.ack(array[:'r', :'foreign_receipt']::uuid[]);         -- MQ001
+SELECT mq.ack(array[:'r', :'foreign_receipt']::uuid[], strict => false) = array[:'foreign_receipt']::uuid[] AS one_refused;
 RESET ROLE;
 SELECT mq.ack(:'foreign_receipt'::uuid);
 SELECT mq.drop_queue('other');

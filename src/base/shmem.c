@@ -43,7 +43,7 @@ typedef struct WindowEntry
 	int			slot;
 } WindowEntry;
 
-#define TOKEN_BITS		52
+#define TOKEN_BITS		52			/* microseconds since 2000: enough until 2142 */
 #define PROCESS_MASK	0x3FFFF		/* 18 bits: as many processes as there can be */
 #define CELLS_PER_SLICE	16
 
@@ -112,21 +112,23 @@ init_slots(void)
 	memset(mq_waiters, 0, process_count() * sizeof(MqWaiter));
 }
 
-/* Old receipts must not fit: tokens go on from a random place. */
+/* Receipts of an earlier life must not fit, even if the clock was set back. The highest bit: no token is 0. */
 static uint64
-random_token(void)
+random_mask(void)
 {
-	uint64		token;
+	uint64		mask;
 
-	if (!pg_strong_random(&token, sizeof(token)))
+	if (!pg_strong_random(&mask, sizeof(mask)))
 		ereport(FATAL, (errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not generate a random token")));
-	return token;
+	mask &= (UINT64CONST(1) << TOKEN_BITS) - 1;
+	return mask | (UINT64CONST(1) << (TOKEN_BITS - 1));
 }
 
 static void
 init_shared(void)
 {
-	pg_atomic_init_u64(&mq_shared->next_token, random_token());
+	pg_atomic_init_u64(&mq_shared->last_token_time, 0);
+	mq_shared->token_mask = random_mask();
 	SpinLockInit(&mq_shared->arena_mutex);
 	mq_shared->free_list = 0;
 	mq_shared->never_used = 1;	/* cell 0 means none */
@@ -500,9 +502,21 @@ mq_cell_free(uint32 cell)
 }
 
 uint64
-mq_new_token(void)
+mq_new_token(TimestampTz now)
 {
-	return pg_atomic_fetch_add_u64(&mq_shared->next_token, 1) & ((UINT64CONST(1) << TOKEN_BITS) - 1);
+	uint64		last = pg_atomic_read_u64(&mq_shared->last_token_time);
+	uint64		time;
+
+	do
+		time = Max((uint64) Max(now, 0), last + 1);
+	while (!pg_atomic_compare_exchange_u64(&mq_shared->last_token_time, &last, time));
+	return time ^ mq_shared->token_mask;
+}
+
+TimestampTz
+mq_token_time(uint64 token)
+{
+	return (TimestampTz) (token ^ mq_shared->token_mask);
 }
 
 uint64
@@ -521,6 +535,14 @@ mq_session_transaction_open(uint64 owner)
 	PGPROC	   *proc = &ProcGlobal->allProcs[(owner >> 32) & PROCESS_MASK];
 
 	return owner != 0 && MqProcLxid(proc) == (LocalTransactionId) owner && MqProcBackendBits(proc) == owner >> 50;
+}
+
+int
+mq_session_transaction_pid(uint64 owner)
+{
+	int			pid = ProcGlobal->allProcs[(owner >> 32) & PROCESS_MASK].pid;
+
+	return mq_session_transaction_open(owner) ? pid : 0;
 }
 
 static void

@@ -113,6 +113,7 @@ typedef enum MqState
 
 #define MQ_NODE_OWN_SENT	0x01	/* its sender was undecided at hand-out: goes back to UNREAD */
 #define MQ_NODE_OWN_LEASE	0x02	/* SETTLING: leased by the very transaction that acked it */
+#define MQ_NODE_OVERDUE		0x10	/* LEASED: was seen past its end, its transaction still open; that ends it at its commit */
 
 /*
  * A range of ids of one window in one state. Ranges of a window never overlap; an id below the window's end that is
@@ -126,7 +127,7 @@ typedef struct MqNode
 	uint64		owner;			/* LEASED: session transaction that took it; SETTLING: full xid */
 	TimestampTz due;			/* READY, UNREAD: not before this; LEASED, SETTLING: end of the lease */
 	TimestampTz min_ready;		/* subtree: earliest due of READY */
-	TimestampTz min_deadline;	/* subtree: earliest end of a LEASED */
+	TimestampTz min_deadline;	/* subtree: earliest end of a LEASED that is not overdue */
 	uint32		left;
 	uint32		right;
 	BlockNumber block;			/* where lo is, or was: a hint. UNREAD: no row of it is before this block */
@@ -138,7 +139,7 @@ typedef struct MqNode
 	uint16		attempts;
 	uint16		failures;
 	uint8		state;
-	uint8		states;			/* subtree: bit mask of states */
+	uint8		states;			/* subtree: bit mask of states, and of MQ_NODE_OVERDUE */
 	uint8		flags;
 } MqNode;
 
@@ -225,6 +226,7 @@ typedef struct MqWindow
 	pg_atomic_uint64 oldest_needed; /* rows of this group with a smaller n are superfluous; 0: none (no lock) */
 	bool		dropped;		/* the group is no more: nobody waits for it */
 	bool		limited;		/* somebody could not take for a limit: room wakes */
+	bool		overdue;		/* some entry may be MQ_NODE_OVERDUE (read without lock by who commits, lease.c) */
 	/* receivers that wait (wake.h) */
 	int			chain;			/* slot of the queue's chain; valid while there are any */
 	int			next_waiting;	/* the chain's wait_mutex: slot of the next window with receivers in line, -1: none */
@@ -258,7 +260,8 @@ typedef struct MqShared
 	LWLock	   *registry_lock;
 	LWLockPadded *append_locks;
 	LWLockPadded *window_locks;
-	pg_atomic_uint64 next_token;
+	pg_atomic_uint64 last_token_time;
+	uint64		token_mask;		/* constant; tokens are times, made unlike those of an earlier life */
 	slock_t		arena_mutex;	/* guards the three below */
 	uint32		free_list;
 	uint32		free_cells;
@@ -333,12 +336,19 @@ extern uint32 mq_cell_take(MqCellList *list);
 extern void mq_cells_return(MqCellList *list);
 extern void mq_cell_free(uint32 cell);
 
-/* A new fencing token: 52 bits, never given before in this life of the shared memory, unlikely before it. */
-extern uint64 mq_new_token(void);
+/*
+ * A new fencing token: 52 bits, never given before in this life of the shared memory, unlikely before it. It tells when it
+ * was made: now, or a little later where several are made at once or the clock was set back.
+ */
+extern uint64 mq_new_token(TimestampTz now);
+extern TimestampTz mq_token_time(uint64 token);
 
 /* Names the running top-level transaction without an xid: process number and local xid. */
 extern uint64 mq_session_transaction(void);
 extern bool mq_session_transaction_open(uint64 owner);
+
+/* The process whose open transaction that is; 0: it is over. */
+extern int	mq_session_transaction_pid(uint64 owner);
 
 /*
  * Asks the worker of a database for a turn at once, or the launcher to start one; mq_worker_nudge only wakes it, to look at

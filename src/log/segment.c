@@ -55,9 +55,13 @@ typedef struct CachedSegment
 
 static CachedSegment cache[CACHED_SEGMENTS];
 
+/* goes up whenever this process has thrown away what it knew of a relation */
+static uint64 invalidations = 0;
+
 static void
 relcache_callback(Datum arg, Oid relid)
 {
+	invalidations++;
 	for (int i = 0; i < CACHED_SEGMENTS; i++)
 		if (relid == InvalidOid || cache[i].relid == relid || cache[i].parent == relid)
 			cache[i].relid = InvalidOid;
@@ -491,18 +495,31 @@ mq_segment_open_to_append(const MqQueue *queue, int level, int64 segment)
 	return rel;
 }
 
+/*
+ * The chunks are inserted under ROW EXCLUSIVE, the new value's id is looked for under ACCESS SHARE (GetNewOidWithIndex).
+ * Whoever asks for a lock it holds already accepts no invalidations; whoever gets a new one does, and what was opened before
+ * may have to be opened again. So that nothing is looked up later, all is opened once without any being accepted.
+ */
 void
 mq_segment_lock_toast(Relation rel)
 {
-	Relation	toast;
-	ListCell   *cell;
+	uint64		before;
 
 	if (!OidIsValid(rel->rd_rel->reltoastrelid))
 		return;
-	toast = table_open(rel->rd_rel->reltoastrelid, RowExclusiveLock);
-	foreach(cell, RelationGetIndexList(toast))
-		index_close(index_open(lfirst_oid(cell), RowExclusiveLock), NoLock);
-	table_close(toast, NoLock);
+	do
+	{
+		Relation	toast = table_open(rel->rd_rel->reltoastrelid, RowExclusiveLock);
+		ListCell   *cell;
+
+		before = invalidations;
+		foreach(cell, RelationGetIndexList(toast))
+		{
+			LockRelationOid(lfirst_oid(cell), AccessShareLock);
+			index_close(index_open(lfirst_oid(cell), RowExclusiveLock), NoLock);
+		}
+		table_close(toast, NoLock);
+	} while (before != invalidations);
 }
 
 /* Nobody has a privilege on it, whatever ALTER DEFAULT PRIVILEGES says. */

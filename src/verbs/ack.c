@@ -35,9 +35,11 @@ typedef struct Receipt
 	MqReceipt	r;
 	int			position;
 	bool		refused;
+	bool		known;			/* there is such a message, and the caller may know it */
 } Receipt;
 
 #define NOT_AN_ARGUMENT (-1)
+#define RECEIPTS_TO_LOG 20		/* of more the server log gets the number only */
 
 typedef struct ClaimCall
 {
@@ -70,14 +72,55 @@ compare_positions(const void *a, const void *b)
 	return ((const Receipt *) a)->position - ((const Receipt *) b)->position;
 }
 
-static void
-lease_lost(int64 id)
+static char *
+receipt_text(const MqReceipt *r)
 {
+	pg_uuid_t	uuid;
+
+	mq_receipt_encode(r, uuid.data);
+	return DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(&uuid)));
+}
+
+/* The refused receipts as a JSON array, for programs to read. */
+static char *
+refused_list(const Receipt *receipts, int count)
+{
+	StringInfoData list;
+
+	initStringInfo(&list);
+	appendStringInfoChar(&list, '[');
+	for (int i = 0; i < count; i++)
+		if (receipts[i].refused)
+			appendStringInfo(&list, "%s\"%s\"", list.len > 1 ? ", " : "", receipt_text(&receipts[i].r));
+	appendStringInfoChar(&list, ']');
+	return list.data;
+}
+
+/* Raises MQ001 if any of the receipts was refused. */
+static void
+raise_if_lost(Receipt *receipts, int count)
+{
+	Receipt		lost = {0};
+	int			n = 0;
+
+	for (int i = 0; i < count; i++)
+	{
+		if (!receipts[i].refused)
+			continue;
+		lost = receipts[i];
+		n++;
+	}
+	if (n == 0)
+		return;
+	qsort(receipts, count, sizeof(Receipt), compare_positions);
 	ereport(ERROR,
 			(errcode(ERRCODE_MQ_LEASE_LOST),
-			 errmsg("the lease of message " INT64_FORMAT " is lost", id),
-			 errdetail("It ended, was given up, or the message is finished; another consumer may have the message."),
-			 errhint("Roll back what was done for the message.")));
+			 n > 1 ? errmsg("the leases of %d messages are lost", n)
+			 : lost.known ? errmsg("the lease of message " INT64_FORMAT " is lost", lost.r.id)
+			 : errmsg("the lease of an unknown message is lost"),
+			 errdetail_internal("%s", refused_list(receipts, count)),
+			 n > RECEIPTS_TO_LOG ? errdetail_log("Receipts refused: %d.", n) : 0,
+			 errhint("It ended or was given up, or the message is finished: roll back what was done for it, another consumer may have it.")));
 }
 
 static void
@@ -96,7 +139,7 @@ check_duplicates(const ClaimCall *call)
 		if (compare_receipts(&call->receipts[i - 1], &call->receipts[i]) == 0)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("receipt of message " INT64_FORMAT " is given twice", call->receipts[i].r.id),
+					 errmsg("receipt %s is given twice", receipt_text(&call->receipts[i].r)),
 					 errhint("Give each receipt once.")));
 }
 
@@ -161,8 +204,8 @@ claim_with_cells(const ClaimCall *call, const MqWindowRef *ref, MqClaim *claims,
 	return changed;
 }
 
-/* Claims of one window: all of them, or with strict an error. */
-static void
+/* Claims of one window; with strict all of them or none. Returns whether all were granted. */
+static bool
 claim_window(const ClaimCall *call, const MqGroup *group, MqClaim *claims, int count)
 {
 	MqWindowRef ref = {group->window, mq_window_key(group, 0)};
@@ -170,6 +213,7 @@ claim_window(const ClaimCall *call, const MqGroup *group, MqClaim *claims, int c
 	uint64		xid = 0;
 	int64		changed;
 	int32		epoch = 0;
+	bool		granted = true;
 
 	if (call->action == MQ_CLAIM_SETTLE)
 	{
@@ -179,23 +223,71 @@ claim_window(const ClaimCall *call, const MqGroup *group, MqClaim *claims, int c
 			undo[i] = mq_undo_settle(&ref);
 	}
 	changed = claim_with_cells(call, &ref, claims, count, xid, &epoch);
+	for (int i = 0; i < count; i++)
+		granted &= !claims[i].refused;
 	if (call->action != MQ_CLAIM_SETTLE)
-		return;
+		return granted;
 	for (int i = 0; i < count && changed > 0; i++)
 		if (!claims[i].refused)
 			mq_undo_widen(undo[i], claims[i].lo, claims[i].hi);
 	if (changed > 0)
 		write_ack(group, &ref, epoch, claims, count);
 	pfree(undo);
+	return granted;
 }
 
-static void
+/* Only sees which claims would be refused; returns whether any. */
+static bool
 check_window(const MqGroup *group, MqClaim *claims, int count)
 {
 	MqWindowRef ref = {group->window, mq_window_key(group, 0)};
+	bool		refused = false;
 	int32		epoch;
 
 	(void) mq_window_claim(&ref, claims, count, MQ_CLAIM_CHECK, true, 0, 0, NULL, NULL, &epoch);
+	for (int i = 0; i < count; i++)
+		refused |= claims[i].refused;
+	return refused;
+}
+
+/*
+ * With strict, a claim that was refused says nothing about each of its receipts: looks at them one by one. False: all of them
+ * hold again (an ack by somebody else was rolled back), so that it is worth another try.
+ */
+static bool
+find_refused(const MqGroup *group, Receipt *receipts, int count)
+{
+	MqClaim    *claims = palloc(count * sizeof(MqClaim));
+	bool		refused;
+
+	for (int i = 0; i < count; i++)
+		claims[i] = (MqClaim) {receipts[i].r.id, receipts[i].r.id, receipts[i].r.token, false};
+	refused = check_window(group, claims, count);
+	for (int i = 0; i < count; i++)
+		receipts[i].refused = claims[i].refused;
+	pfree(claims);
+	return refused;
+}
+
+/* All the receipts or none: true, or false when some were refused. */
+static bool
+claim_strictly(const ClaimCall *call, const MqGroup *group, Receipt *receipts, int count, bool only_check)
+{
+	MqClaim    *claims = palloc(count * sizeof(MqClaim));
+	bool		refused;
+
+	do
+	{
+		int			n = make_claims(receipts, count, claims);
+
+		CHECK_FOR_INTERRUPTS();
+		if (only_check)
+			refused = check_window(group, claims, n);
+		else
+			refused = !claim_window(call, group, claims, n);
+	} while (refused && !find_refused(group, receipts, count));
+	pfree(claims);
+	return !refused;
 }
 
 /* A claim covers several receipts: if it was refused as a whole, find out which of them were. */
@@ -208,46 +300,63 @@ claim_singly(const ClaimCall *call, const MqGroup *group, Receipt *receipts, int
 
 		CHECK_FOR_INTERRUPTS();
 		(void) make_claims(&receipts[i], 1, &claim);
-		claim_window(call, group, &claim, 1);
-		receipts[i].refused = claim.refused;
+		receipts[i].refused = !claim_window(call, group, &claim, 1);
 	}
 }
 
+/* As many as hold. */
 static void
-claim_group(const ClaimCall *call, Receipt *receipts, int count, bool only_check)
+claim_what_holds(const ClaimCall *call, const MqGroup *group, Receipt *receipts, int count)
 {
-	MqGroup		group;
-	MqClaim    *claims;
-	int			nclaims;
+	MqClaim    *claims = palloc(count * sizeof(MqClaim));
+	int			nclaims = make_claims(receipts, count, claims);
 	int			at = 0;
 
-	if (receipts[0].r.group_no == 0 || receipts[0].r.level != 0 || !mq_group_by_number(receipts[0].r.group_no, &group))
-	{
-		for (int i = 0; i < count; i++)
-			receipts[i].refused = true;
-		return;
-	}
-	mq_check_consume(&group);
-	mq_attach_group(&group);
-
-	claims = palloc(count * sizeof(MqClaim));
-	nclaims = make_claims(receipts, count, claims);
-	if (only_check)
-		check_window(&group, claims, nclaims);
-	else
-		claim_window(call, &group, claims, nclaims);
+	(void) claim_window(call, group, claims, nclaims);
 	for (int i = 0; i < nclaims; i++)
 	{
 		int			n = (int) (claims[i].hi - claims[i].lo + 1);
 
-		if (claims[i].refused && n > 1 && !call->strict)
-			claim_singly(call, &group, receipts + at, n);
+		if (claims[i].refused && n > 1)
+			claim_singly(call, group, receipts + at, n);
 		else
 			for (int j = 0; j < n; j++)
 				receipts[at + j].refused = claims[i].refused;
 		at += n;
 	}
 	pfree(claims);
+}
+
+/* Of the refused ones, those whose message the caller may know; any bytes make a receipt. */
+static void
+note_known(const MqGroup *group, Receipt *receipts, int count)
+{
+	MqTail		tail;
+
+	if (!mq_log_tail(&group->queue, 0, &tail))
+		return;
+	for (int i = 0; i < count; i++)
+		receipts[i].known = receipts[i].refused && receipts[i].r.id > 0 && receipts[i].r.id < tail.next_id;
+}
+
+static void
+claim_group(const ClaimCall *call, Receipt *receipts, int count, bool only_check)
+{
+	MqGroup		group;
+
+	/* without the right the answer is as for a group that is not there: made-up receipts tell no names */
+	if (receipts[0].r.group_no == 0 || receipts[0].r.level != 0 ||
+		!mq_group_by_number(receipts[0].r.group_no, &group) || !mq_may_consume(&group))
+	{
+		for (int i = 0; i < count; i++)
+			receipts[i].refused = true;
+		return;
+	}
+	mq_attach_group(&group);
+	if (!call->strict)
+		claim_what_holds(call, &group, receipts, count);
+	else if (!claim_strictly(call, &group, receipts, count, only_check))
+		note_known(&group, receipts, count);
 }
 
 /* One group after the other; with strict, an error if any receipt was refused. */
@@ -263,9 +372,8 @@ claim_groups(const ClaimCall *call, bool only_check)
 			;
 		claim_group(call, call->receipts + at, n, only_check);
 	}
-	for (int i = 0; call->strict && i < call->count; i++)
-		if (call->receipts[i].refused)
-			lease_lost(call->receipts[i].r.id);
+	if (call->strict)
+		raise_if_lost(call->receipts, call->count);
 }
 
 static void
@@ -451,6 +559,23 @@ mq_extend_array(PG_FUNCTION_ARGS)
 	return claim_array(fcinfo, "mq.extend()", MQ_CLAIM_EXTEND, timeout_arg(fcinfo, 1), 2);
 }
 
+/* The messages of the ranges as receipts. */
+static Receipt *
+receipts_of(const MqGroup *group, uint64 token, const MqRange *ranges, int nranges, int *count)
+{
+	Receipt    *receipts;
+	int			n = 0;
+
+	*count = 0;
+	for (int i = 0; i < nranges; i++)
+		*count += (int) (ranges[i].hi - ranges[i].lo + 1);
+	receipts = MemoryContextAllocHuge(CurrentMemoryContext, (*count + 1) * sizeof(Receipt));
+	for (int i = 0; i < nranges; i++)
+		for (int64 id = ranges[i].lo; id <= ranges[i].hi; id++, n++)
+			receipts[n] = (Receipt) {{group->group_no, 0, id, token}, n, false, false};
+	return receipts;
+}
+
 void
 mq_ack_popped(const MqGroup *group, uint64 token, const MqRange *ranges, int count)
 {
@@ -459,11 +584,18 @@ mq_ack_popped(const MqGroup *group, uint64 token, const MqRange *ranges, int cou
 
 	for (int i = 0; i < count; i++)
 		claims[i] = (MqClaim) {ranges[i].lo, ranges[i].hi, token, false};
-	claim_window(&call, group, claims, count);
-	/* the owner may have discarded one in between */
-	for (int i = 0; i < count; i++)
-		if (claims[i].refused)
-			lease_lost(claims[i].lo);
+	/* the owner may have discarded one in between, and rolled that back meanwhile */
+	while (!claim_window(&call, group, claims, count))
+	{
+		int			n;
+		Receipt    *receipts = receipts_of(group, token, ranges, count, &n);
+
+		CHECK_FOR_INTERRUPTS();
+		if (find_refused(group, receipts, n))
+			note_known(group, receipts, n);
+		raise_if_lost(receipts, n);
+		pfree(receipts);
+	}
 	pfree(claims);
 }
 
@@ -527,7 +659,8 @@ typedef struct OwnLease
 static void
 lease_own(const MqWindowRef *ref, uint64 xid, OwnLease *own)
 {
-	MqTaker		taker = {mq_new_token(), mq_session_transaction(), GetCurrentTimestamp() + USECS_PER_DAY};
+	TimestampTz now = GetCurrentTimestamp();
+	MqTaker		taker = {mq_new_token(now), mq_session_transaction(), now + USECS_PER_DAY};
 	MqRun		runs[64];
 	MqUndo	   *undo;
 	int			count;

@@ -342,7 +342,11 @@ receive_loop(ReceiveCall *call)
 static void
 look(ReceiveCall *call)
 {
-	call->taker.deadline = GetCurrentTimestamp() + call->lease_us;
+	TimestampTz now = GetCurrentTimestamp();
+
+	call->taker.token = mq_new_token(now);
+	mq_undo_token(call->undo, call->taker.token);
+	call->taker.deadline = now + call->lease_us;
 	call->taker.max_in_flight = call->group.max_in_flight;
 	call->taker.max_per_consumer = call->group.max_per_consumer;
 	call->taker.limited = call->taker.blocked = false;
@@ -476,10 +480,9 @@ receive(FunctionCallInfo fcinfo, ReceiveCall *call)
 	call->row_context = AllocSetContextCreate(CurrentMemoryContext, "mq message", ALLOCSET_SMALL_SIZES);
 	call->ref.window = call->group.window;
 	call->ref.key = mq_window_key(&call->group, 0);
-	call->taker.token = mq_new_token();
 	call->taker.owner = mq_session_transaction();
 	call->snapshot = GetActiveSnapshot();
-	call->undo = mq_undo_receive(&call->ref, call->taker.token);
+	call->undo = mq_undo_receive(&call->ref);
 	look(call);
 	if (call->got == 0 && call->wait_us > 0)
 		wait_for_messages(call);

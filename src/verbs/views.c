@@ -5,10 +5,12 @@
  */
 #include "postgres.h"
 
+#include "access/transam.h"
 #include "access/xlog.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "storage/procarray.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -133,6 +135,7 @@ typedef struct InFlight
 {
 	MqNode		node;
 	char		consumer[MQ_NAME_LENGTH_MAX + 1];
+	int			pid;			/* of the open transaction that leased it; 0: none */
 } InFlight;
 
 /* Copies the leased and settling entries from id on; the lock is held for one lot only. */
@@ -156,21 +159,43 @@ look(const MqWindowRef *ref, int64 id, InFlight *entries)
 		entries[count].node = *MqNodeAt(node);
 		strlcpy(entries[count].consumer, MqNodeAt(node)->consumer == 0 ? "" : MqConsumerAt(MqNodeAt(node)->consumer)->name,
 				sizeof(entries[count].consumer));
+		entries[count].pid = node == leased ? mq_session_transaction_pid(MqNodeAt(node)->owner) : 0;
 		id = entries[count++].node.hi + 1;
 	}
 	mq_window_unlock(ref);
 	return count;
 }
 
+/* Who acked what is settling: found once for all messages of a transaction. */
+typedef struct Acker
+{
+	uint64		xid;
+	int			pid;
+} Acker;
+
+/* The process whose open transaction leased the messages, or acked them; 0: none, or a prepared one. */
+static int
+holder(const InFlight *entry, Acker *acker)
+{
+	if (entry->node.state == MQ_LEASED)
+		return entry->pid;
+	if (entry->node.owner != acker->xid)
+	{
+		acker->xid = entry->node.owner;
+		acker->pid = BackendXidGetPid(XidFromFullTransactionId(FullTransactionIdFromU64(acker->xid)));
+	}
+	return acker->pid;
+}
+
 static void
-show_entry(ReturnSetInfo *rsinfo, const MqGroup *group, const InFlight *entry)
+show_entry(ReturnSetInfo *rsinfo, const MqGroup *group, const InFlight *entry, int pid)
 {
 	const MqNode *node = &entry->node;
 
 	for (int64 id = node->lo; id <= node->hi; id++)
 	{
-		Datum		v[7];
-		bool		isnull[7] = {false};
+		Datum		v[9];
+		bool		isnull[9] = {false};
 
 		CHECK_FOR_INTERRUPTS();
 		v[0] = Int32GetDatum(group->group_no);
@@ -182,6 +207,10 @@ show_entry(ReturnSetInfo *rsinfo, const MqGroup *group, const InFlight *entry)
 		isnull[5] = node->token == 0;
 		v[6] = CStringGetTextDatum(entry->consumer);
 		isnull[6] = entry->consumer[0] == '\0';
+		v[7] = TimestampTzGetDatum(mq_token_time(node->token));
+		isnull[7] = node->token == 0;
+		v[8] = Int32GetDatum(pid);
+		isnull[8] = pid == 0;
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, v, isnull);
 		pfree(DatumGetPointer(v[2]));
 		pfree(DatumGetPointer(v[6]));
@@ -194,6 +223,7 @@ mq_in_flight_state(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	InFlight   *entries = palloc(ROWS_PER_LOOK * sizeof(InFlight));
+	Acker		acker = {0};
 	int			count;
 	MqGroup    *groups;
 
@@ -216,7 +246,7 @@ mq_in_flight_state(PG_FUNCTION_ARGS)
 		{
 			n = look(&ref, id, entries);
 			for (int j = 0; j < n; j++)
-				show_entry(rsinfo, &groups[i], &entries[j]);
+				show_entry(rsinfo, &groups[i], &entries[j], holder(&entries[j], &acker));
 			id = n > 0 ? entries[n - 1].node.hi + 1 : id;
 		} while (n == ROWS_PER_LOOK);
 	}

@@ -10,8 +10,6 @@
 #include "window/wake.h"
 
 #define EXPIRE_AT_ONCE 256
-/* a lease that has run out while its transaction is still open is looked at again after this */
-#define OPEN_LEASE_RECHECK_MS 50
 
 bool
 mq_lease_holds(const MqNode *n, TimestampTz now)
@@ -77,6 +75,27 @@ mq_lease_give(MqWindow *window, uint32 node, const MqTaker *taker, uint32 consum
 	mq_wake_note_time(window, taker->deadline);
 }
 
+/*
+ * A lease that has run out goes on while its transaction is open; its commit ends it (mq_window_end_overdue), so that nobody has to
+ * look again. False: that transaction is over already. Who commits is seen to be over first, and then reads `overdue`; here
+ * that is written first: one of the two sees the other.
+ */
+static bool
+put_off(MqWindow *window, uint32 node)
+{
+	MqNode	   *n = MqNodeAt(node);
+
+	if (!mq_session_transaction_open(n->owner))
+		return false;
+	window->overdue = true;
+	pg_memory_barrier();
+	if (!mq_session_transaction_open(n->owner))
+		return false;
+	n->flags |= MQ_NODE_OVERDUE;
+	mq_tree_refresh(window, node);
+	return true;
+}
+
 bool
 mq_lease_expire_some(MqWindow *window, TimestampTz now)
 {
@@ -86,12 +105,7 @@ mq_lease_expire_some(MqWindow *window, TimestampTz now)
 
 		if (node == 0)
 			return false;
-		if (mq_session_transaction_open(MqNodeAt(node)->owner))
-		{
-			MqNodeAt(node)->due = TimestampTzPlusMilliseconds(now, OPEN_LEASE_RECHECK_MS);
-			mq_tree_refresh(window, node);
-		}
-		else
+		if (!put_off(window, node))
 			mq_lease_put_back(window, node, true, 0);
 	}
 	return true;

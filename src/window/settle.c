@@ -41,6 +41,7 @@ claim_node(MqWindow *window, uint32 node, MqClaimAction action, uint64 xid, Time
 		case MQ_CLAIM_SETTLE:
 			if (n->state == MQ_UNREAD)
 				n->consumer = 0;
+			n->flags &= ~MQ_NODE_OVERDUE;
 			if (n->owner == mq_session_transaction())
 				n->flags |= MQ_NODE_OWN_LEASE;
 			n->owner = xid;
@@ -54,6 +55,7 @@ claim_node(MqWindow *window, uint32 node, MqClaimAction action, uint64 xid, Time
 			break;
 		case MQ_CLAIM_EXTEND:
 			n->due = due;
+			n->flags &= ~MQ_NODE_OVERDUE;
 			mq_tree_refresh(window, node);
 			mq_wake_note_time(window, due);
 			break;

@@ -250,3 +250,29 @@ mq_window_end_lease(const MqWindowRef *ref, int64 lo, int64 hi, uint64 token, Mq
 		mq_wake_for_room(window);
 	return changed;
 }
+
+void
+mq_window_end_overdue(const MqWindowRef *ref, int64 lo, int64 hi, uint64 token)
+{
+	MqWindow   *window = ref->window;
+	bool		ended = false;
+
+	if (!mq_window_lock(ref, LW_EXCLUSIVE))
+		return;
+	while (lo <= hi)
+	{
+		uint32		node = mq_tree_first_overdue(window, lo);
+
+		if (node == 0 || MqNodeAt(node)->lo > hi)
+			break;
+		lo = MqNodeAt(node)->hi + 1;
+		if (MqNodeAt(node)->token != token)
+			continue;
+		mq_lease_put_back(window, node, true, 0);
+		ended = true;
+	}
+	window->overdue = mq_tree_first_overdue(window, PG_INT64_MIN) != 0;
+	mq_window_unlock(ref);
+	if (ended)
+		mq_wake_for_room(window);
+}

@@ -55,4 +55,10 @@ typedef enum MqOutcome
 extern int64 mq_window_end_lease(const MqWindowRef *ref, int64 lo, int64 hi, uint64 token, MqOutcome outcome,
 								 TimestampTz due, MqCellList *cells);
 
+/*
+ * The transaction that leased with this token in [lo, hi] has ended and keeps its leases: those whose end is past end now. To be
+ * called if the window's `overdue` is set. Never throws, never allocates.
+ */
+extern void mq_window_end_overdue(const MqWindowRef *ref, int64 lo, int64 hi, uint64 token);
+
 #endif

@@ -90,12 +90,17 @@ push(UndoKind kind, const MqWindowRef *ref)
 }
 
 MqUndo *
-mq_undo_receive(const MqWindowRef *ref, uint64 token)
+mq_undo_receive(const MqWindowRef *ref)
 {
-	MqUndo	   *undo = push(UNDO_RECEIVE, ref);
+	return push(UNDO_RECEIVE, ref);
+}
 
+void
+mq_undo_token(MqUndo *undo, uint64 token)
+{
+	undo->lo = 0;
+	undo->hi = -1;
 	undo->token = token;
-	return undo;
 }
 
 MqUndo *
@@ -306,6 +311,17 @@ wake_receivers(void)
 	}
 }
 
+/*
+ * Leases go on at the end of the transaction that took them, but for those that only it kept from ending. Others see that this
+ * process has no transaction any more before it reads `overdue`: put_off (lease.c) writes and looks in the other order.
+ */
+static inline void
+keep_lease(const MqUndo *undo)
+{
+	if (undo->kind == UNDO_RECEIVE && undo->ref.window->overdue)
+		mq_window_end_overdue(&undo->ref, undo->lo, undo->hi, undo->token);
+}
+
 static void
 reset(void)
 {
@@ -322,9 +338,12 @@ at_commit(void)
 
 	if (numbered_in != NULL)
 		MQ_STOP_POINT("commit_recorded");
+	pg_memory_barrier();
 	for (MqUndo *undo = undo_list; undo != NULL; undo = undo->older)
 		if (undo->kind == UNDO_SETTLE)
 			mq_window_settled(&undo->ref, undo->lo, undo->hi, U64FromFullTransactionId(xid), true, true);
+		else
+			keep_lease(undo);
 	apply_replacements();
 	wake_receivers();
 	if (wants_worker != NULL)
@@ -388,6 +407,9 @@ at_prepare(void)
 		prepared_cell = 0;
 	}
 	MQ_STOP_POINT("prepared");
+	pg_memory_barrier();
+	for (MqUndo *undo = undo_list; undo != NULL; undo = undo->older)
+		keep_lease(undo);
 	/* they see that there is something undecided, and the worker sees when it is decided */
 	wake_receivers();
 	replacements = NULL;

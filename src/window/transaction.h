@@ -15,7 +15,8 @@ extern void mq_transaction_init(void);	/* once per process, from _PG_init */
  */
 typedef struct MqUndo MqUndo;
 
-extern MqUndo *mq_undo_receive(const MqWindowRef *ref, uint64 token);
+extern MqUndo *mq_undo_receive(const MqWindowRef *ref);
+extern void mq_undo_token(MqUndo *undo, uint64 token);	/* nothing leased with another one is left; before it is used */
 extern MqUndo *mq_undo_borrow(const MqWindowRef *ref, uint64 token);	/* leased for a moment: undone without a trace */
 extern MqUndo *mq_undo_settle(const MqWindowRef *ref);
 extern void mq_undo_widen(MqUndo *undo, int64 lo, int64 hi);

@@ -9,6 +9,15 @@
 
 #define STATE_BIT(state) ((uint8) (1 << (state)))
 
+StaticAssertDecl(MQ_NODE_OVERDUE == 1 << MQ_STATES, "it stands behind the bits of the states");
+
+/* What a node adds to the masks of the subtrees it is in. */
+static inline uint8
+own_bits(const MqNode *n)
+{
+	return STATE_BIT(n->state) | (n->flags & MQ_NODE_OVERDUE);
+}
+
 static inline uint32
 priority(uint32 node)
 {
@@ -21,9 +30,9 @@ summarize(uint32 index)
 {
 	MqNode	   *n = MqNodeAt(index);
 
-	n->states = STATE_BIT(n->state);
+	n->states = own_bits(n);
 	n->min_ready = n->state == MQ_READY ? n->due : PG_INT64_MAX;
-	n->min_deadline = n->state == MQ_LEASED ? n->due : PG_INT64_MAX;
+	n->min_deadline = n->states == STATE_BIT(MQ_LEASED) ? n->due : PG_INT64_MAX;
 	for (int side = 0; side < 2; side++)
 	{
 		uint32		child = side ? n->right : n->left;
@@ -179,7 +188,7 @@ mq_tree_first_expired(const MqWindow *window, TimestampTz now)
 
 		if (n->left != 0 && MqNodeAt(n->left)->min_deadline <= now)
 			tree = n->left;
-		else if (n->state == MQ_LEASED && n->due <= now)
+		else if (own_bits(n) == STATE_BIT(MQ_LEASED) && n->due <= now)
 			return tree;
 		else
 			tree = n->right;
@@ -188,29 +197,35 @@ mq_tree_first_expired(const MqWindow *window, TimestampTz now)
 }
 
 static uint32
-first_in_state(uint32 tree, MqState state, int64 id)
+first_with(uint32 tree, uint8 bit, int64 id)
 {
 	const MqNode *n;
 	uint32		found;
 
-	if (tree == 0 || (MqNodeAt(tree)->states & STATE_BIT(state)) == 0)
+	if (tree == 0 || (MqNodeAt(tree)->states & bit) == 0)
 		return 0;
 	n = MqNodeAt(tree);
 	if (n->hi >= id)
 	{
-		found = first_in_state(n->left, state, id);
+		found = first_with(n->left, bit, id);
 		if (found != 0)
 			return found;
-		if (n->state == state)
+		if (own_bits(n) & bit)
 			return tree;
 	}
-	return first_in_state(n->right, state, id);
+	return first_with(n->right, bit, id);
 }
 
 uint32
 mq_tree_first_in_state(const MqWindow *window, MqState state, int64 id)
 {
-	return first_in_state(window->root, state, id);
+	return first_with(window->root, STATE_BIT(state), id);
+}
+
+uint32
+mq_tree_first_overdue(const MqWindow *window, int64 id)
+{
+	return first_with(window->root, MQ_NODE_OVERDUE, id);
 }
 
 void

@@ -17,15 +17,16 @@ extern uint32 mq_tree_seek(const MqWindow *window, int64 id);
 /* The first READY node that is due and ends behind `after`. */
 extern uint32 mq_tree_first_ready(const MqWindow *window, int64 after, TimestampTz now);
 
-/* Any LEASED node whose lease has ended; the first in state UNREAD or SETTLING at or behind id. */
+/* Any LEASED node whose lease has ended, but no overdue one; the first in that state, or overdue, at or behind id. */
 extern uint32 mq_tree_first_expired(const MqWindow *window, TimestampTz now);
 extern uint32 mq_tree_first_in_state(const MqWindow *window, MqState state, int64 id);
+extern uint32 mq_tree_first_overdue(const MqWindow *window, int64 id);
 
 /* Link and unlink. Counts of the window follow. Insert: the range must be free. */
 extern void mq_tree_insert(MqWindow *window, uint32 node);
 extern void mq_tree_remove(MqWindow *window, uint32 node);
 
-/* To be called when state, due or lo of a linked node changed (lo only without passing a neighbour). */
+/* To be called when state, due, MQ_NODE_OVERDUE or lo of a linked node changed (lo only without passing a neighbour). */
 extern void mq_tree_refresh(MqWindow *window, uint32 node);
 
 /* Changes the state of a linked node; keeps the counts. The caller sets the other fields first. */

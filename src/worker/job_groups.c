@@ -50,7 +50,6 @@ static MqMemo groups = {"mq groups", sizeof(GroupMemo)};
 static void
 expire_leases(const MqWindowRef *ref)
 {
-	/* one moment for all: what is put off, because its transaction is open, must not come up again */
 	TimestampTz now = GetCurrentTimestamp();
 
 	while (mq_window_expire(ref, now))

@@ -19,7 +19,7 @@ SELECT has_view('mq', v, 'view mq.' || v) FROM unnest(array['queues', 'groups', 
 SELECT columns_are('mq', 'queues', array['queue', 'owner', 'queue_table', 'segment_size', 'next_id', 'segments', 'bytes', 'paused', 'retention', 'retention_bytes', 'drop_unread', 'notify_interval'], 'columns of mq.queues');
 SELECT columns_are('mq', 'groups', array['queue', 'consumer_group', 'epoch', 'low_watermark', 'next_id', 'ready', 'leased', 'settling', 'pending', 'unread', 'held_back', 'waiting', 'paused', 'max_in_flight', 'max_in_flight_per_consumer', 'visibility_timeout', 'held_bytes', 'dropped', 'rights'], 'columns of mq.groups');
 SELECT columns_are('mq', 'segments', array['queue', 'level', 'segment', 'segment_table', 'first_id', 'last_id', 'sealed', 'sealed_at', 'bytes'], 'columns of mq.segments');
-SELECT columns_are('mq', 'in_flight', array['queue', 'consumer_group', 'id', 'state', 'attempt', 'failures', 'lease_until', 'consumer'], 'columns of mq.in_flight');
+SELECT columns_are('mq', 'in_flight', array['queue', 'consumer_group', 'id', 'state', 'attempt', 'failures', 'lease_until', 'consumer', 'leased_at', 'pid'], 'columns of mq.in_flight');
 SELECT isnt(coalesce(obj_description(('mq.' || v)::regclass, 'pg_class'), ''), '', 'mq.' || v || ' has a comment')
   FROM unnest(array['queues', 'groups', 'segments', 'in_flight']) AS v;
 SELECT is((SELECT string_agg(c.relname, ', ') FROM pg_class c
