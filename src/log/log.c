@@ -74,57 +74,85 @@ mq_xid_is_ancient(uint64 full_xid)
 static OffsetNumber
 last_offset(Page page)
 {
-	return PageIsNew(page) ? InvalidOffsetNumber : PageGetMaxOffsetNumber(page);
+	return PageIsNew(page) ? InvalidOffsetNumber : Min(PageGetMaxOffsetNumber(page), MaxHeapTuplesPerPage);
 }
 
-/* The row at a line pointer, in place; false if there is none. */
 static bool
-get_tuple(Relation rel, Page page, BlockNumber block, OffsetNumber off, HeapTuple tuple)
+is_stored(HeapTupleHeader header, MqColumn column)
+{
+	return HeapTupleHeaderGetNatts(header) >= column &&
+		((header->t_infomask & HEAP_HASNULL) == 0 || !att_isnull(column - 1, header->t_bits));
+}
+
+/* The row at a line pointer, in place; false if there is none. What somebody else wrote need not have an id. */
+static bool
+get_row(Relation rel, Page page, BlockNumber block, OffsetNumber off, HeapTuple tuple, int64 *id)
 {
 	ItemId		item = PageGetItemId(page, off);
 
 	if (!ItemIdIsNormal(item))
 		return false;
 	tuple->t_data = (HeapTupleHeader) PageGetItem(page, item);
+	if (!is_stored(tuple->t_data, MQ_COL_ID))
+		return false;
 	tuple->t_len = ItemIdGetLength(item);
 	tuple->t_tableOid = RelationGetRelid(rel);
 	ItemPointerSet(&tuple->t_self, block, off);
+	*id = row_id(tuple->t_data);
 	return true;
 }
 
+/* -1: it has none. */
 static TimestampTz
 row_time(HeapTupleHeader header)
 {
-	return ((int64 *) ((char *) header + header->t_hoff))[1];
+	return is_stored(header, MQ_COL_ENQUEUED_AT) ? ((int64 *) ((char *) header + header->t_hoff))[1] : -1;
 }
 
-/* The greatest id and time on a page, whatever became of the rows; -1: no rows. */
+/* The smallest and the greatest id and the greatest time on a page, whatever became of the rows; -1: no rows. */
 typedef struct PageMax
 {
 	int64		id;
+	int64		min_id;
 	TimestampTz time;
 } PageMax;
 
+/* Of rows with lo <= id <= hi; *others: whether there are other ones. */
 static PageMax
-page_max(Relation rel, BlockNumber block)
+page_range(Relation rel, BlockNumber block, int64 lo, int64 hi, bool *others)
 {
 	Buffer		buffer = ReadBuffer(rel, block);
 	Page		page;
-	PageMax		max = {-1, -1};
+	PageMax		max = {-1, PG_INT64_MAX, -1};
 
 	LockBuffer(buffer, BUFFER_LOCK_SHARE);
 	page = BufferGetPage(buffer);
 	for (OffsetNumber off = FirstOffsetNumber; off <= last_offset(page); off++)
 	{
 		HeapTupleData tuple;
+		int64		id;
 
-		if (!get_tuple(rel, page, block, off, &tuple))
+		if (!get_row(rel, page, block, off, &tuple, &id))
 			continue;
-		max.id = Max(max.id, row_id(tuple.t_data));
+		if (id < lo || id > hi)
+		{
+			*others = true;
+			continue;
+		}
+		max.id = Max(max.id, id);
+		max.min_id = Min(max.min_id, id);
 		max.time = Max(max.time, row_time(tuple.t_data));
 	}
 	UnlockReleaseBuffer(buffer);
 	return max;
+}
+
+static PageMax
+page_max(Relation rel, BlockNumber block)
+{
+	bool		others;
+
+	return page_range(rel, block, 0, PG_INT64_MAX, &others);
 }
 
 /* ---- position ---- */
@@ -135,18 +163,19 @@ chain_is(const MqChain *chain, const MqChainKey *key)
 	return memcmp(&chain->key, key, sizeof(*key)) == 0;
 }
 
-/* The greatest id and time in a segment. In an ordered one the last page that has rows tells. */
+/* The greatest id that belongs into a segment, and time. In an ordered one the last page that has rows tells. */
 static PageMax
-segment_max(Relation rel, bool ordered)
+segment_max(Relation rel, bool ordered, int64 lo, int64 hi)
 {
-	PageMax		max = {-1, -1};
+	PageMax		max = {-1, PG_INT64_MAX, -1};
 
 	for (BlockNumber block = RelationGetNumberOfBlocks(rel); block > 0; block--)
 	{
 		PageMax		page;
+		bool		others;
 
 		CHECK_FOR_INTERRUPTS();
-		page = page_max(rel, block - 1);
+		page = page_range(rel, block - 1, lo, hi, &others);
 		max.id = Max(max.id, page.id);
 		max.time = Max(max.time, page.time);
 		if (max.id >= 0 && ordered)
@@ -160,10 +189,11 @@ queue_max(const MqQueue *queue, int level)
 {
 	int			count;
 	MqSegmentInfo *list = mq_segment_list(queue, &count);
-	PageMax		max = {-1, -1};
+	PageMax		max = {-1, PG_INT64_MAX, -1};
 
 	for (int i = count - 1; i >= 0 && max.id < 0; i--)
 	{
+		int64		first = list[i].segment * queue->segment_size;
 		Relation	rel;
 
 		if (list[i].level != level)
@@ -171,7 +201,8 @@ queue_max(const MqQueue *queue, int level)
 		rel = mq_segment_open(queue, level, list[i].segment, AccessShareLock);
 		if (rel == NULL)
 			continue;
-		max = segment_max(rel, mq_segment_is_ordered(queue, level, list[i].segment, rel));
+		max = segment_max(rel, mq_segment_is_ordered(queue, level, list[i].segment, rel), first,
+						  first + queue->segment_size - 1);
 		relation_close(rel, AccessShareLock);
 	}
 	/* a sealed last segment is over, even if its last ids were never used */
@@ -469,7 +500,10 @@ compare_rows(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-/* What became of the row's sender. The snapshot is fresh, so what it does not see and that is not in it aborted. */
+/*
+ * What became of the row's sender. The snapshot is fresh, so what it does not see and that is not in it aborted, or was
+ * deleted.
+ */
 static MqVerdict
 judge_row(HeapTuple tuple, Buffer buffer, Snapshot judge, uint64 *xid)
 {
@@ -477,7 +511,12 @@ judge_row(HeapTuple tuple, Buffer buffer, Snapshot judge, uint64 *xid)
 	TransactionId xmin;
 
 	if (HeapTupleHeaderXminCommitted(header))
-		return MQ_ROW_COMMITTED;
+	{
+		/* nobody deletes or updates but a superuser who has switched the guard off */
+		if ((header->t_infomask & HEAP_XMAX_INVALID) != 0 || HeapTupleSatisfiesVisibility(tuple, judge, buffer))
+			return MQ_ROW_COMMITTED;
+		return MQ_ROW_GONE;
+	}
 	if (HeapTupleHeaderXminInvalid(header))
 		return MQ_ROW_GONE;
 	xmin = HeapTupleHeaderGetRawXmin(header);
@@ -520,9 +559,8 @@ mq_log_read_page(Relation rel, BlockNumber block, int64 lo, int64 hi, Snapshot j
 		HeapTupleData tuple;
 		int64		id;
 
-		if (!get_tuple(rel, page, block, off, &tuple))
+		if (!get_row(rel, page, block, off, &tuple, &id))
 			continue;
-		id = row_id(tuple.t_data);
 		*page_max = Max(*page_max, id);
 		if (id < lo || id > hi)
 			continue;
@@ -549,13 +587,15 @@ sight(HeapTuple tuple, Buffer buffer, Snapshot snapshot)
 
 	if (HeapTupleSatisfiesVisibility(tuple, snapshot, buffer))
 		return MQ_SEEN;
-	if (HeapTupleHeaderXminFrozen(tuple->t_data) || HeapTupleHeaderXminInvalid(tuple->t_data))
+	if (HeapTupleHeaderXminInvalid(tuple->t_data))
 		return MQ_VANISHED;
-	xmin = HeapTupleHeaderGetXmin(tuple->t_data);
+	if (HeapTupleHeaderXminFrozen(tuple->t_data))
+		return MQ_DELETED;
+	xmin = HeapTupleHeaderGetRawXmin(tuple->t_data);
 	if (TransactionIdIsCurrentTransactionId(xmin) || XidInMVCCSnapshot(xmin, snapshot))
 		return MQ_TOO_NEW;
 	/* decided before the snapshot, yet not visible */
-	return MQ_VANISHED;
+	return TransactionIdDidCommit(xmin) ? MQ_DELETED : MQ_VANISHED;
 }
 
 static int
@@ -567,33 +607,59 @@ compare_fetched(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
+/* The row with the same id as the one at `at`, among those before it; `at`: none. */
+static int
+same_id(const MqFetched *rows, int at)
+{
+	int			i = 0;
+
+	while (rows[i].id != rows[at].id)
+		i++;
+	return i;
+}
+
 int
 mq_log_fetch_page(Relation rel, BlockNumber block, int64 lo, int64 hi, Snapshot snapshot, MqFetched *rows,
 				  Buffer *buffer, int64 *page_max)
 {
 	Page		page;
 	int			count = 0;
+	int			seen = 0;
 	bool		sorted = true;
 
 	*buffer = ReadBuffer(rel, block);
 	*page_max = -1;
 	LockBuffer(*buffer, BUFFER_LOCK_SHARE);
 	page = BufferGetPage(*buffer);
-	for (OffsetNumber off = FirstOffsetNumber; off <= last_offset(page) && count <= hi - lo; off++)
+	for (OffsetNumber off = FirstOffsetNumber; off <= last_offset(page) && seen <= hi - lo; off++)
 	{
 		HeapTupleData *tuple = &rows[count].tuple;
 		int64		id;
 
-		if (!get_tuple(rel, page, block, off, tuple))
+		if (!get_row(rel, page, block, off, tuple, &id))
 			continue;
-		id = row_id(tuple->t_data);
 		*page_max = Max(*page_max, id);
 		if (id < lo || id > hi)
 			continue;
 		rows[count].id = id;
 		rows[count].sight = sight(tuple, *buffer, snapshot);
-		if (count > 0 && rows[count - 1].id > id)
+		if (count > 0 && rows[count - 1].id >= id)
+		{
+			int			same = same_id(rows, count);
+
 			sorted = false;
+			/* another version of it, or a second row: the first that the snapshot sees counts */
+			if (same < count)
+			{
+				if (rows[same].sight != MQ_SEEN && rows[count].sight < rows[same].sight)
+				{
+					rows[same] = rows[count];
+					seen += rows[same].sight == MQ_SEEN;
+				}
+				continue;
+			}
+		}
+		seen += rows[count].sight == MQ_SEEN;
 		count++;
 	}
 	LockBuffer(*buffer, BUFFER_LOCK_UNLOCK);
@@ -650,9 +716,9 @@ mq_log_locate(Relation rel, int64 id)
 	return locate(rel, id_is_before, id);
 }
 
-/* The smallest id on a page of a row that is not older; -1: none. */
+/* The smallest id on a page of a row that is not older, with lo <= id <= hi; -1: none. */
 static int64
-page_first_since(Relation rel, BlockNumber block, TimestampTz time)
+page_first_since(Relation rel, BlockNumber block, TimestampTz time, int64 lo, int64 hi)
 {
 	Buffer		buffer = ReadBuffer(rel, block);
 	Page		page;
@@ -663,17 +729,18 @@ page_first_since(Relation rel, BlockNumber block, TimestampTz time)
 	for (OffsetNumber off = FirstOffsetNumber; off <= last_offset(page); off++)
 	{
 		HeapTupleData tuple;
+		int64		id;
 
-		if (get_tuple(rel, page, block, off, &tuple) && row_time(tuple.t_data) >= time &&
-			(first < 0 || row_id(tuple.t_data) < first))
-			first = row_id(tuple.t_data);
+		if (get_row(rel, page, block, off, &tuple, &id) && row_time(tuple.t_data) >= time && id >= lo && id <= hi &&
+			(first < 0 || id < first))
+			first = id;
 	}
 	UnlockReleaseBuffer(buffer);
 	return first;
 }
 
 int64
-mq_log_first_since(Relation rel, bool ordered, TimestampTz time)
+mq_log_first_since(Relation rel, bool ordered, TimestampTz time, int64 lo, int64 hi)
 {
 	BlockNumber blocks = RelationGetNumberOfBlocks(rel);
 	int64		first = -1;
@@ -683,7 +750,7 @@ mq_log_first_since(Relation rel, bool ordered, TimestampTz time)
 		int64		id;
 
 		CHECK_FOR_INTERRUPTS();
-		id = page_first_since(rel, block, time);
+		id = page_first_since(rel, block, time, lo, hi);
 		if (id >= 0 && (first < 0 || id < first))
 			first = id;
 		if (first >= 0 && ordered)

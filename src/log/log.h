@@ -58,12 +58,13 @@ typedef struct MqRow
 extern int	mq_log_read_page(Relation rel, BlockNumber block, int64 lo, int64 hi, Snapshot judge, MqRow *rows,
 							 int64 *page_max);
 
-/* What the calling statement may see of a row that was handed out to it. */
+/* What the calling statement may see of a row that was handed out to it. Of two rows with one id the smaller counts. */
 typedef enum MqSight
 {
 	MQ_SEEN,					/* visible to the snapshot */
 	MQ_TOO_NEW,					/* not yet: for others, or for later */
-	MQ_VANISHED					/* aborted, or deleted behind our back */
+	MQ_DELETED,					/* or updated, behind our back: another row may have its id */
+	MQ_VANISHED					/* aborted */
 } MqSight;
 
 typedef struct MqFetched
@@ -73,7 +74,7 @@ typedef struct MqFetched
 	HeapTupleData tuple;		/* points into the page */
 } MqFetched;
 
-/* The rows of a page with lo <= id <= hi, sorted by id; the caller releases *buffer, which keeps them in place. */
+/* The rows of a page with lo <= id <= hi, sorted by id, each id once; the caller releases *buffer, which keeps them in place. */
 extern int	mq_log_fetch_page(Relation rel, BlockNumber block, int64 lo, int64 hi, Snapshot snapshot,
 							  MqFetched *rows, Buffer *buffer, int64 *page_max);
 
@@ -83,8 +84,11 @@ extern int	mq_log_fetch_page(Relation rel, BlockNumber block, int64 lo, int64 hi
 /* In an ordered segment: the first block that can hold id (or a greater one). */
 extern BlockNumber mq_log_locate(Relation rel, int64 id);
 
-/* The first id of a segment whose row (whatever became of it) was appended at that time or later; -1: none. */
-extern int64 mq_log_first_since(Relation rel, bool ordered, TimestampTz time);
+/*
+ * The first id of a segment, between lo and hi, whose row (whatever became of it) was appended at that time or later; -1:
+ * none.
+ */
+extern int64 mq_log_first_since(Relation rel, bool ordered, TimestampTz time, int64 lo, int64 hi);
 
 extern uint64 mq_full_xid(TransactionId xid);
 

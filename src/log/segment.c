@@ -247,6 +247,9 @@ mq_segment_open(const MqQueue *queue, int level, int64 segment, LOCKMODE mode)
 	rel = open_uncached(queue, level, segment, mode);
 	if (rel == NULL)
 		return NULL;
+	/* its pages are read directly */
+	if (rel->rd_tableam != GetHeapamTableAmRoutine())
+		refuse(rel, "another access method");
 	if (!read_info(queue, level, segment, &info))
 		info.file = InvalidOid;
 	c->queue_no = queue->queue_no;
@@ -266,6 +269,28 @@ mq_segment_is_ordered(const MqQueue *queue, int level, int64 segment, Relation r
 	CachedSegment *c = cached(queue, level, segment);
 
 	return !queue->foreign && cached_is(c, queue, level, segment) && c->file == MqRelFileNumber(rel);
+}
+
+void
+mq_segment_complain(Relation rel, const char *what, const char *detail)
+{
+	static struct
+	{
+		Oid			relid;
+		TimestampTz at;
+	}			said[CACHED_SEGMENTS];
+	int			i = RelationGetRelid(rel) % CACHED_SEGMENTS;
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (said[i].relid == RelationGetRelid(rel) && now - said[i].at < USECS_PER_MINUTE && now >= said[i].at)
+		return;
+	said[i].relid = RelationGetRelid(rel);
+	said[i].at = now;
+	ereport(WARNING,
+			(errcode(ERRCODE_DATA_CORRUPTED),
+			 errmsg("segment \"%s\" %s", RelationGetRelationName(rel), what),
+			 errdetail("%s", detail),
+			 errhint("Somebody has written to it past mq, with triggers disabled.")));
 }
 
 static bool
@@ -359,8 +384,6 @@ check_appendable(const MqQueue *queue, Relation rel)
 	check_unaltered(queue, rel);
 	if (!RelationIsPermanent(rel))
 		refuse(rel, "no crash safety");
-	if (rel->rd_tableam != GetHeapamTableAmRoutine())
-		refuse(rel, "another access method");
 }
 
 /* Whether only this transaction can make segments: it made the queue, or locks out the worker. */

@@ -53,6 +53,12 @@ extern Relation mq_segment_open_to_append(const MqQueue *queue, int level, int64
 /* Locks and opens the TOAST table and its index, so that an append can toast under an LWLock without waiting. */
 extern void mq_segment_lock_toast(Relation rel);
 
+/*
+ * Says in a WARNING what is wrong with the rows of a segment: what completes a sentence that begins with its name. At most
+ * once a minute for each segment and process. No LWLock may be held.
+ */
+extern void mq_segment_complain(Relation rel, const char *what, const char *detail);
+
 /* Whether pages of the segment are in the order of ids: its file is the one that appends wrote. */
 extern bool mq_segment_is_ordered(const MqQueue *queue, int level, int64 segment, Relation rel);
 

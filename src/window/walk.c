@@ -199,13 +199,53 @@ read_ordered(Relation rel, BlockNumber start, BlockNumber last, bool last_grows,
 		found->done = hi + 1;
 }
 
+/* By id; of rows with one id, committed ones first, then those that are first on disk. */
 static int
 compare_rows(const void *a, const void *b)
 {
-	int64		x = ((const MqRow *) a)->id;
-	int64		y = ((const MqRow *) b)->id;
+	const MqRow *x = a;
+	const MqRow *y = b;
 
-	return (x > y) - (x < y);
+	if (x->id != y->id)
+		return x->id < y->id ? -1 : 1;
+	if (x->verdict != y->verdict)
+		return x->verdict == MQ_ROW_COMMITTED ? -1 : 1;
+	return (x->block > y->block) - (x->block < y->block);
+}
+
+static int
+first_double(const Findings *found)
+{
+	for (int i = 1; i < found->count; i++)
+		if (found->rows[i].id <= found->rows[i - 1].id)
+			return i;
+	return 0;
+}
+
+/*
+ * Leaves one row of each id, ascending, whatever somebody else has written. Two versions of one row are as two rows: a
+ * version that is replaced is gone, but a newer one may be undecided still.
+ */
+static void
+drop_doubles(Relation rel, Findings *found)
+{
+	int			kept = 0;
+	int64		twice = -1;
+
+	if (first_double(found) == 0)
+		return;
+	qsort(found->rows, found->count, sizeof(MqRow), compare_rows);
+	for (int i = 1; i < found->count; i++)
+	{
+		if (found->rows[i].id != found->rows[kept].id)
+			found->rows[++kept] = found->rows[i];
+		else if (found->rows[i].verdict == MQ_ROW_COMMITTED)
+			twice = found->rows[i].id;
+	}
+	found->count = kept + 1;
+	if (twice >= 0)
+		mq_segment_complain(rel, psprintf("has several rows with id " INT64_FORMAT, twice),
+							"The first of them on disk is delivered, the others are not.");
 }
 
 /* Reads a segment whose pages are in no order, whole, and keeps its lowest rows. */
@@ -275,6 +315,7 @@ read_segment(const MqGroup *group, Relation rel, int64 segment, const MqTail *ta
 		/* from here on, what is appended is in order again */
 		found->block = found->done == hi + 1 && grows ? last : InvalidBlockNumber;
 	}
+	drop_doubles(rel, found);
 	found->file_tag = tag;
 	/* a place to go on from is only one that the next append will not fall short of */
 	if (mq_segment_of(found->done, queue->segment_size) != segment || (found->done == tail->next_id && !tail_known))
@@ -373,7 +414,7 @@ add_ready(MqWindow *window, const WalkJob *job, const MqRow *row, int64 n, MqCel
 	MqNodeAt(node)->failures = job->failures;
 	MqNodeAt(node)->due = job->due;
 	MqNodeAt(node)->state = MQ_READY;
-	mq_tree_insert(window, node);
+	(void) mq_tree_insert(window, node);
 }
 
 /* The UNREAD range begins behind what was read, or is no more. */
