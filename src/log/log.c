@@ -30,6 +30,7 @@
 #include "utils/timestamp.h"
 
 #include "base/stop_point.h"
+#include "log/order.h"
 
 #define PAGES_PER_HOLD		64
 #define TUPLES_PER_CALL		1000
@@ -109,21 +110,12 @@ row_time(HeapTupleHeader header)
 	return is_stored(header, MQ_COL_ENQUEUED_AT) ? ((int64 *) ((char *) header + header->t_hoff))[1] : -1;
 }
 
-/* The smallest and the greatest id and the greatest time on a page, whatever became of the rows; -1: no rows. */
-typedef struct PageMax
-{
-	int64		id;
-	int64		min_id;
-	TimestampTz time;
-} PageMax;
-
-/* Of rows with lo <= id <= hi; *others: whether there are other ones. */
-static PageMax
-page_range(Relation rel, BlockNumber block, int64 lo, int64 hi, bool *others)
+MqPageRange
+mq_log_page_range(Relation rel, BlockNumber block, int64 lo, int64 hi, bool *others)
 {
 	Buffer		buffer = ReadBuffer(rel, block);
 	Page		page;
-	PageMax		max = {-1, PG_INT64_MAX, -1};
+	MqPageRange range = {PG_INT64_MAX, -1, -1};
 
 	LockBuffer(buffer, BUFFER_LOCK_SHARE);
 	page = BufferGetPage(buffer);
@@ -139,20 +131,12 @@ page_range(Relation rel, BlockNumber block, int64 lo, int64 hi, bool *others)
 			*others = true;
 			continue;
 		}
-		max.id = Max(max.id, id);
-		max.min_id = Min(max.min_id, id);
-		max.time = Max(max.time, row_time(tuple.t_data));
+		range.max_id = Max(range.max_id, id);
+		range.min_id = Min(range.min_id, id);
+		range.max_time = Max(range.max_time, row_time(tuple.t_data));
 	}
 	UnlockReleaseBuffer(buffer);
-	return max;
-}
-
-static PageMax
-page_max(Relation rel, BlockNumber block)
-{
-	bool		others;
-
-	return page_range(rel, block, 0, PG_INT64_MAX, &others);
+	return range;
 }
 
 /* ---- position ---- */
@@ -164,34 +148,34 @@ chain_is(const MqChain *chain, const MqChainKey *key)
 }
 
 /* The greatest id that belongs into a segment, and time. In an ordered one the last page that has rows tells. */
-static PageMax
+static MqPageRange
 segment_max(Relation rel, bool ordered, int64 lo, int64 hi)
 {
-	PageMax		max = {-1, PG_INT64_MAX, -1};
+	MqPageRange max = {PG_INT64_MAX, -1, -1};
 
 	for (BlockNumber block = RelationGetNumberOfBlocks(rel); block > 0; block--)
 	{
-		PageMax		page;
+		MqPageRange page;
 		bool		others;
 
 		CHECK_FOR_INTERRUPTS();
-		page = page_range(rel, block - 1, lo, hi, &others);
-		max.id = Max(max.id, page.id);
-		max.time = Max(max.time, page.time);
-		if (max.id >= 0 && ordered)
+		page = mq_log_page_range(rel, block - 1, lo, hi, &others);
+		max.max_id = Max(max.max_id, page.max_id);
+		max.max_time = Max(max.max_time, page.max_time);
+		if (max.max_id >= 0 && ordered)
 			break;
 	}
 	return max;
 }
 
-static PageMax
+static MqPageRange
 queue_max(const MqQueue *queue, int level)
 {
 	int			count;
 	MqSegmentInfo *list = mq_segment_list(queue, &count);
-	PageMax		max = {-1, PG_INT64_MAX, -1};
+	MqPageRange max = {PG_INT64_MAX, -1, -1};
 
-	for (int i = count - 1; i >= 0 && max.id < 0; i--)
+	for (int i = count - 1; i >= 0 && max.max_id < 0; i--)
 	{
 		int64		first = list[i].segment * queue->segment_size;
 		Relation	rel;
@@ -201,14 +185,14 @@ queue_max(const MqQueue *queue, int level)
 		rel = mq_segment_open(queue, level, list[i].segment, AccessShareLock);
 		if (rel == NULL)
 			continue;
-		max = segment_max(rel, mq_segment_is_ordered(queue, level, list[i].segment, rel), first,
+		max = segment_max(rel, mq_order_holds(queue, level, list[i].segment, rel), first,
 						  first + queue->segment_size - 1);
 		relation_close(rel, AccessShareLock);
 	}
 	/* a sealed last segment is over, even if its last ids were never used */
 	for (int i = 0; i < count; i++)
 		if (list[i].level == level && list[i].sealed)
-			max.id = Max(max.id, (list[i].segment + 1) * queue->segment_size - 1);
+			max.max_id = Max(max.max_id, (list[i].segment + 1) * queue->segment_size - 1);
 	pfree(list);
 	return max;
 }
@@ -218,7 +202,7 @@ mq_log_attach(MqQueue *queue, int level, int64 floor)
 {
 	MqChainKey	key = mq_chain_key(queue, level);
 	MqChain    *chain = mq_chain_slot(&key, true, NULL);
-	PageMax		max;
+	MqPageRange max;
 	int64		next;
 	bool		ready;
 
@@ -230,14 +214,14 @@ mq_log_attach(MqQueue *queue, int level, int64 floor)
 		return;
 
 	max = queue_max(queue, level);
-	next = Max(Max(max.id + 1, floor), 1);
+	next = Max(Max(max.max_id + 1, floor), 1);
 	LWLockAcquire(MqAppendLock(chain), LW_EXCLUSIVE);
 	if (chain_is(chain, &key) && !chain->ready)
 	{
 		chain->segment_size = queue->segment_size;
 		/* nothing is reserved: the first append asks the sequence, which must answer with at least this */
 		chain->next_id = chain->reserved_end = chain->first_id = next;
-		chain->last_time = Max(chain->last_time, max.time);
+		chain->last_time = Max(chain->last_time, max.max_time);
 		chain->adopt_wanted = queue->foreign;
 		chain->ready = true;
 	}
@@ -260,6 +244,25 @@ mq_log_tail(const MqQueue *queue, int level, MqTail *tail)
 	tail->truncations = chain->truncations;
 	LWLockRelease(MqAppendLock(chain));
 	return valid;
+}
+
+void
+mq_log_skip(const MqQueue *queue, int level, int64 next_id)
+{
+	MqChainKey	key = mq_chain_key(queue, level);
+	MqChain    *chain = queue->chain;
+
+	LWLockAcquire(MqAppendLock(chain), LW_EXCLUSIVE);
+	if (chain_is(chain, &key) && chain->ready)
+	{
+		if (next_id > chain->next_id)
+		{
+			chain->next_id = next_id;
+			chain->reserved_end = Max(chain->reserved_end, next_id);
+		}
+		chain->truncations++;
+	}
+	LWLockRelease(MqAppendLock(chain));
 }
 
 /* ---- append ---- */
@@ -668,18 +671,18 @@ mq_log_fetch_page(Relation rel, BlockNumber block, int64 lo, int64 hi, Snapshot 
 	return count;
 }
 
-typedef bool (*PageIsBefore) (PageMax max, int64 bound);
+typedef bool (*PageIsBefore) (MqPageRange range, int64 bound);
 
 static bool
-id_is_before(PageMax max, int64 id)
+id_is_before(MqPageRange range, int64 id)
 {
-	return max.id < id;
+	return range.max_id < id;
 }
 
 static bool
-time_is_before(PageMax max, int64 time)
+time_is_before(MqPageRange range, int64 time)
 {
-	return max.time < time;
+	return range.max_time < time;
 }
 
 /*
@@ -696,13 +699,14 @@ locate(Relation rel, PageIsBefore is_before, int64 bound)
 	{
 		BlockNumber mid = lo + (hi - lo) / 2;
 		BlockNumber at = mid;
-		PageMax		max;
+		MqPageRange range;
+		bool		others;
 
 		CHECK_FOR_INTERRUPTS();
-		max = page_max(rel, at);
-		while (max.id < 0 && ++at < hi)
-			max = page_max(rel, at);
-		if (at < hi && is_before(max, bound))
+		range = mq_log_page_range(rel, at, 0, PG_INT64_MAX, &others);
+		while (range.max_id < 0 && ++at < hi)
+			range = mq_log_page_range(rel, at, 0, PG_INT64_MAX, &others);
+		if (at < hi && is_before(range, bound))
 			lo = at + 1;
 		else
 			hi = mid;

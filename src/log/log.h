@@ -2,7 +2,7 @@
  * log.h: the append-only log of one queue and priority level.
  *
  * The order that readers rely on: every id on a page is greater than every id on the pages before it, as long as the
- * segment's file is the one that appends wrote (mq_segment_is_ordered). Within a page there is no order: VACUUM frees
+ * segment's file is the one that appends wrote, or was found to be in order (order.h). Within a page there is no order: VACUUM frees
  * the places of aborted rows and an append uses them again.
  */
 #ifndef MQ_LOG_H
@@ -37,6 +37,20 @@ typedef struct MqTail
 
 /* False if the chain is gone (the queue was dropped). */
 extern bool mq_log_tail(const MqQueue *queue, int level, MqTail *tail);
+
+/* Makes what readers remember of places in the log void, and lets the next message have at least this id. */
+extern void mq_log_skip(const MqQueue *queue, int level, int64 next_id);
+
+/* Ids and the greatest time on a page, whatever became of the rows. */
+typedef struct MqPageRange
+{
+	int64		min_id;
+	int64		max_id;			/* -1: no rows */
+	TimestampTz max_time;
+} MqPageRange;
+
+/* Of the rows with lo <= id <= hi; *others is set if there are other ones. */
+extern MqPageRange mq_log_page_range(Relation rel, BlockNumber block, int64 lo, int64 hi, bool *others);
 
 typedef enum MqVerdict
 {

@@ -15,7 +15,7 @@
 #include "storage/lmgr.h"
 #include "utils/snapmgr.h"
 
-#include "log/log.h"
+#include "log/order.h"
 
 static void
 add_part(MqPosition *position, int64 lo, int64 hi)
@@ -107,7 +107,7 @@ find_time(const MqQueue *queue, const MqSegmentInfo *segments, int count, int64 
 
 		if (rel == NULL)
 			continue;
-		id = mq_log_first_since(rel, mq_segment_is_ordered(queue, segments[i].level, segments[i].segment, rel), time, lo,
+		id = mq_log_first_since(rel, mq_order_holds(queue, segments[i].level, segments[i].segment, rel), time, lo,
 								lo + queue->segment_size - 1);
 		relation_close(rel, NoLock);
 		if (id >= 0)

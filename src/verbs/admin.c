@@ -15,9 +15,11 @@
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "miscadmin.h"
+#include "replication/logicalworker.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
+#include "utils/timestamp.h"
 
 #include "log/segment.h"
 #include "offset/rebuild.h"
@@ -82,6 +84,10 @@ create_tables(const char *table, int32 queue_no, int64 segment_size, const char 
 	mq_sql("ALTER SEQUENCE mq.i_%d OWNED BY mq.%s.id", queue_no, table);
 	mq_sql("CREATE TRIGGER refuse_direct_write BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON mq.%s "
 		   "FOR EACH STATEMENT EXECUTE FUNCTION mq.refuse_direct_write()", table);
+	/* partitions get a copy: what comes to them by way of another table, and in logical replication, fires no other kind */
+	mq_sql("CREATE TRIGGER refuse_direct_row BEFORE INSERT OR UPDATE OR DELETE ON mq.%s "
+		   "FOR EACH ROW EXECUTE FUNCTION mq.refuse_direct_write()", table);
+	mq_sql("ALTER TABLE mq.%s ENABLE ALWAYS TRIGGER refuse_direct_write, ENABLE ALWAYS TRIGGER refuse_direct_row", table);
 }
 
 /* DROP EXTENSION must see the queues, though they are not part of it. */
@@ -333,18 +339,42 @@ mq_alter_queue(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
+/* An error would stop all tables of the subscription, and the next try would meet the same row. */
+static void
+warn_of_replicated_row(Relation rel)
+{
+	static TimestampTz warned = 0;
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (now >= warned && now - warned < USECS_PER_MINUTE)
+		return;
+	warned = now;
+	ereport(WARNING,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("logical replication of rows into table \"%s\" is skipped", RelationGetRelationName(rel)),
+			 errdetail("Messages come by mq.send and never change. This is said at most once a minute."),
+			 errhint("Leave the schemas of mq out of the publication.")));
+}
+
 MQ_FUNCTION(mq_refuse_direct_write);
 Datum
 mq_refuse_direct_write(PG_FUNCTION_ARGS)
 {
+	const TriggerData *trigger = (TriggerData *) fcinfo->context;
+
 	if (!CALLED_AS_TRIGGER(fcinfo))
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("mq.refuse_direct_write() must be called as a trigger")));
+	if (IsLogicalWorker() && !TRIGGER_FIRED_BY_TRUNCATE(trigger->tg_event))
+	{
+		if (TRIGGER_FIRED_FOR_ROW(trigger->tg_event))
+			warn_of_replicated_row(trigger->tg_relation);
+		return PointerGetDatum(NULL);
+	}
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("cannot write to table \"%s\" directly",
-					RelationGetRelationName(((TriggerData *) fcinfo->context)->tg_relation)),
+			 errmsg("cannot write to table \"%s\" directly", RelationGetRelationName(trigger->tg_relation)),
 			 errhint("Use mq.send to add messages, and mq.ack or mq.discard to finish them.")));
 	return PointerGetDatum(NULL);
 }

@@ -25,7 +25,7 @@
 #include "utils/timestamp.h"
 
 #include "base/stop_point.h"
-#include "log/log.h"
+#include "log/order.h"
 #include "window/pending.h"
 
 #define PAGES_PER_WALK		16
@@ -286,12 +286,15 @@ file_tag(Relation rel, const MqTail *tail)
 
 /* Reads a stretch of the job's first segment. */
 static void
-read_segment(const MqGroup *group, Relation rel, int64 segment, const MqTail *tail, const WalkJob *job, int want,
-			 Findings *found)
+read_segment(const MqGroup *group, Relation rel, bool still, int64 segment, const MqTail *tail, const WalkJob *job,
+			 int want, Findings *found)
 {
 	const MqQueue *queue = &group->queue;
 	bool		grows = segment == mq_segment_of(tail->next_id, queue->segment_size);
 	uint32		tag = file_tag(rel, tail);
+	/* nobody but mq writes to it now, nor has since the tail was read */
+	bool		guarded = still && mq_segment_trust(queue, 0, segment, rel) != MQ_TRUST_NONE &&
+		tail->truncations == queue->chain->truncations;
 	bool		tail_known = tail->segment == segment && tail->file == MqRelFileNumber(rel);
 	BlockNumber blocks = RelationGetNumberOfBlocks(rel);
 	BlockNumber last = blocks;
@@ -305,9 +308,9 @@ read_segment(const MqGroup *group, Relation rel, int64 segment, const MqTail *ta
 		else
 			grows = false;
 	}
-	if (job->block != InvalidBlockNumber && job->file_tag == tag)
+	if (guarded && job->block != InvalidBlockNumber && job->file_tag == tag)
 		read_ordered(rel, job->block, last, grows, job->lo, hi, want, judge, found);
-	else if (mq_segment_is_ordered(queue, 0, segment, rel))
+	else if (guarded && mq_order_holds(queue, 0, segment, rel))
 		read_ordered(rel, mq_log_locate(rel, job->lo), last, grows, job->lo, hi, want, judge, found);
 	else
 	{
@@ -318,7 +321,8 @@ read_segment(const MqGroup *group, Relation rel, int64 segment, const MqTail *ta
 	drop_doubles(rel, found);
 	found->file_tag = tag;
 	/* a place to go on from is only one that the next append will not fall short of */
-	if (mq_segment_of(found->done, queue->segment_size) != segment || (found->done == tail->next_id && !tail_known))
+	if (!guarded || mq_segment_of(found->done, queue->segment_size) != segment ||
+		(found->done == tail->next_id && !tail_known))
 		found->block = InvalidBlockNumber;
 	UnregisterSnapshot(judge);
 }
@@ -331,12 +335,13 @@ read_job(const MqGroup *group, const WalkJob *job, int want, Findings *found)
 	int64		segment = mq_segment_of(job->lo, queue->segment_size);
 	MqTail		tail;
 	Relation	rel;
+	LOCKMODE	mode;
 
 	memset(found, 0, sizeof(*found));
 	found->block = InvalidBlockNumber;
 	if (!mq_log_tail(queue, 0, &tail) || job->lo >= tail.next_id)
 		return false;
-	rel = mq_segment_open(queue, 0, segment, AccessShareLock);
+	rel = mq_segment_open_still(queue, 0, segment, &mode);
 	if (rel == NULL)
 	{
 		/* an earlier segment that is gone has nothing to read; the one appends go to will be there soon */
@@ -345,8 +350,8 @@ read_job(const MqGroup *group, const WalkJob *job, int want, Findings *found)
 		found->done = Min(job->hi, (segment + 1) * queue->segment_size - 1) + 1;
 		return true;
 	}
-	read_segment(group, rel, segment, &tail, job, want, found);
-	relation_close(rel, AccessShareLock);
+	read_segment(group, rel, mode == RowExclusiveLock, segment, &tail, job, want, found);
+	relation_close(rel, mode);
 	return true;
 }
 

@@ -20,6 +20,15 @@ extern void mq_job_cut_segment(const MqQueueWork *work);
 /* Drops old segments that all groups have finished, seals the others. */
 extern void mq_job_clear_segments(MqQueueWork *work);
 
+/* ---- job_order.c ---- */
+
+/* Once before each turn; and whether one has left something for the next, which may come at once. */
+extern void mq_job_order_begin(void);
+extern bool mq_job_order_is_unfinished(void);
+
+/* Puts back the guards of segments that are off, and on record that a restored or rewritten one is in order. */
+extern void mq_job_care_for_order(const MqQueueWork *work);
+
 /* ---- job_retention.c ---- */
 
 /* Whether the limits of the queue let a segment go, if all groups have finished it. kept: bytes of it and all after it. */

@@ -151,7 +151,7 @@ clear_slots(void *arg)
 	return true;
 }
 
-/* A queue restored, copied or upgraded is ours from the first use on. The order of its pages is not known. */
+/* A queue restored, copied or upgraded is ours from the first use on. The order of its pages is looked at next. */
 static bool
 adopt_queue(void *arg)
 {
@@ -218,6 +218,8 @@ care_for_queue(const MqQueueList *all, MqQueue *queue)
 	bool		settled = true;
 
 	work.known = mq_job_run(mq_job_look_at_queue, &work, psprintf("looking at queue \"%s\"", NameStr(queue->name)));
+	if (work.known)
+		mq_job_care_for_order(&work);
 	if (work.known && mq_job_make_segments(&work))
 		mq_job_cut_segment(&work);
 	for (int i = 0; i < all->ngroups; i++)
@@ -226,7 +228,11 @@ care_for_queue(const MqQueueList *all, MqQueue *queue)
 	if (work.known)
 		mq_job_clear_segments(&work);
 	if (work.known && queue->foreign && queue->chain->adopt_wanted && mq_job_run(adopt_queue, queue, "adopting a queue"))
+	{
 		queue->chain->adopt_wanted = false;
+		/* its segments are looked at */
+		mq_worker_wake(mq_worker_database);
+	}
 	return settled;
 }
 
@@ -268,6 +274,7 @@ turn(void)
 	if (!marked)
 		mark_offset_log(false);
 	marked = true;
+	mq_job_order_begin();
 	for (int i = 0; i < all.count; i++)
 		settled &= care_for_queue(&all, &all.queues[i]);
 	for (int i = 0; i < nprepared && settled; i++)
@@ -275,6 +282,8 @@ turn(void)
 	mq_job_notify_plan(&all);
 	care_for_ring(&all);
 	(void) mq_job_run(clear_slots, NULL, "clearing up");
+	if (mq_job_order_is_unfinished())
+		mq_worker_wake(mq_worker_database);
 }
 
 /* ---- process ---- */

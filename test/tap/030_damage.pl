@@ -110,6 +110,17 @@ for my $what (sort keys %doubles)
 }
 is_alive('one by one');
 
+# --- many pages: the copies are far from the originals --------------------------------------------------------------------
+make('far', 3000);
+past('far', "UPDATE %s SET body = decode(repeat('ab', 300), 'hex') WHERE id % 7 = 0; INSERT INTO %s SELECT * FROM %s WHERE id % 5 = 0 ORDER BY id DESC; DELETE FROM %s WHERE id % 11 = 0");
+one($node, "SELECT mq.send_batch('far', array(SELECT to_jsonb(i) FROM generate_series(1, 500) i))");
+{
+	my $want = one($node, "SELECT string_agg(id::text, ' ' ORDER BY id) FROM (SELECT DISTINCT id FROM mq.q_far) d");
+	same_ids(all_ids('far', batch => 50), $want, 'far apart: each visible id once');
+	one($node, "SELECT mq.create_group('far', 'again', start => 'earliest')");
+	same_ids(all_ids('far', batch => 5000, group => 'again'), $want, 'far apart: for a new group too');
+}
+
 # --- an update that is open while a message is handed out, one that commits after look-ahead --------------------------------
 {
 	make('open', 10);
