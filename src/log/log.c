@@ -30,6 +30,7 @@
 #include "utils/timestamp.h"
 
 #include "base/stop_point.h"
+#include "log/order.h"
 
 #define PAGES_PER_HOLD		64
 #define TUPLES_PER_CALL		1000
@@ -74,57 +75,68 @@ mq_xid_is_ancient(uint64 full_xid)
 static OffsetNumber
 last_offset(Page page)
 {
-	return PageIsNew(page) ? InvalidOffsetNumber : PageGetMaxOffsetNumber(page);
+	return PageIsNew(page) ? InvalidOffsetNumber : Min(PageGetMaxOffsetNumber(page), MaxHeapTuplesPerPage);
 }
 
-/* The row at a line pointer, in place; false if there is none. */
 static bool
-get_tuple(Relation rel, Page page, BlockNumber block, OffsetNumber off, HeapTuple tuple)
+is_stored(HeapTupleHeader header, MqColumn column)
+{
+	return HeapTupleHeaderGetNatts(header) >= column &&
+		((header->t_infomask & HEAP_HASNULL) == 0 || !att_isnull(column - 1, header->t_bits));
+}
+
+/* The row at a line pointer, in place; false if there is none. What somebody else wrote need not have an id. */
+static bool
+get_row(Relation rel, Page page, BlockNumber block, OffsetNumber off, HeapTuple tuple, int64 *id)
 {
 	ItemId		item = PageGetItemId(page, off);
 
 	if (!ItemIdIsNormal(item))
 		return false;
 	tuple->t_data = (HeapTupleHeader) PageGetItem(page, item);
+	if (!is_stored(tuple->t_data, MQ_COL_ID))
+		return false;
 	tuple->t_len = ItemIdGetLength(item);
 	tuple->t_tableOid = RelationGetRelid(rel);
 	ItemPointerSet(&tuple->t_self, block, off);
+	*id = row_id(tuple->t_data);
 	return true;
 }
 
+/* -1: it has none. */
 static TimestampTz
 row_time(HeapTupleHeader header)
 {
-	return ((int64 *) ((char *) header + header->t_hoff))[1];
+	return is_stored(header, MQ_COL_ENQUEUED_AT) ? ((int64 *) ((char *) header + header->t_hoff))[1] : -1;
 }
 
-/* The greatest id and time on a page, whatever became of the rows; -1: no rows. */
-typedef struct PageMax
-{
-	int64		id;
-	TimestampTz time;
-} PageMax;
-
-static PageMax
-page_max(Relation rel, BlockNumber block)
+MqPageRange
+mq_log_page_range(Relation rel, BlockNumber block, int64 lo, int64 hi, bool *others)
 {
 	Buffer		buffer = ReadBuffer(rel, block);
 	Page		page;
-	PageMax		max = {-1, -1};
+	MqPageRange range = {PG_INT64_MAX, -1, -1};
 
 	LockBuffer(buffer, BUFFER_LOCK_SHARE);
 	page = BufferGetPage(buffer);
 	for (OffsetNumber off = FirstOffsetNumber; off <= last_offset(page); off++)
 	{
 		HeapTupleData tuple;
+		int64		id;
 
-		if (!get_tuple(rel, page, block, off, &tuple))
+		if (!get_row(rel, page, block, off, &tuple, &id))
 			continue;
-		max.id = Max(max.id, row_id(tuple.t_data));
-		max.time = Max(max.time, row_time(tuple.t_data));
+		if (id < lo || id > hi)
+		{
+			*others = true;
+			continue;
+		}
+		range.max_id = Max(range.max_id, id);
+		range.min_id = Min(range.min_id, id);
+		range.max_time = Max(range.max_time, row_time(tuple.t_data));
 	}
 	UnlockReleaseBuffer(buffer);
-	return max;
+	return range;
 }
 
 /* ---- position ---- */
@@ -135,35 +147,37 @@ chain_is(const MqChain *chain, const MqChainKey *key)
 	return memcmp(&chain->key, key, sizeof(*key)) == 0;
 }
 
-/* The greatest id and time in a segment. In an ordered one the last page that has rows tells. */
-static PageMax
-segment_max(Relation rel, bool ordered)
+/* The greatest id that belongs into a segment, and time. In an ordered one the last page that has rows tells. */
+static MqPageRange
+segment_max(Relation rel, bool ordered, int64 lo, int64 hi)
 {
-	PageMax		max = {-1, -1};
+	MqPageRange max = {PG_INT64_MAX, -1, -1};
 
 	for (BlockNumber block = RelationGetNumberOfBlocks(rel); block > 0; block--)
 	{
-		PageMax		page;
+		MqPageRange page;
+		bool		others;
 
 		CHECK_FOR_INTERRUPTS();
-		page = page_max(rel, block - 1);
-		max.id = Max(max.id, page.id);
-		max.time = Max(max.time, page.time);
-		if (max.id >= 0 && ordered)
+		page = mq_log_page_range(rel, block - 1, lo, hi, &others);
+		max.max_id = Max(max.max_id, page.max_id);
+		max.max_time = Max(max.max_time, page.max_time);
+		if (max.max_id >= 0 && ordered)
 			break;
 	}
 	return max;
 }
 
-static PageMax
+static MqPageRange
 queue_max(const MqQueue *queue, int level)
 {
 	int			count;
 	MqSegmentInfo *list = mq_segment_list(queue, &count);
-	PageMax		max = {-1, -1};
+	MqPageRange max = {PG_INT64_MAX, -1, -1};
 
-	for (int i = count - 1; i >= 0 && max.id < 0; i--)
+	for (int i = count - 1; i >= 0 && max.max_id < 0; i--)
 	{
+		int64		first = list[i].segment * queue->segment_size;
 		Relation	rel;
 
 		if (list[i].level != level)
@@ -171,13 +185,14 @@ queue_max(const MqQueue *queue, int level)
 		rel = mq_segment_open(queue, level, list[i].segment, AccessShareLock);
 		if (rel == NULL)
 			continue;
-		max = segment_max(rel, mq_segment_is_ordered(queue, level, list[i].segment, rel));
+		max = segment_max(rel, mq_order_holds(queue, level, list[i].segment, rel), first,
+						  first + queue->segment_size - 1);
 		relation_close(rel, AccessShareLock);
 	}
 	/* a sealed last segment is over, even if its last ids were never used */
 	for (int i = 0; i < count; i++)
 		if (list[i].level == level && list[i].sealed)
-			max.id = Max(max.id, (list[i].segment + 1) * queue->segment_size - 1);
+			max.max_id = Max(max.max_id, (list[i].segment + 1) * queue->segment_size - 1);
 	pfree(list);
 	return max;
 }
@@ -187,7 +202,7 @@ mq_log_attach(MqQueue *queue, int level, int64 floor)
 {
 	MqChainKey	key = mq_chain_key(queue, level);
 	MqChain    *chain = mq_chain_slot(&key, true, NULL);
-	PageMax		max;
+	MqPageRange max;
 	int64		next;
 	bool		ready;
 
@@ -199,14 +214,14 @@ mq_log_attach(MqQueue *queue, int level, int64 floor)
 		return;
 
 	max = queue_max(queue, level);
-	next = Max(Max(max.id + 1, floor), 1);
+	next = Max(Max(max.max_id + 1, floor), 1);
 	LWLockAcquire(MqAppendLock(chain), LW_EXCLUSIVE);
 	if (chain_is(chain, &key) && !chain->ready)
 	{
 		chain->segment_size = queue->segment_size;
 		/* nothing is reserved: the first append asks the sequence, which must answer with at least this */
 		chain->next_id = chain->reserved_end = chain->first_id = next;
-		chain->last_time = Max(chain->last_time, max.time);
+		chain->last_time = Max(chain->last_time, max.max_time);
 		chain->adopt_wanted = queue->foreign;
 		chain->ready = true;
 	}
@@ -229,6 +244,25 @@ mq_log_tail(const MqQueue *queue, int level, MqTail *tail)
 	tail->truncations = chain->truncations;
 	LWLockRelease(MqAppendLock(chain));
 	return valid;
+}
+
+void
+mq_log_skip(const MqQueue *queue, int level, int64 next_id)
+{
+	MqChainKey	key = mq_chain_key(queue, level);
+	MqChain    *chain = queue->chain;
+
+	LWLockAcquire(MqAppendLock(chain), LW_EXCLUSIVE);
+	if (chain_is(chain, &key) && chain->ready)
+	{
+		if (next_id > chain->next_id)
+		{
+			chain->next_id = next_id;
+			chain->reserved_end = Max(chain->reserved_end, next_id);
+		}
+		chain->truncations++;
+	}
+	LWLockRelease(MqAppendLock(chain));
 }
 
 /* ---- append ---- */
@@ -469,7 +503,10 @@ compare_rows(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-/* What became of the row's sender. The snapshot is fresh, so what it does not see and that is not in it aborted. */
+/*
+ * What became of the row's sender. The snapshot is fresh, so what it does not see and that is not in it aborted, or was
+ * deleted.
+ */
 static MqVerdict
 judge_row(HeapTuple tuple, Buffer buffer, Snapshot judge, uint64 *xid)
 {
@@ -477,7 +514,12 @@ judge_row(HeapTuple tuple, Buffer buffer, Snapshot judge, uint64 *xid)
 	TransactionId xmin;
 
 	if (HeapTupleHeaderXminCommitted(header))
-		return MQ_ROW_COMMITTED;
+	{
+		/* nobody deletes or updates but a superuser who has switched the guard off */
+		if ((header->t_infomask & HEAP_XMAX_INVALID) != 0 || HeapTupleSatisfiesVisibility(tuple, judge, buffer))
+			return MQ_ROW_COMMITTED;
+		return MQ_ROW_GONE;
+	}
 	if (HeapTupleHeaderXminInvalid(header))
 		return MQ_ROW_GONE;
 	xmin = HeapTupleHeaderGetRawXmin(header);
@@ -520,9 +562,8 @@ mq_log_read_page(Relation rel, BlockNumber block, int64 lo, int64 hi, Snapshot j
 		HeapTupleData tuple;
 		int64		id;
 
-		if (!get_tuple(rel, page, block, off, &tuple))
+		if (!get_row(rel, page, block, off, &tuple, &id))
 			continue;
-		id = row_id(tuple.t_data);
 		*page_max = Max(*page_max, id);
 		if (id < lo || id > hi)
 			continue;
@@ -549,13 +590,15 @@ sight(HeapTuple tuple, Buffer buffer, Snapshot snapshot)
 
 	if (HeapTupleSatisfiesVisibility(tuple, snapshot, buffer))
 		return MQ_SEEN;
-	if (HeapTupleHeaderXminFrozen(tuple->t_data) || HeapTupleHeaderXminInvalid(tuple->t_data))
+	if (HeapTupleHeaderXminInvalid(tuple->t_data))
 		return MQ_VANISHED;
-	xmin = HeapTupleHeaderGetXmin(tuple->t_data);
+	if (HeapTupleHeaderXminFrozen(tuple->t_data))
+		return MQ_DELETED;
+	xmin = HeapTupleHeaderGetRawXmin(tuple->t_data);
 	if (TransactionIdIsCurrentTransactionId(xmin) || XidInMVCCSnapshot(xmin, snapshot))
 		return MQ_TOO_NEW;
 	/* decided before the snapshot, yet not visible */
-	return MQ_VANISHED;
+	return TransactionIdDidCommit(xmin) ? MQ_DELETED : MQ_VANISHED;
 }
 
 static int
@@ -567,33 +610,59 @@ compare_fetched(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
+/* The row with the same id as the one at `at`, among those before it; `at`: none. */
+static int
+same_id(const MqFetched *rows, int at)
+{
+	int			i = 0;
+
+	while (rows[i].id != rows[at].id)
+		i++;
+	return i;
+}
+
 int
 mq_log_fetch_page(Relation rel, BlockNumber block, int64 lo, int64 hi, Snapshot snapshot, MqFetched *rows,
 				  Buffer *buffer, int64 *page_max)
 {
 	Page		page;
 	int			count = 0;
+	int			seen = 0;
 	bool		sorted = true;
 
 	*buffer = ReadBuffer(rel, block);
 	*page_max = -1;
 	LockBuffer(*buffer, BUFFER_LOCK_SHARE);
 	page = BufferGetPage(*buffer);
-	for (OffsetNumber off = FirstOffsetNumber; off <= last_offset(page) && count <= hi - lo; off++)
+	for (OffsetNumber off = FirstOffsetNumber; off <= last_offset(page) && seen <= hi - lo; off++)
 	{
 		HeapTupleData *tuple = &rows[count].tuple;
 		int64		id;
 
-		if (!get_tuple(rel, page, block, off, tuple))
+		if (!get_row(rel, page, block, off, tuple, &id))
 			continue;
-		id = row_id(tuple->t_data);
 		*page_max = Max(*page_max, id);
 		if (id < lo || id > hi)
 			continue;
 		rows[count].id = id;
 		rows[count].sight = sight(tuple, *buffer, snapshot);
-		if (count > 0 && rows[count - 1].id > id)
+		if (count > 0 && rows[count - 1].id >= id)
+		{
+			int			same = same_id(rows, count);
+
 			sorted = false;
+			/* another version of it, or a second row: the first that the snapshot sees counts */
+			if (same < count)
+			{
+				if (rows[same].sight != MQ_SEEN && rows[count].sight < rows[same].sight)
+				{
+					rows[same] = rows[count];
+					seen += rows[same].sight == MQ_SEEN;
+				}
+				continue;
+			}
+		}
+		seen += rows[count].sight == MQ_SEEN;
 		count++;
 	}
 	LockBuffer(*buffer, BUFFER_LOCK_UNLOCK);
@@ -602,18 +671,18 @@ mq_log_fetch_page(Relation rel, BlockNumber block, int64 lo, int64 hi, Snapshot 
 	return count;
 }
 
-typedef bool (*PageIsBefore) (PageMax max, int64 bound);
+typedef bool (*PageIsBefore) (MqPageRange range, int64 bound);
 
 static bool
-id_is_before(PageMax max, int64 id)
+id_is_before(MqPageRange range, int64 id)
 {
-	return max.id < id;
+	return range.max_id < id;
 }
 
 static bool
-time_is_before(PageMax max, int64 time)
+time_is_before(MqPageRange range, int64 time)
 {
-	return max.time < time;
+	return range.max_time < time;
 }
 
 /*
@@ -630,13 +699,14 @@ locate(Relation rel, PageIsBefore is_before, int64 bound)
 	{
 		BlockNumber mid = lo + (hi - lo) / 2;
 		BlockNumber at = mid;
-		PageMax		max;
+		MqPageRange range;
+		bool		others;
 
 		CHECK_FOR_INTERRUPTS();
-		max = page_max(rel, at);
-		while (max.id < 0 && ++at < hi)
-			max = page_max(rel, at);
-		if (at < hi && is_before(max, bound))
+		range = mq_log_page_range(rel, at, 0, PG_INT64_MAX, &others);
+		while (range.max_id < 0 && ++at < hi)
+			range = mq_log_page_range(rel, at, 0, PG_INT64_MAX, &others);
+		if (at < hi && is_before(range, bound))
 			lo = at + 1;
 		else
 			hi = mid;
@@ -650,9 +720,9 @@ mq_log_locate(Relation rel, int64 id)
 	return locate(rel, id_is_before, id);
 }
 
-/* The smallest id on a page of a row that is not older; -1: none. */
+/* The smallest id on a page of a row that is not older, with lo <= id <= hi; -1: none. */
 static int64
-page_first_since(Relation rel, BlockNumber block, TimestampTz time)
+page_first_since(Relation rel, BlockNumber block, TimestampTz time, int64 lo, int64 hi)
 {
 	Buffer		buffer = ReadBuffer(rel, block);
 	Page		page;
@@ -663,17 +733,18 @@ page_first_since(Relation rel, BlockNumber block, TimestampTz time)
 	for (OffsetNumber off = FirstOffsetNumber; off <= last_offset(page); off++)
 	{
 		HeapTupleData tuple;
+		int64		id;
 
-		if (get_tuple(rel, page, block, off, &tuple) && row_time(tuple.t_data) >= time &&
-			(first < 0 || row_id(tuple.t_data) < first))
-			first = row_id(tuple.t_data);
+		if (get_row(rel, page, block, off, &tuple, &id) && row_time(tuple.t_data) >= time && id >= lo && id <= hi &&
+			(first < 0 || id < first))
+			first = id;
 	}
 	UnlockReleaseBuffer(buffer);
 	return first;
 }
 
 int64
-mq_log_first_since(Relation rel, bool ordered, TimestampTz time)
+mq_log_first_since(Relation rel, bool ordered, TimestampTz time, int64 lo, int64 hi)
 {
 	BlockNumber blocks = RelationGetNumberOfBlocks(rel);
 	int64		first = -1;
@@ -683,7 +754,7 @@ mq_log_first_since(Relation rel, bool ordered, TimestampTz time)
 		int64		id;
 
 		CHECK_FOR_INTERRUPTS();
-		id = page_first_since(rel, block, time);
+		id = page_first_since(rel, block, time, lo, hi);
 		if (id >= 0 && (first < 0 || id < first))
 			first = id;
 		if (first >= 0 && ordered)

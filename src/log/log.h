@@ -2,7 +2,7 @@
  * log.h: the append-only log of one queue and priority level.
  *
  * The order that readers rely on: every id on a page is greater than every id on the pages before it, as long as the
- * segment's file is the one that appends wrote (mq_segment_is_ordered). Within a page there is no order: VACUUM frees
+ * segment's file is the one that appends wrote, or was found to be in order (order.h). Within a page there is no order: VACUUM frees
  * the places of aborted rows and an append uses them again.
  */
 #ifndef MQ_LOG_H
@@ -38,6 +38,20 @@ typedef struct MqTail
 /* False if the chain is gone (the queue was dropped). */
 extern bool mq_log_tail(const MqQueue *queue, int level, MqTail *tail);
 
+/* Makes what readers remember of places in the log void, and lets the next message have at least this id. */
+extern void mq_log_skip(const MqQueue *queue, int level, int64 next_id);
+
+/* Ids and the greatest time on a page, whatever became of the rows. */
+typedef struct MqPageRange
+{
+	int64		min_id;
+	int64		max_id;			/* -1: no rows */
+	TimestampTz max_time;
+} MqPageRange;
+
+/* Of the rows with lo <= id <= hi; *others is set if there are other ones. */
+extern MqPageRange mq_log_page_range(Relation rel, BlockNumber block, int64 lo, int64 hi, bool *others);
+
 typedef enum MqVerdict
 {
 	MQ_ROW_GONE,				/* aborted */
@@ -58,12 +72,13 @@ typedef struct MqRow
 extern int	mq_log_read_page(Relation rel, BlockNumber block, int64 lo, int64 hi, Snapshot judge, MqRow *rows,
 							 int64 *page_max);
 
-/* What the calling statement may see of a row that was handed out to it. */
+/* What the calling statement may see of a row that was handed out to it. Of two rows with one id the smaller counts. */
 typedef enum MqSight
 {
 	MQ_SEEN,					/* visible to the snapshot */
 	MQ_TOO_NEW,					/* not yet: for others, or for later */
-	MQ_VANISHED					/* aborted, or deleted behind our back */
+	MQ_DELETED,					/* or updated, behind our back: another row may have its id */
+	MQ_VANISHED					/* aborted */
 } MqSight;
 
 typedef struct MqFetched
@@ -73,7 +88,7 @@ typedef struct MqFetched
 	HeapTupleData tuple;		/* points into the page */
 } MqFetched;
 
-/* The rows of a page with lo <= id <= hi, sorted by id; the caller releases *buffer, which keeps them in place. */
+/* The rows of a page with lo <= id <= hi, sorted by id, each id once; the caller releases *buffer, which keeps them in place. */
 extern int	mq_log_fetch_page(Relation rel, BlockNumber block, int64 lo, int64 hi, Snapshot snapshot,
 							  MqFetched *rows, Buffer *buffer, int64 *page_max);
 
@@ -83,8 +98,11 @@ extern int	mq_log_fetch_page(Relation rel, BlockNumber block, int64 lo, int64 hi
 /* In an ordered segment: the first block that can hold id (or a greater one). */
 extern BlockNumber mq_log_locate(Relation rel, int64 id);
 
-/* The first id of a segment whose row (whatever became of it) was appended at that time or later; -1: none. */
-extern int64 mq_log_first_since(Relation rel, bool ordered, TimestampTz time);
+/*
+ * The first id of a segment, between lo and hi, whose row (whatever became of it) was appended at that time or later; -1:
+ * none.
+ */
+extern int64 mq_log_first_since(Relation rel, bool ordered, TimestampTz time, int64 lo, int64 hi);
 
 extern uint64 mq_full_xid(TransactionId xid);
 

@@ -21,9 +21,12 @@
 #include "catalog/heap.h"
 #include "catalog/index.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
+#include "commands/trigger.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "nodes/value.h"
 #include "pgstat.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
@@ -49,7 +52,10 @@ typedef struct CachedSegment
 	int64		segment;
 	Oid			relid;			/* InvalidOid: empty */
 	Oid			parent;
-	Oid			file;			/* from mq_internal.segment */
+	Oid			file;			/* from mq_internal.segment: the pages of this file are in order */
+	bool		guarded;		/* nobody but mq can write to it */
+	RelFileNumber looked_at;	/* this file was looked through by this process */
+	bool		in_order;		/* and found so */
 	bool		checked;		/* nothing that an append would bypass */
 } CachedSegment;
 
@@ -256,12 +262,18 @@ mq_segment_open(const MqQueue *queue, int level, int64 segment, LOCKMODE mode)
 	rel = open_uncached(queue, level, segment, mode);
 	if (rel == NULL)
 		return NULL;
+	/* its pages are read directly */
+	if (rel->rd_tableam != GetHeapamTableAmRoutine())
+		refuse(rel, "another access method");
 	if (!read_info(queue, level, segment, &info))
 		info.file = InvalidOid;
 	c->queue_no = queue->queue_no;
 	c->level = level;
 	c->segment = segment;
-	c->file = info.file;
+	c->file = queue->foreign ? InvalidOid : info.file;
+	c->guarded = mq_segment_is_guarded(rel);
+	if (c->relid != RelationGetRelid(rel))
+		c->looked_at = InvalidRelFileNumber;
 	c->checked = false;
 	c->parent = queue->table;
 	check_columns(rel, mq_row_descriptor());
@@ -269,12 +281,99 @@ mq_segment_open(const MqQueue *queue, int level, int64 segment, LOCKMODE mode)
 	return rel;
 }
 
+/* The trigger that no row passes, however it comes. */
+static bool
+is_row_guard(const Trigger *t)
+{
+	const int16 what = TRIGGER_TYPE_ROW | TRIGGER_TYPE_BEFORE | TRIGGER_TYPE_INSERT | TRIGGER_TYPE_UPDATE | TRIGGER_TYPE_DELETE;
+
+	return t->tgfoid == mq_extension(false)->guard_function && (t->tgtype & what) == what && t->tgqual == NULL &&
+		t->tgnattr == 0;
+}
+
 bool
-mq_segment_is_ordered(const MqQueue *queue, int level, int64 segment, Relation rel)
+mq_segment_is_guarded(Relation rel)
+{
+	for (int i = 0; rel->trigdesc != NULL && i < rel->trigdesc->numtriggers; i++)
+		if (is_row_guard(&rel->trigdesc->triggers[i]) && rel->trigdesc->triggers[i].tgenabled == TRIGGER_FIRES_ALWAYS)
+			return true;
+	return false;
+}
+
+MqTrust
+mq_segment_trust(const MqQueue *queue, int level, int64 segment, Relation rel)
+{
+	const CachedSegment *c = cached(queue, level, segment);
+
+	/* an invalidation that came while it was being opened: another time */
+	if (!cached_is(c, queue, level, segment) || c->relid != RelationGetRelid(rel) || !c->guarded)
+		return MQ_TRUST_NONE;
+	if (c->file == MqRelFileNumber(rel))
+		return MQ_TRUST_IN_ORDER;
+	if (c->looked_at != MqRelFileNumber(rel))
+		return MQ_TRUST_UNKNOWN;
+	return c->in_order ? MQ_TRUST_IN_ORDER : MQ_TRUST_OUT_OF_ORDER;
+}
+
+void
+mq_segment_found_order(const MqQueue *queue, int level, int64 segment, Relation rel, bool in_order)
 {
 	CachedSegment *c = cached(queue, level, segment);
 
-	return !queue->foreign && cached_is(c, queue, level, segment) && c->file == MqRelFileNumber(rel);
+	if (!cached_is(c, queue, level, segment) || c->relid != RelationGetRelid(rel))
+		return;
+	c->looked_at = MqRelFileNumber(rel);
+	c->in_order = in_order;
+}
+
+Relation
+mq_segment_open_still(const MqQueue *queue, int level, int64 segment, LOCKMODE *mode)
+{
+	const CachedSegment *c = cached(queue, level, segment);
+
+	for (int attempt = 0; attempt < 2; attempt++)
+	{
+		Oid			relid = c->relid;
+		Relation	rel;
+
+		*mode = RowExclusiveLock;
+		if (cached_is(c, queue, level, segment) && ConditionalLockRelationOid(relid, *mode))
+		{
+			rel = cached_is(c, queue, level, segment) ? try_relation_open(relid, NoLock) : NULL;
+			if (rel != NULL)
+				return rel;
+			UnlockRelationOid(relid, *mode);
+		}
+		*mode = AccessShareLock;
+		rel = mq_segment_open(queue, level, segment, *mode);
+		if (rel == NULL || attempt > 0)
+			return rel;
+		/* now that it is known */
+		relation_close(rel, *mode);
+	}
+	return NULL;
+}
+
+void
+mq_segment_complain(Relation rel, const char *what, const char *detail)
+{
+	static struct
+	{
+		Oid			relid;
+		TimestampTz at;
+	}			said[CACHED_SEGMENTS];
+	int			i = RelationGetRelid(rel) % CACHED_SEGMENTS;
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (said[i].relid == RelationGetRelid(rel) && now - said[i].at < USECS_PER_MINUTE && now >= said[i].at)
+		return;
+	said[i].relid = RelationGetRelid(rel);
+	said[i].at = now;
+	ereport(WARNING,
+			(errcode(ERRCODE_DATA_CORRUPTED),
+			 errmsg("segment \"%s\" %s", RelationGetRelationName(rel), what),
+			 errdetail("%s", detail),
+			 errhint("Somebody has written to it past mq, with triggers disabled.")));
 }
 
 static bool
@@ -398,8 +497,6 @@ check_appendable(const MqQueue *queue, Relation rel)
 	check_unaltered(queue, rel);
 	if (!RelationIsPermanent(rel))
 		refuse(rel, "no crash safety");
-	if (rel->rd_tableam != GetHeapamTableAmRoutine())
-		refuse(rel, "another access method");
 }
 
 /* Whether only this transaction can make segments: it made the queue, or locks out the worker. */
@@ -449,26 +546,45 @@ segment_not_made(const MqQueue *queue, int64 segment)
 			 : errhint("Look in the server log for why it does not start; max_worker_processes must leave room for it.")));
 }
 
+/* Whether this very transaction keeps the worker from putting the guard back. */
+static bool
+guard_is_locked_here(Relation rel)
+{
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_RELATION(tag, MyDatabaseId, RelationGetRelid(rel));
+	return MqLockHeldByMe(&tag, ShareRowExclusiveLock) || MqLockHeldByMe(&tag, AccessExclusiveLock);
+}
+
+static void
+not_in_time(const MqQueue *queue, int64 segment, Relation rel)
+{
+	if (rel != NULL)
+		refuse(rel, "its guard trigger switched off");
+	segment_not_made(queue, segment);
+}
+
+/* rel: open, but its guard is off: the worker looks what somebody else has written, and puts it back. NULL: to be made. */
 static Relation
-wait_for_segment(const MqQueue *queue, int level, int64 segment)
+wait_for_segment(const MqQueue *queue, int level, int64 segment, Relation rel)
 {
 	int64		deadline = mq_monotonic_us() + mq_segment_wait * MQ_MS;
-	Relation	rel = NULL;
 
 	mq_check_extension_owner();
 
 	ConditionVariablePrepareToSleep(&queue->chain->segment_made);
-	while ((rel = mq_segment_open(queue, level, segment, RowExclusiveLock)) == NULL)
+	while (rel == NULL || !mq_segment_is_guarded(rel))
 	{
+		if (mq_monotonic_us() >= deadline || (rel != NULL && guard_is_locked_here(rel)))
+			not_in_time(queue, segment, rel);
+		if (rel != NULL)
+			relation_close(rel, RowExclusiveLock);
 		mq_queue_check_not_dropped(queue);
-		if (mq_monotonic_us() >= deadline)
-			break;
 		ask_worker(queue, level, segment);
 		(void) ConditionVariableTimedSleep(&queue->chain->segment_made, 200, PG_WAIT_EXTENSION);
+		rel = mq_segment_open(queue, level, segment, RowExclusiveLock);
 	}
 	ConditionVariableCancelSleep();
-	if (rel == NULL)
-		segment_not_made(queue, segment);
 	return rel;
 }
 
@@ -478,20 +594,18 @@ mq_segment_open_to_append(const MqQueue *queue, int level, int64 segment)
 	Relation	rel = mq_segment_open(queue, level, segment, RowExclusiveLock);
 	CachedSegment *c = cached(queue, level, segment);
 
+	if (rel != NULL && c->checked && c->relid == RelationGetRelid(rel))
+		return rel;
 	if (rel == NULL && must_create_here(queue))
 	{
 		mq_segment_create(queue, level, segment);
 		rel = mq_segment_open(queue, level, segment, RowExclusiveLock);
 	}
-	if (rel == NULL)
-		rel = wait_for_segment(queue, level, segment);
-
-	if (!c->checked || c->relid != RelationGetRelid(rel))
-	{
-		check_appendable(queue, rel);
-		if (cached_is(c, queue, level, segment))
-			c->checked = true;
-	}
+	if (rel == NULL || !mq_segment_is_guarded(rel))
+		rel = wait_for_segment(queue, level, segment, rel);
+	check_appendable(queue, rel);
+	if (cached_is(c, queue, level, segment))
+		c->checked = true;
 	return rel;
 }
 
@@ -554,12 +668,85 @@ mq_segment_create(const MqQueue *queue, int level, int64 segment)
 	mq_check_made(get_relname_relid(name, mq_extension(false)->internal), mq_row_descriptor());
 	mq_sql("ALTER TABLE mq.%s ATTACH PARTITION mq_internal.%s FOR VALUES FROM (" INT64_FORMAT ") TO (" INT64_FORMAT ")",
 		   parent, name, segment * queue->segment_size, (segment + 1) * queue->segment_size);
+	mq_sql("ALTER TABLE mq_internal.%s ENABLE ALWAYS TRIGGER refuse_direct_write, ENABLE ALWAYS TRIGGER refuse_direct_row", name);
 	mq_sql("INSERT INTO mq_internal.segment (queue_no, level, segment, file) VALUES (%d, %d, " INT64_FORMAT ", "
 		   "pg_catalog.pg_relation_filenode('mq_internal.%s')) "
 		   "ON CONFLICT (queue_no, level, segment) DO UPDATE SET file = excluded.file, sealed = false, sealed_at = null",
 		   queue->queue_no, level, segment, name);
 	mq_sql_end(&context);
 	MQ_STOP_POINT("segment_attached");
+}
+
+/* The guards of a table that do not fire always, by name; *whole: it has the one that counts. */
+static List *
+guards_switched_off(Oid relid, bool *whole)
+{
+	Relation	rel = relation_open(relid, NoLock);
+	const TriggerDesc *triggers = rel->trigdesc;
+	Oid			guard = mq_extension(false)->guard_function;
+	List	   *names = NIL;
+
+	*whole = false;
+	for (int i = 0; triggers != NULL && i < triggers->numtriggers; i++)
+	{
+		const Trigger *t = &triggers->triggers[i];
+
+		*whole |= is_row_guard(t);
+		if (t->tgfoid == guard && t->tgenabled != TRIGGER_FIRES_ALWAYS)
+			names = lappend(names, makeString(pstrdup(quote_identifier(t->tgname))));
+	}
+	relation_close(rel, NoLock);
+	return names;
+}
+
+/* ONLY: a partition that is not known to be in order must not seem so. */
+static void
+guard_table(Oid relid)
+{
+	char	   *table = quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)), get_rel_name(relid));
+	bool		whole;
+	List	   *off = guards_switched_off(relid, &whole);
+	ListCell   *cell;
+
+	if (!whole)
+	{
+		mq_sql("CREATE OR REPLACE TRIGGER refuse_direct_row BEFORE INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW "
+			   "EXECUTE FUNCTION mq_internal.refuse_direct_write()", table);
+		off = list_append_unique(off, makeString("refuse_direct_row"));
+	}
+	foreach(cell, off)
+		mq_sql("ALTER TABLE ONLY %s ENABLE ALWAYS TRIGGER %s", table, strVal(lfirst(cell)));
+}
+
+void
+mq_segment_guard(const MqQueue *queue, int level, int64 segment)
+{
+	MqSqlContext context;
+	char		name[NAMEDATALEN];
+
+	segment_name(name, queue, level, segment);
+	mq_sql_begin(&context);
+	/* what was written is not known to be in order */
+	mq_sql("UPDATE mq_internal.segment SET file = 0 WHERE queue_no = %d AND level = %d AND segment = " INT64_FORMAT,
+		   queue->queue_no, level, segment);
+	guard_table(queue->table);
+	guard_table(get_relname_relid(name, mq_extension(false)->internal));
+	mq_sql_end(&context);
+}
+
+void
+mq_segment_record_order(const MqQueue *queue, int level, int64 segment, RelFileNumber file)
+{
+	MqSqlContext context;
+	char		name[NAMEDATALEN];
+
+	segment_name(name, queue, level, segment);
+	mq_sql_begin(&context);
+	mq_sql("UPDATE mq_internal.segment SET file = %u WHERE queue_no = %d AND level = %d AND segment = " INT64_FORMAT, file,
+		   queue->queue_no, level, segment);
+	/* everybody reads the record again */
+	CacheInvalidateRelcacheByRelid(get_relname_relid(name, mq_extension(false)->schema));
+	mq_sql_end(&context);
 }
 
 void

@@ -53,8 +53,40 @@ extern Relation mq_segment_open_to_append(const MqQueue *queue, int level, int64
 /* Locks and opens the TOAST table and its index, so that an append can toast under an LWLock without waiting. */
 extern void mq_segment_lock_toast(Relation rel);
 
-/* Whether pages of the segment are in the order of ids: its file is the one that appends wrote. */
-extern bool mq_segment_is_ordered(const MqQueue *queue, int level, int64 segment, Relation rel);
+/*
+ * Says in a WARNING what is wrong with the rows of a segment: what completes a sentence that begins with its name. At most
+ * once a minute for each segment and process. No LWLock may be held.
+ */
+extern void mq_segment_complain(Relation rel, const char *what, const char *detail);
+
+/* What is known of the order of a segment's pages. */
+typedef enum MqTrust
+{
+	MQ_TRUST_NONE,				/* others may write to it, for its guard is off: places in it mean nothing */
+	MQ_TRUST_UNKNOWN,			/* not the file on record: restored, or rewritten */
+	MQ_TRUST_IN_ORDER,
+	MQ_TRUST_OUT_OF_ORDER		/* but for what is appended from now on */
+} MqTrust;
+
+extern MqTrust mq_segment_trust(const MqQueue *queue, int level, int64 segment, Relation rel);
+
+/* Remembers, for this process, what a look at all pages has shown. */
+extern void mq_segment_found_order(const MqQueue *queue, int level, int64 segment, Relation rel, bool in_order);
+
+/*
+ * As mq_segment_open, for whoever relies on the order of pages: ROW EXCLUSIVE, if that can be had at once, for then nobody
+ * has switched the guard off in a transaction that is still open; else ACCESS SHARE. *mode says which.
+ */
+extern Relation mq_segment_open_still(const MqQueue *queue, int level, int64 segment, LOCKMODE *mode);
+
+/* Whether the trigger is there, and fires always, that keeps others from writing rows. */
+extern bool mq_segment_is_guarded(Relation rel);
+
+/* Puts the guard of a segment, and of its parent, back; its order counts as unknown. The caller has locked both SHARE ROW EXCLUSIVE. */
+extern void mq_segment_guard(const MqQueue *queue, int level, int64 segment);
+
+/* Puts on record that the pages of this file of the segment are in order. */
+extern void mq_segment_record_order(const MqQueue *queue, int level, int64 segment, RelFileNumber file);
 
 /*
  * Whether a segment that could not be opened is gone for good (true), or perhaps made by a transaction that is still

@@ -21,7 +21,7 @@ insert_unread(MqWindow *window, const MqUnfinished *range, MqCellList *cells)
 	MqNodeAt(node)->attempts = (uint16) Min(range->failures, PG_UINT16_MAX);
 	MqNodeAt(node)->due = range->due;
 	MqNodeAt(node)->state = MQ_UNREAD;
-	mq_tree_insert(window, node);
+	(void) mq_tree_insert(window, node);
 }
 
 /*

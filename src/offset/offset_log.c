@@ -56,7 +56,14 @@ mq_unfinished_sort(MqUnfinished *u, int count)
 	qsort(u, count, sizeof(MqUnfinished), mq_unfinished_compare);
 	for (int i = 1; i < count; i++)
 	{
-		if (u[n].hi + 1 == u[i].lo && u[n].failures == u[i].failures && u[n].due == u[i].due)
+		bool		alike = u[n].failures == u[i].failures && u[n].due == u[i].due;
+
+		/* an id that is in two of them, because somebody wrote it twice, is in the first */
+		if (u[i].hi <= u[n].hi)
+			continue;
+		if (u[i].lo <= u[n].hi)
+			u[i].lo = u[n].hi + 1;
+		if (alike && u[i].lo == u[n].hi + 1)
 			u[n].hi = u[i].hi;
 		else
 			u[++n] = u[i];

@@ -15,7 +15,7 @@
 #include "storage/lmgr.h"
 #include "utils/snapmgr.h"
 
-#include "log/log.h"
+#include "log/order.h"
 
 static void
 add_part(MqPosition *position, int64 lo, int64 hi)
@@ -102,11 +102,13 @@ find_time(const MqQueue *queue, const MqSegmentInfo *segments, int count, int64 
 	for (int i = 0; i < count && first == next_id; i++)
 	{
 		Relation	rel = mq_segment_open(queue, segments[i].level, segments[i].segment, AccessShareLock);
+		int64		lo = segments[i].segment * queue->segment_size;
 		int64		id;
 
 		if (rel == NULL)
 			continue;
-		id = mq_log_first_since(rel, mq_segment_is_ordered(queue, segments[i].level, segments[i].segment, rel), time);
+		id = mq_log_first_since(rel, mq_order_holds(queue, segments[i].level, segments[i].segment, rel), time, lo,
+								lo + queue->segment_size - 1);
 		relation_close(rel, NoLock);
 		if (id >= 0)
 			first = Min(first, id);

@@ -11,9 +11,11 @@
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "miscadmin.h"
+#include "replication/logicalworker.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
+#include "utils/timestamp.h"
 
 #include "log/segment.h"
 #include "offset/rebuild.h"
@@ -124,6 +126,8 @@ take_over_table(const char *table)
 				 errmsg("table mq.%s is there without the definition of a queue, and it is not empty", quote_identifier(table)),
 				 errdetail("It was probably restored from a dump without the data of schema mq_internal."),
 				 errhint("Save what is in it, and have a superuser DROP TABLE mq.%s.", quote_identifier(table))));
+	mq_sql("DROP TRIGGER IF EXISTS refuse_direct_write ON mq.%s", quote_identifier(table));
+	mq_sql("DROP TRIGGER IF EXISTS refuse_direct_row ON mq.%s", quote_identifier(table));
 	mq_sql("SELECT inhrelid::integer FROM pg_inherits WHERE inhparent = 'mq.%s'::regclass", quote_identifier(table));
 	leaves = mq_sql_int32_list();
 	foreach(cell, leaves)
@@ -158,8 +162,12 @@ create_tables(const char *name, int32 queue_no, int64 segment_size, Oid owner)
 	snprintf(sequence, sizeof(sequence), "i_%d", queue_no);
 	mq_sql("CREATE SEQUENCE mq_internal.%s INCREMENT " INT64_FORMAT, sequence, segment_size / 64);
 	mq_reset_privileges(get_relname_relid(sequence, mq_extension(false)->internal));
-	mq_sql("CREATE OR REPLACE TRIGGER refuse_direct_write BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON mq.%s "
+	mq_sql("CREATE TRIGGER refuse_direct_write BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON mq.%s "
 		   "FOR EACH STATEMENT EXECUTE FUNCTION mq_internal.refuse_direct_write()", table);
+	/* partitions get a copy: what comes to them by way of another table, and in logical replication, fires no other kind */
+	mq_sql("CREATE TRIGGER refuse_direct_row BEFORE INSERT OR UPDATE OR DELETE ON mq.%s "
+		   "FOR EACH ROW EXECUTE FUNCTION mq_internal.refuse_direct_write()", table);
+	mq_sql("ALTER TABLE mq.%s ENABLE ALWAYS TRIGGER refuse_direct_write, ENABLE ALWAYS TRIGGER refuse_direct_row", table);
 	mq_sql("UPDATE mq_internal.queue SET queue_table = %u WHERE queue_no = %d", get_relname_relid(name, schema), queue_no);
 }
 
@@ -457,18 +465,42 @@ mq_alter_queue(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
+/* An error would stop all tables of the subscription, and the next try would meet the same row. */
+static void
+warn_of_replicated_row(Relation rel)
+{
+	static TimestampTz warned = 0;
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (now >= warned && now - warned < USECS_PER_MINUTE)
+		return;
+	warned = now;
+	ereport(WARNING,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("logical replication of rows into table \"%s\" is skipped", RelationGetRelationName(rel)),
+			 errdetail("Messages come by mq.send and never change. This is said at most once a minute."),
+			 errhint("Leave the schemas of mq out of the publication.")));
+}
+
 MQ_FUNCTION(mq_refuse_direct_write);
 Datum
 mq_refuse_direct_write(PG_FUNCTION_ARGS)
 {
+	const TriggerData *trigger = (TriggerData *) fcinfo->context;
+
 	if (!CALLED_AS_TRIGGER(fcinfo))
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("mq_internal.refuse_direct_write() must be called as a trigger")));
+	if (IsLogicalWorker() && !TRIGGER_FIRED_BY_TRUNCATE(trigger->tg_event))
+	{
+		if (TRIGGER_FIRED_FOR_ROW(trigger->tg_event))
+			warn_of_replicated_row(trigger->tg_relation);
+		return PointerGetDatum(NULL);
+	}
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("cannot write to table \"%s\" directly",
-					RelationGetRelationName(((TriggerData *) fcinfo->context)->tg_relation)),
+			 errmsg("cannot write to table \"%s\" directly", RelationGetRelationName(trigger->tg_relation)),
 			 errhint("Use mq.send to add messages, and mq.ack or mq.discard to finish them.")));
 	return PointerGetDatum(NULL);
 }

@@ -19,7 +19,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-#include "log/log.h"
+#include "log/order.h"
 #include "offset/rebuild.h"
 #include "verbs/verbs.h"
 #include "window/walk.h"
@@ -224,7 +224,7 @@ show(Browse *b, const BrowseRange *range, const MqSegmentInfo *segments, int cou
 
 		if (lo > hi || (rel = mq_segment_open(queue, 0, segments[i].segment, AccessShareLock)) == NULL)
 			continue;
-		show_segment(b, range, rel, mq_segment_is_ordered(queue, 0, segments[i].segment, rel), lo, hi);
+		show_segment(b, range, rel, mq_order_holds(queue, 0, segments[i].segment, rel), lo, hi);
 		relation_close(rel, AccessShareLock);
 	}
 }

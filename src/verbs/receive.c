@@ -37,6 +37,7 @@
 /* a transaction with an old snapshot looks no further than this many newer messages for one that it may see */
 #define PASS_OVER_MAX		1000
 #define PAGES_PER_RUN		80	/* more than a chunk of pending messages spans */
+#define REREADS_MAX			1000
 
 /* attributes of mq.message */
 enum
@@ -65,6 +66,8 @@ typedef struct ReceiveCall
 	bool		gave_back;		/* in this round */
 	int64		passed_over;	/* newer than the snapshot, since the last one delivered */
 	bool		too_old;		/* the transaction's snapshot, for some message seen while waiting */
+	int64		reread;			/* ids up to here were not where they had been seen, since the last one delivered */
+	int			again;			/* how often one of them was not there again */
 	MqRange    *popped;			/* pop: what to ack, ascending stretches */
 	int			npopped;
 	int			room_popped;
@@ -115,10 +118,11 @@ emit(ReceiveCall *call, const MqRun *run, HeapTuple tuple, int64 id)
 	COPY(M_HEADERS, MQ_COL_HEADERS);
 	COPY(M_BODY, MQ_COL_BODY);
 #undef COPY
+	out[M_ENQUEUED_AT] = v[MQ_COL_ENQUEUED_AT - 1];
+	isnull[M_ENQUEUED_AT] = n[MQ_COL_ENQUEUED_AT - 1];
 	SET(M_ID, Int64GetDatum(id));
 	SET(M_RECEIPT, receipt_datum(call, id));
 	SET(M_PRIORITY, Int32GetDatum(0));
-	SET(M_ENQUEUED_AT, v[MQ_COL_ENQUEUED_AT - 1]);
 	if (!call->pop)
 		SET(M_LEASE_UNTIL, TimestampTzGetDatum(call->taker.deadline));
 	SET(M_ATTEMPT, Int32GetDatum(run->attempts));
@@ -152,6 +156,19 @@ remember_popped(ReceiveCall *call, int64 id)
 	call->npopped++;
 }
 
+/* What is read again is found where it was seen then, unless a segment is rewritten just now: no call goes on for ever. */
+static void
+note_reread(ReceiveCall *call, int64 lo, int64 hi)
+{
+	if (lo <= call->reread && ++call->again > REREADS_MAX)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("message " INT64_FORMAT " of queue \"%s\" is not where it was seen, again and again", lo,
+						NameStr(call->group.queue.name)),
+				 errhint("Look whether somebody is changing or rewriting the queue's tables.")));
+	call->reread = Max(call->reread, hi);
+}
+
 /* Ends the lease on part of a run that is not handed out after all. */
 static void
 return_part(ReceiveCall *call, int64 lo, int64 hi, MqOutcome outcome)
@@ -167,6 +184,8 @@ return_part(ReceiveCall *call, int64 lo, int64 hi, MqOutcome outcome)
 				 errhint("Raise mq.shared_memory, or finish messages that are held.")));
 	(void) mq_window_end_lease(&call->ref, lo, hi, call->taker.token, outcome, 0, &cells);
 	mq_cells_return(&cells);
+	if (outcome == MQ_REREAD)
+		note_reread(call, lo, hi);
 	if (outcome == MQ_GIVE_BACK)
 	{
 		call->after = Max(call->after, hi);
@@ -217,6 +236,8 @@ deliver_page(ReceiveCall *call, const MqRun *run, int count, int64 *next)
 		*next = row->id + 1;
 		if (row->sight == MQ_TOO_NEW)
 			return_part(call, row->id, row->id, MQ_GIVE_BACK);
+		else if (row->sight == MQ_DELETED)
+			return_part(call, row->id, row->id, MQ_REREAD);
 		else if (row->sight == MQ_VANISHED)
 			return_part(call, row->id, row->id, MQ_FINISH);
 		else if (!fits(call, &row->tuple))
@@ -228,6 +249,7 @@ deliver_page(ReceiveCall *call, const MqRun *run, int count, int64 *next)
 				remember_popped(call, row->id);
 			call->got++;
 			call->passed_over = 0;
+			call->again = 0;
 		}
 	}
 }

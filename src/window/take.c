@@ -172,7 +172,7 @@ mq_window_take(const MqWindowRef *ref, int64 after, int max, MqTaker *taker, MqR
 	return count;
 }
 
-/* An entry for a part of what the running transaction has sent itself. */
+/* An entry for a part of what the running transaction has sent itself; 0: there is one already. */
 static uint32
 add_own_sent(MqWindow *window, const MqChunk *part, MqCellList *cells)
 {
@@ -185,8 +185,7 @@ add_own_sent(MqWindow *window, const MqChunk *part, MqCellList *cells)
 	MqNodeAt(node)->failures = part->failures;
 	MqNodeAt(node)->flags = MQ_NODE_OWN_SENT;
 	MqNodeAt(node)->state = MQ_UNREAD;
-	mq_tree_insert(window, node);
-	return node;
+	return mq_tree_insert(window, node) ? node : 0;
 }
 
 int
@@ -201,7 +200,12 @@ mq_window_take_own(const MqWindowRef *ref, uint64 xid, int max, MqTaker *taker, 
 		return 0;
 	/* a cell for each run, or none at all */
 	while (t.cells.count > 0 && t.max > 0 && mq_pending_take(window, xid, t.max, &part))
-		take_node(&t, window, add_own_sent(window, &part, &t.cells), taker, &runs[count++]);
+	{
+		uint32		node = add_own_sent(window, &part, &t.cells);
+
+		if (node != 0)
+			take_node(&t, window, node, taker, &runs[count++]);
+	}
 	if (count > 0)
 		window->walk_seq++;
 	taking_end(&t, ref);

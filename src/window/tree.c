@@ -106,6 +106,8 @@ static uint32
 unlink_node(uint32 tree, uint32 node)
 {
 	Assert(tree != 0);
+	if (tree == 0)
+		return 0;
 	if (tree == node)
 		return join(MqNodeAt(node)->left, MqNodeAt(node)->right);
 	if (MqNodeAt(node)->lo < MqNodeAt(tree)->lo)
@@ -120,6 +122,8 @@ static void
 refresh(uint32 tree, uint32 node)
 {
 	Assert(tree != 0);
+	if (tree == 0)
+		return;
 	if (tree != node)
 		refresh(MqNodeAt(node)->lo < MqNodeAt(tree)->lo ? MqNodeAt(tree)->left : MqNodeAt(tree)->right, node);
 	summarize(tree);
@@ -228,16 +232,31 @@ mq_tree_first_overdue(const MqWindow *window, int64 id)
 	return first_with(window->root, MQ_NODE_OVERDUE, id);
 }
 
-void
-mq_tree_insert(MqWindow *window, uint32 node)
+/* Links a node whose range is known to be free. */
+static void
+link_node(MqWindow *window, uint32 node)
 {
 	MqNode	   *n = MqNodeAt(node);
 
-	Assert(n->lo <= n->hi);
 	n->left = n->right = 0;
 	window->root = insert(window->root, node);
 	window->ids[n->state] += node_ids(n);
 	window->nodes++;
+}
+
+bool
+mq_tree_insert(MqWindow *window, uint32 node)
+{
+	const MqNode *n = MqNodeAt(node);
+	uint32		next = mq_tree_seek(window, n->lo);
+
+	if (n->lo > n->hi || (next != 0 && MqNodeAt(next)->lo <= n->hi))
+	{
+		mq_cell_free(node);
+		return false;
+	}
+	link_node(window, node);
+	return true;
 }
 
 void
@@ -277,7 +296,7 @@ link_part(MqWindow *window, uint32 node, int64 lo, int64 hi, MqCellList *cells)
 	*MqNodeAt(part) = *MqNodeAt(node);
 	MqNodeAt(part)->lo = lo;
 	MqNodeAt(part)->hi = hi;
-	mq_tree_insert(window, part);
+	link_node(window, part);
 	return part;
 }
 

@@ -22,8 +22,11 @@ extern uint32 mq_tree_first_expired(const MqWindow *window, TimestampTz now);
 extern uint32 mq_tree_first_in_state(const MqWindow *window, MqState state, int64 id);
 extern uint32 mq_tree_first_overdue(const MqWindow *window, int64 id);
 
-/* Link and unlink. Counts of the window follow. Insert: the range must be free. */
-extern void mq_tree_insert(MqWindow *window, uint32 node);
+/*
+ * Link and unlink. Counts of the window follow. Insert: false, and the cell is freed, if the range is empty or a part of
+ * it is in the tree already: whatever was read from disk, two nodes never overlap.
+ */
+extern bool mq_tree_insert(MqWindow *window, uint32 node);
 extern void mq_tree_remove(MqWindow *window, uint32 node);
 
 /* To be called when state, due, MQ_NODE_OVERDUE or lo of a linked node changed (lo only without passing a neighbour). */

@@ -25,7 +25,7 @@
 #include "utils/timestamp.h"
 
 #include "base/stop_point.h"
-#include "log/log.h"
+#include "log/order.h"
 #include "window/pending.h"
 
 #define PAGES_PER_WALK		16
@@ -199,13 +199,53 @@ read_ordered(Relation rel, BlockNumber start, BlockNumber last, bool last_grows,
 		found->done = hi + 1;
 }
 
+/* By id; of rows with one id, committed ones first, then those that are first on disk. */
 static int
 compare_rows(const void *a, const void *b)
 {
-	int64		x = ((const MqRow *) a)->id;
-	int64		y = ((const MqRow *) b)->id;
+	const MqRow *x = a;
+	const MqRow *y = b;
 
-	return (x > y) - (x < y);
+	if (x->id != y->id)
+		return x->id < y->id ? -1 : 1;
+	if (x->verdict != y->verdict)
+		return x->verdict == MQ_ROW_COMMITTED ? -1 : 1;
+	return (x->block > y->block) - (x->block < y->block);
+}
+
+static int
+first_double(const Findings *found)
+{
+	for (int i = 1; i < found->count; i++)
+		if (found->rows[i].id <= found->rows[i - 1].id)
+			return i;
+	return 0;
+}
+
+/*
+ * Leaves one row of each id, ascending, whatever somebody else has written. Two versions of one row are as two rows: a
+ * version that is replaced is gone, but a newer one may be undecided still.
+ */
+static void
+drop_doubles(Relation rel, Findings *found)
+{
+	int			kept = 0;
+	int64		twice = -1;
+
+	if (first_double(found) == 0)
+		return;
+	qsort(found->rows, found->count, sizeof(MqRow), compare_rows);
+	for (int i = 1; i < found->count; i++)
+	{
+		if (found->rows[i].id != found->rows[kept].id)
+			found->rows[++kept] = found->rows[i];
+		else if (found->rows[i].verdict == MQ_ROW_COMMITTED)
+			twice = found->rows[i].id;
+	}
+	found->count = kept + 1;
+	if (twice >= 0)
+		mq_segment_complain(rel, psprintf("has several rows with id " INT64_FORMAT, twice),
+							"The first of them on disk is delivered, the others are not.");
 }
 
 /* Reads a segment whose pages are in no order, whole, and keeps its lowest rows. */
@@ -246,12 +286,15 @@ file_tag(Relation rel, const MqTail *tail)
 
 /* Reads a stretch of the job's first segment. */
 static void
-read_segment(const MqGroup *group, Relation rel, int64 segment, const MqTail *tail, const WalkJob *job, int want,
-			 Findings *found)
+read_segment(const MqGroup *group, Relation rel, bool still, int64 segment, const MqTail *tail, const WalkJob *job,
+			 int want, Findings *found)
 {
 	const MqQueue *queue = &group->queue;
 	bool		grows = segment == mq_segment_of(tail->next_id, queue->segment_size);
 	uint32		tag = file_tag(rel, tail);
+	/* nobody but mq writes to it now, nor has since the tail was read */
+	bool		guarded = still && mq_segment_trust(queue, 0, segment, rel) != MQ_TRUST_NONE &&
+		tail->truncations == queue->chain->truncations;
 	bool		tail_known = tail->segment == segment && tail->file == MqRelFileNumber(rel);
 	BlockNumber blocks = RelationGetNumberOfBlocks(rel);
 	BlockNumber last = blocks;
@@ -265,9 +308,9 @@ read_segment(const MqGroup *group, Relation rel, int64 segment, const MqTail *ta
 		else
 			grows = false;
 	}
-	if (job->block != InvalidBlockNumber && job->file_tag == tag)
+	if (guarded && job->block != InvalidBlockNumber && job->file_tag == tag)
 		read_ordered(rel, job->block, last, grows, job->lo, hi, want, judge, found);
-	else if (mq_segment_is_ordered(queue, 0, segment, rel))
+	else if (guarded && mq_order_holds(queue, 0, segment, rel))
 		read_ordered(rel, mq_log_locate(rel, job->lo), last, grows, job->lo, hi, want, judge, found);
 	else
 	{
@@ -275,9 +318,11 @@ read_segment(const MqGroup *group, Relation rel, int64 segment, const MqTail *ta
 		/* from here on, what is appended is in order again */
 		found->block = found->done == hi + 1 && grows ? last : InvalidBlockNumber;
 	}
+	drop_doubles(rel, found);
 	found->file_tag = tag;
 	/* a place to go on from is only one that the next append will not fall short of */
-	if (mq_segment_of(found->done, queue->segment_size) != segment || (found->done == tail->next_id && !tail_known))
+	if (!guarded || mq_segment_of(found->done, queue->segment_size) != segment ||
+		(found->done == tail->next_id && !tail_known))
 		found->block = InvalidBlockNumber;
 	UnregisterSnapshot(judge);
 }
@@ -290,12 +335,13 @@ read_job(const MqGroup *group, const WalkJob *job, int want, Findings *found)
 	int64		segment = mq_segment_of(job->lo, queue->segment_size);
 	MqTail		tail;
 	Relation	rel;
+	LOCKMODE	mode;
 
 	memset(found, 0, sizeof(*found));
 	found->block = InvalidBlockNumber;
 	if (!mq_log_tail(queue, 0, &tail) || job->lo >= tail.next_id)
 		return false;
-	rel = mq_segment_open(queue, 0, segment, AccessShareLock);
+	rel = mq_segment_open_still(queue, 0, segment, &mode);
 	if (rel == NULL)
 	{
 		/* an earlier segment that is gone has nothing to read; the one appends go to will be there soon */
@@ -304,8 +350,8 @@ read_job(const MqGroup *group, const WalkJob *job, int want, Findings *found)
 		found->done = Min(job->hi, (segment + 1) * queue->segment_size - 1) + 1;
 		return true;
 	}
-	read_segment(group, rel, segment, &tail, job, want, found);
-	relation_close(rel, AccessShareLock);
+	read_segment(group, rel, mode == RowExclusiveLock, segment, &tail, job, want, found);
+	relation_close(rel, mode);
 	return true;
 }
 
@@ -373,7 +419,7 @@ add_ready(MqWindow *window, const WalkJob *job, const MqRow *row, int64 n, MqCel
 	MqNodeAt(node)->failures = job->failures;
 	MqNodeAt(node)->due = job->due;
 	MqNodeAt(node)->state = MQ_READY;
-	mq_tree_insert(window, node);
+	(void) mq_tree_insert(window, node);
 }
 
 /* The UNREAD range begins behind what was read, or is no more. */

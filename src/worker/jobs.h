@@ -28,6 +28,15 @@ extern bool mq_job_adopt_queue(MqQueue *queue);
 /* A queue whose table is another one than before begins anew from what is on disk; false: not now. */
 extern bool mq_job_take_over_table(const MqQueueList *all, MqQueue *queue);
 
+/* ---- job_order.c ---- */
+
+/* Once before each turn; and whether one has left something for the next, which may come at once. */
+extern void mq_job_order_begin(void);
+extern bool mq_job_order_is_unfinished(void);
+
+/* Puts back the guards of segments that are off, and on record that a restored or rewritten one is in order. */
+extern void mq_job_care_for_order(const MqQueueWork *work);
+
 /* ---- job_retention.c ---- */
 
 /* Whether the limits of the queue let a segment go, if all groups have finished it. kept: bytes of it and all after it. */

@@ -59,3 +59,9 @@ mq_memo(MqMemo *memo, int32 number)
 	entry->asked = now;
 	return entry;
 }
+
+void *
+mq_memo_find(const MqMemo *memo, int32 number)
+{
+	return memo->entries == NULL ? NULL : hash_search(memo->entries, &number, HASH_FIND, NULL);
+}

@@ -28,4 +28,7 @@ typedef struct MqMemo
 /* The entry of a number, zeroed when it is new; valid until the next call. */
 extern void *mq_memo(MqMemo *memo, int32 number);
 
+/* The same without making one, or keeping it alive; NULL: there is none. Never throws: for callbacks. */
+extern void *mq_memo_find(const MqMemo *memo, int32 number);
+
 #endif

@@ -297,6 +297,8 @@ care_for_queue(const MqQueueList *all, MqQueue *queue)
 		return all->may_make && mq_job_take_over_table(all, queue);
 	work.known = mq_job_run(mq_job_look_at_queue, &work, (MqJobFor) {0, queue->queue_no, mq_job_is_waited_for(queue)},
 							psprintf("looking at queue \"%s\"", NameStr(queue->name)));
+	if (work.known && all->may_make)
+		mq_job_care_for_order(&work);
 	if (work.known && all->may_make && mq_job_make_segments(&work))
 		mq_job_cut_segment(&work);
 	for (int i = 0; i < all->ngroups; i++)
@@ -305,7 +307,11 @@ care_for_queue(const MqQueueList *all, MqQueue *queue)
 	if (work.known && all->may_make)
 		mq_job_clear_segments(&work);
 	if (work.known && all->may_make && queue->foreign && queue->chain->adopt_wanted && mq_job_adopt_queue(queue))
+	{
 		queue->chain->adopt_wanted = false;
+		/* its segments are looked at */
+		mq_worker_wake(mq_worker_database);
+	}
 	return settled;
 }
 
@@ -348,6 +354,7 @@ turn(void)
 	if (!marked)
 		mark_offset_log(false);
 	marked = true;
+	mq_job_order_begin();
 	for (int i = 0; i < all.count; i++)
 	{
 		if (has_room(&all.queues[i]))
@@ -361,6 +368,8 @@ turn(void)
 	mq_job_notify_plan(&all);
 	care_for_ring(&all);
 	(void) mq_job_run(clear_slots, NULL, MQ_JOB_FOR_ALL, "clearing up");
+	if (mq_job_order_is_unfinished())
+		mq_worker_wake(mq_worker_database);
 }
 
 /* ---- process ---- */
