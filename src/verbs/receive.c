@@ -348,6 +348,7 @@ look(ReceiveCall *call)
 	call->taker.max_in_flight = call->group.max_in_flight;
 	call->taker.max_per_consumer = call->group.max_per_consumer;
 	call->taker.limited = call->taker.blocked = false;
+	call->taker.own_due = PG_INT64_MAX;
 	call->after = -1;
 	call->passed_over = 0;
 	if (!call->group.paused && !call->group.queue.paused)
@@ -416,6 +417,7 @@ wait_for_messages(ReceiveCall *call)
 	do
 	{
 		look_again(call);
+		wait.own_due = call->taker.own_due;
 	} while (call->got == 0 && !call->give_up && mq_wait_more(&wait, why_blocked(call)));
 	mq_wait_end(&wait);
 }

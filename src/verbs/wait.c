@@ -57,16 +57,18 @@ get_into_line(MqWait *wait, bool again)
 void
 mq_wait_begin(MqWait *wait, MqGroup *group, const MqWindowRef *ref, int64 us)
 {
-	*wait = (MqWait) {group, ref, GetCurrentTimestamp() + us};
+	*wait = (MqWait) {group, ref, GetCurrentTimestamp() + us, .own_due = PG_INT64_MAX};
 	get_into_line(wait, false);
 }
 
 static TimestampTz
 sleep_until(const MqWait *wait)
 {
+	TimestampTz until = is_paused(wait->group) ? wait->deadline : Min(wait->deadline, wait->own_due);
+
 	if (!mq_wait_is_timekeeper() || is_paused(wait->group))
-		return wait->deadline;
-	return Min(wait->deadline, mq_window_set_clock(wait->ref, wait->looked_at));
+		return until;
+	return Min(until, mq_window_set_clock(wait->ref, wait->looked_at));
 }
 
 bool

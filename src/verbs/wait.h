@@ -15,6 +15,7 @@ typedef struct MqWait
 	const MqWindowRef *ref;
 	TimestampTz deadline;
 	TimestampTz looked_at;
+	TimestampTz own_due;		/* set after a look: when something that nobody else sees is due */
 	uint32		definition;		/* of the chain, before the group's definition was read */
 } MqWait;
 
