@@ -34,7 +34,7 @@ int32
 mq_group_insert(const MqQueue *queue, const char *name, int64 start_id)
 {
 	MqSqlContext context;
-	char	   *table = pstrdup(quote_identifier(get_rel_name(queue->table)));
+	const char *table = quote_identifier(psprintf("q_%s", NameStr(queue->name)));
 	char	   *owner = pstrdup(quote_identifier(GetUserNameFromId(mq_queue_owner(queue), false)));
 	int32		group_no = 0;
 

@@ -5,10 +5,13 @@
  */
 #include "postgres.h"
 
+#include "catalog/pg_class.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
+#include "utils/syscache.h"
 
 #include "base/catalog.h"
 #include "log/segment.h"
@@ -53,9 +56,23 @@ check_may_grant(const MqQueue *queue, Oid relid, AclMode mode)
 			 errhint("The owner of the queue can, and who was given the right WITH GRANT OPTION.")));
 }
 
+/*
+ * GRANT locks nothing: somebody who drops the queue, or gives rights on it too, would come between. The second lock is on what
+ * nobody else locks: one on the table that excludes itself would keep the worker from making partitions.
+ */
+static void
+lock_acl(const MqQueue *queue, Oid relid)
+{
+	LockRelationOid(relid, AccessShareLock);
+	LockDatabaseObject(RelationRelationId, relid, 0, ShareUpdateExclusiveLock);
+	if (!SearchSysCacheExists1(RELOID, ObjectIdGetDatum(relid)))
+		mq_queue_dropped(queue);
+}
+
 static void
 change_one(bool grant, const MqQueue *queue, int right, Oid relid, const char *role)
 {
+	lock_acl(queue, relid);
 	check_may_grant(queue, relid, rights[right].mode);
 	mq_sql("%s %s ON %s mq.%s %s %s", grant ? "GRANT" : "REVOKE", rights[right].privilege,
 		   rights[right].mode == MQ_RIGHT_CONSUME ? "SEQUENCE" : "TABLE", quote_identifier(get_rel_name(relid)),
