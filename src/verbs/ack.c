@@ -336,8 +336,11 @@ claim_array(FunctionCallInfo fcinfo, const char *function, MqClaimAction action,
 static TimestampTz
 delay_arg(FunctionCallInfo fcinfo, int arg)
 {
-	int64		us = PG_ARGISNULL(arg) ? 0 : mq_interval_us(PG_GETARG_INTERVAL_P(arg), "delay", 0);
+	int64		us;
 
+	if (PG_ARGISNULL(arg))
+		return MQ_DUE_AFTER_PAUSE;
+	us = mq_interval_us(PG_GETARG_INTERVAL_P(arg), "delay", 0);
 	return us == 0 ? 0 : GetCurrentTimestamp() + us;
 }
 
