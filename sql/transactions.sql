@@ -129,9 +129,9 @@ SELECT attempt, failures FROM mq.receive('t');
 SELECT 1 / 0;                                                   -- 22012
 ROLLBACK;
 BEGIN;
-SELECT mq.ack(receipt) FROM mq.receive('t');
+SELECT mq.ack(receipt) FROM mq.receive('t', wait => '10 s');    -- after a pause
 ROLLBACK;
-SELECT receipt AS r, attempt, failures FROM mq.receive('t') \gset
+SELECT receipt AS r, attempt, failures FROM mq.receive('t', wait => '10 s') \gset
 \echo attempt :attempt failures :failures
 -- a committed lease is nobody's to undo
 BEGIN;
@@ -178,7 +178,7 @@ RELEASE a;
 ROLLBACK TO outermost;
 SELECT payload, attempt, failures FROM mq.receive('t', 10);
 ROLLBACK;
-SELECT payload, attempt, failures FROM mq.pop('t', 10);
+SELECT payload, attempt, failures FROM mq.pop('t', 10, wait => '10 s');
 SELECT mq.drop_queue('t');
 
 -- PL/pgSQL exception blocks

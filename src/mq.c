@@ -22,6 +22,7 @@
 #include "base/settings.h"
 #include "base/shmem.h"
 #include "log/segment.h"
+#include "window/statement.h"
 #include "window/transaction.h"
 #include "worker/worker.h"
 
@@ -177,5 +178,6 @@ _PG_init(void)
 	mq_catalog_init();
 	mq_segment_init();
 	mq_transaction_init();
+	mq_statement_init();
 	mq_launcher_register();
 }

@@ -191,6 +191,26 @@ load_extension(const ExtensionRow *row, MqExtension *ext)
 	return OidIsValid(ext->queue_rel) && OidIsValid(ext->group_rel) && OidIsValid(ext->segment_rel);
 }
 
+static void
+not_installed(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_OBJECT),
+			 errmsg("extension \"mq\" is not installed in this database"),
+			 errhint("Use CREATE EXTENSION mq.")));
+}
+
+Relation
+mq_own_relation_open(Oid relid, LOCKMODE mode)
+{
+	Relation	rel = OidIsValid(relid) ? try_relation_open(relid, mode) : NULL;
+
+	/* its oid was looked up before a wait for the lock, which DROP EXTENSION had */
+	if (rel == NULL)
+		not_installed();
+	return rel;
+}
+
 const MqExtension *
 mq_extension(bool missing_ok)
 {
@@ -212,10 +232,7 @@ mq_extension(bool missing_ok)
 	{
 		if (missing_ok)
 			return NULL;
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("extension \"mq\" is not installed in this database"),
-				 errhint("Use CREATE EXTENSION mq.")));
+		not_installed();
 	}
 	loaded.db = mq_database_slot(loaded.oid);
 	reset_caches();
@@ -279,6 +296,7 @@ queue_from_tuple(HeapTuple tuple, TupleDesc desc, MqQueue *queue)
 	queue->retention_bytes = isnull[Q_RETENTION_BYTES - 1] ? -1 : DatumGetInt64(v[Q_RETENTION_BYTES - 1]);
 	queue->drop_unread = DatumGetBool(v[Q_DROP_UNREAD - 1]);
 	queue->notify_us = interval_us(v[Q_NOTIFY - 1], isnull[Q_NOTIFY - 1]);
+	queue->extension = extension.oid;
 	queue->db = extension.db;
 	snprintf(relname, sizeof(relname), "q_%s", NameStr(queue->name));
 	queue->table = get_relname_relid(relname, extension.schema);
@@ -316,7 +334,7 @@ group_from_tuple(HeapTuple tuple, TupleDesc desc, MqGroup *group, int32 *queue_n
 static bool
 read_queue(const char *index, ScanKey keys, int nkeys, MqQueue *queue)
 {
-	Relation	rel = table_open(extension.queue_rel, AccessShareLock);
+	Relation	rel = mq_own_relation_open(extension.queue_rel, AccessShareLock);
 	SysScanDesc scan = systable_beginscan(rel, get_relname_relid(index, extension.internal), true, NULL, nkeys, keys);
 	HeapTuple	tuple = systable_getnext(scan);
 	bool		found = HeapTupleIsValid(tuple);
@@ -331,7 +349,7 @@ read_queue(const char *index, ScanKey keys, int nkeys, MqQueue *queue)
 static bool
 read_group(const char *index, ScanKey keys, int nkeys, MqGroup *group)
 {
-	Relation	rel = table_open(extension.group_rel, AccessShareLock);
+	Relation	rel = mq_own_relation_open(extension.group_rel, AccessShareLock);
 	SysScanDesc scan = systable_beginscan(rel, get_relname_relid(index, extension.internal), true, NULL, nkeys, keys);
 	HeapTuple	tuple = systable_getnext(scan);
 	bool		found = HeapTupleIsValid(tuple);
@@ -404,17 +422,29 @@ mq_queue_by_name(const char *name, MqQueue *queue)
 		no_such_queue(name);
 }
 
+bool
+mq_queue_is_current(const MqQueue *queue)
+{
+	return mq_extension(false)->oid == queue->extension;
+}
+
+void
+mq_queue_dropped(const MqQueue *queue)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_OBJECT),
+			 errmsg("queue \"%s\" was dropped", NameStr(queue->name)),
+			 errhint("Use mq.create_queue to create it, unless there is another one of that name now.")));
+}
+
 void
 mq_queue_check_not_dropped(const MqQueue *queue)
 {
 	MqQueue		now;
 
 	mq_catalog_catch_up();
-	if (!mq_queue_find(NameStr(queue->name), &now) || now.queue_no != queue->queue_no)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("queue \"%s\" was dropped", NameStr(queue->name)),
-				 errhint("Use mq.create_queue to create it, unless there is another one of that name now.")));
+	if (!mq_queue_find(NameStr(queue->name), &now) || now.queue_no != queue->queue_no || now.extension != queue->extension)
+		mq_queue_dropped(queue);
 }
 
 /* Whether nothing has happened to the table of the entry's queue since. */
@@ -500,7 +530,8 @@ mq_group_refresh(MqGroup *group, bool past_cache)
 	MqChain    *chain = group->queue.chain;
 	ScanKeyData key;
 
-	(void) mq_extension(false);
+	if (!mq_queue_is_current(&group->queue))
+		return false;
 	ScanKeyInit(&key, G_NUMBER, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(group->group_no));
 	if (past_cache ? !read_group("consumer_group_pkey", &key, 1, group) : !mq_group_by_number(group->group_no, group))
 		return false;
@@ -520,7 +551,7 @@ mq_queues_all(int *count)
 
 	*count = 0;
 	(void) mq_extension(false);
-	rel = table_open(extension.queue_rel, AccessShareLock);
+	rel = mq_own_relation_open(extension.queue_rel, AccessShareLock);
 	scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
@@ -588,7 +619,7 @@ mq_groups_all(int *count)
 {
 	int			nqueues;
 	MqQueue    *queues = mq_queues_all(&nqueues);
-	Relation	rel = table_open(extension.group_rel, AccessShareLock);
+	Relation	rel = mq_own_relation_open(extension.group_rel, AccessShareLock);
 	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
 	MqGroup    *groups = collect_groups(rel, scan, queues, nqueues, count);
 
@@ -607,7 +638,7 @@ mq_groups_of(const MqQueue *queue, int *count)
 	MqGroup    *groups;
 
 	(void) mq_extension(false);
-	rel = table_open(extension.group_rel, AccessShareLock);
+	rel = mq_own_relation_open(extension.group_rel, AccessShareLock);
 	ScanKeyInit(&key, G_QUEUE, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(queue->queue_no));
 	scan = systable_beginscan(rel, get_relname_relid("consumer_group_queue_no_name_key", extension.internal), true, NULL, 1, &key);
 	groups = collect_groups(rel, scan, queue, 1, count);
@@ -619,7 +650,7 @@ mq_groups_of(const MqQueue *queue, int *count)
 bool
 mq_any_row(Oid relid, Oid index, int nkeys, ScanKey keys)
 {
-	Relation	rel = table_open(relid, AccessShareLock);
+	Relation	rel = mq_own_relation_open(relid, AccessShareLock);
 	SnapshotData dirty;
 	SysScanDesc scan;
 	bool		found;
@@ -646,7 +677,7 @@ mq_catalog_may_exist(Oid relid, int32 number)
 int64
 mq_catalog_last_group(void)
 {
-	Relation	rel = relation_open(get_relname_relid("group_no", extension.internal), AccessShareLock);
+	Relation	rel = mq_own_relation_open(get_relname_relid("group_no", extension.internal), AccessShareLock);
 	Buffer		buffer = ReadBuffer(rel, 0);
 	Page		page;
 	HeapTupleHeader header;
@@ -827,7 +858,8 @@ mq_chain_key(const MqQueue *queue, int level)
 	MqChainKey	key;
 
 	memset(&key, 0, sizeof(key));
-	key.db = queue->db->key;
+	/* not that of the slot, which may have got another owner */
+	key.db = (MqDatabaseKey) {MyDatabaseId, queue->extension};
 	key.queue_no = queue->queue_no;
 	key.level = level;
 	return key;
@@ -839,7 +871,7 @@ mq_window_key(const MqGroup *group, int level)
 	MqWindowKey key;
 
 	memset(&key, 0, sizeof(key));
-	key.db = group->queue.db->key;
+	key.db = (MqDatabaseKey) {MyDatabaseId, group->queue.extension};
 	key.group_no = group->group_no;
 	key.level = level;
 	return key;

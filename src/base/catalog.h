@@ -8,6 +8,7 @@
 #include "access/skey.h"
 #include "access/tupdesc.h"
 #include "utils/acl.h"
+#include "utils/relcache.h"
 
 #include "base/shmem.h"
 
@@ -27,6 +28,7 @@ typedef struct MqQueue
 	int64		retention_us;	/* finished messages are kept as long; 0: not for their own sake */
 	int64		retention_bytes;	/* or as much; -1: no such limit */
 	bool		drop_unread;	/* past the limit, unfinished ones go too */
+	Oid			extension;		/* whose queue it is: after DROP and CREATE EXTENSION names and numbers start again */
 	MqDatabase *db;
 	MqChain    *chain;			/* filled by mq_attach; check its key under the append lock */
 } MqQueue;
@@ -74,6 +76,12 @@ extern const MqExtension *mq_extension(bool missing_ok);
 /* What mq makes is made with the rights of the extension's owner: 55000 if that is no superuser any more. */
 extern void mq_check_extension_owner(void);
 
+/* Whether the queue is one of the extension that is there now; 42704 when there is none. Cheap. */
+extern bool mq_queue_is_current(const MqQueue *queue);
+
+/* Opens a table or sequence that belongs to the extension; 42704 if that was dropped meanwhile. */
+extern Relation mq_own_relation_open(Oid relid, LOCKMODE mode);
+
 /*
  * Look-ups copy into the caller's struct; results are cached until a definition changes. The by-name ones raise
  * 42704 when there is none, the others return false.
@@ -86,6 +94,7 @@ extern bool mq_group_by_number(int32 group_no, MqGroup *result);
 
 /* After a wait for a lock, or when nothing was found: 42704 if the queue was dropped meanwhile. */
 extern void mq_queue_check_not_dropped(const MqQueue *queue);
+extern void mq_queue_dropped(const MqQueue *queue);
 
 /*
  * Looks the definition up again; false: it is gone. past_cache: what a commit has just made visible may not have come

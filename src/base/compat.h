@@ -88,6 +88,15 @@ extern PGDLLIMPORT struct WaitEventSet *FeBeWaitSet;
 #define MQ_MODULE_MAGIC PG_MODULE_MAGIC
 #endif
 
+/* 18: ExecutorRun lost its last argument. */
+#if PG_VERSION_NUM < 180000
+#define MQ_EXECUTOR_RUN_PARAMETERS QueryDesc *query, ScanDirection direction, uint64 count, bool execute_once
+#define MQ_EXECUTOR_RUN_ARGUMENTS query, direction, count, execute_once
+#else
+#define MQ_EXECUTOR_RUN_PARAMETERS QueryDesc *query, ScanDirection direction, uint64 count
+#define MQ_EXECUTOR_RUN_ARGUMENTS query, direction, count
+#endif
+
 /* 17: infinite intervals. */
 #if PG_VERSION_NUM >= 170000
 #define MqIntervalIsFinite(i) (!INTERVAL_NOT_FINITE(i))

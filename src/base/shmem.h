@@ -150,6 +150,7 @@ typedef struct MqChunk
 {
 	int64		lo;
 	int64		hi;				/* the largest id in it */
+	TimestampTz due;			/* its sender nacked them with a delay: not before this */
 	uint64		bits[MQ_CHUNK_BITS / 64];
 	uint32		next;
 	BlockNumber block;			/* no row of it is before this block */

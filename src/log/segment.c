@@ -141,7 +141,7 @@ static bool
 read_info(const MqQueue *queue, int level, int64 segment, MqSegmentInfo *info)
 {
 	const MqExtension *ext = mq_extension(false);
-	Relation	rel = table_open(ext->segment_rel, AccessShareLock);
+	Relation	rel = mq_own_relation_open(ext->segment_rel, AccessShareLock);
 	ScanKeyData keys[3];
 	SysScanDesc scan;
 	HeapTuple	tuple;
@@ -162,7 +162,7 @@ MqSegmentInfo *
 mq_segment_list(const MqQueue *queue, int *count)
 {
 	const MqExtension *ext = mq_extension(false);
-	Relation	rel = table_open(ext->segment_rel, AccessShareLock);
+	Relation	rel = mq_own_relation_open(ext->segment_rel, AccessShareLock);
 	Relation	index = index_open(get_relname_relid("segment_pkey", ext->internal), AccessShareLock);
 	ScanKeyData key;
 	SysScanDesc scan;
@@ -254,7 +254,7 @@ mq_segment_open(const MqQueue *queue, int level, int64 segment, LOCKMODE mode)
 
 	if (cached_is(c, queue, level, segment))
 		rel = try_relation_open(c->relid, mode);
-	if (rel != NULL && cached_is(c, queue, level, segment))
+	if (rel != NULL && cached_is(c, queue, level, segment) && mq_queue_is_current(queue))
 		return rel;
 	if (rel != NULL)
 		relation_close(rel, mode);
@@ -265,6 +265,12 @@ mq_segment_open(const MqQueue *queue, int level, int64 segment, LOCKMODE mode)
 	/* its pages are read directly */
 	if (rel->rd_tableam != GetHeapamTableAmRoutine())
 		refuse(rel, "another access method");
+	/* of the next extension, whose names and numbers start again */
+	if (!mq_queue_is_current(queue))
+	{
+		relation_close(rel, mode);
+		return NULL;
+	}
 	if (!read_info(queue, level, segment, &info))
 		info.file = InvalidOid;
 	c->queue_no = queue->queue_no;
@@ -531,6 +537,42 @@ ask_worker(const MqQueue *queue, int level, int64 segment)
 	mq_worker_wake(queue->db);
 }
 
+/* Whether this transaction has written to a segment of the queue. */
+static bool
+holds_segment(const MqQueue *queue)
+{
+	int			count;
+	MqSegmentInfo *list = mq_segment_list(queue, &count);
+	bool		result = false;
+	LOCKTAG		tag;
+
+	for (int i = 0; i < count && !result; i++)
+	{
+		SET_LOCKTAG_RELATION(tag, MyDatabaseId, list[i].relid);
+		result = MqLockHeldByMe(&tag, RowExclusiveLock);
+	}
+	pfree(list);
+	return result;
+}
+
+/*
+ * Whoever has locked the queue's table against all others, as drop_queue does, keeps the worker from making segments. It goes
+ * on to lock the segments, so it waits for this transaction if that has written to one: of the two that wait for each other
+ * one has to give up, and the lock manager does not know of the worker.
+ */
+static void
+check_no_circle(const MqQueue *queue)
+{
+	if (ConditionalLockRelationOid(queue->table, AccessShareLock))
+		UnlockRelationOid(queue->table, AccessShareLock);
+	else if (holds_segment(queue))
+		ereport(ERROR,
+				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+				 errmsg("queue \"%s\" is locked by a session that waits for this transaction", NameStr(queue->name)),
+				 errdetail("It is about to drop the queue, or alters its table."),
+				 errhint("Roll back; send again if the queue is still there.")));
+}
+
 static void
 segment_not_made(const MqQueue *queue, int64 segment)
 {
@@ -580,6 +622,7 @@ wait_for_segment(const MqQueue *queue, int level, int64 segment, Relation rel)
 		if (rel != NULL)
 			relation_close(rel, RowExclusiveLock);
 		mq_queue_check_not_dropped(queue);
+		check_no_circle(queue);
 		ask_worker(queue, level, segment);
 		(void) ConditionVariableTimedSleep(&queue->chain->segment_made, 200, PG_WAIT_EXTENSION);
 		rel = mq_segment_open(queue, level, segment, RowExclusiveLock);
@@ -652,11 +695,13 @@ mq_segment_create(const MqQueue *queue, int level, int64 segment)
 {
 	MqSqlContext context;
 	char		name[NAMEDATALEN];
-	char	   *parent = pstrdup(quote_identifier(get_rel_name(queue->table)));
+	const char *parent = quote_identifier(psprintf("q_%s", NameStr(queue->name)));
 	Relation	rel;
 
 	/* what ATTACH takes; nobody can add an index or a constraint from here on */
-	rel = relation_open(queue->table, ShareUpdateExclusiveLock);
+	rel = try_relation_open(queue->table, ShareUpdateExclusiveLock);
+	if (rel == NULL)
+		mq_queue_dropped(queue);
 	check_unaltered(queue, rel);
 	relation_close(rel, NoLock);
 

@@ -78,7 +78,7 @@ add_chunk(MqUnfinished *out, const MqChunk *chunk)
 
 	if (!chunk->is_bitmap)
 	{
-		out[0] = (MqUnfinished) {chunk->lo, chunk->hi, 0, 0};
+		out[0] = (MqUnfinished) {chunk->lo, chunk->hi, chunk->failures, chunk->due};
 		return 1;
 	}
 	for (int64 id = chunk->lo; id <= chunk->hi; id++)
@@ -88,7 +88,7 @@ add_chunk(MqUnfinished *out, const MqChunk *chunk)
 		if (n > 0 && out[n - 1].hi + 1 == id)
 			out[n - 1].hi = id;
 		else
-			out[n++] = (MqUnfinished) {id, id, 0, 0};
+			out[n++] = (MqUnfinished) {id, id, chunk->failures, chunk->due};
 	}
 	return n;
 }

@@ -130,7 +130,19 @@ open_table(int table, LOCKMODE mode)
 		AcceptInvalidationMessages();
 		relid = mq_offset_log_table(table);
 	}
-	return table_open(relid, mode);
+	return mq_own_relation_open(relid, mode);
+}
+
+/* The table for rows of this queue's groups. */
+static Relation
+open_for(const MqQueue *queue, int table)
+{
+	Relation	rel = open_table(table, RowExclusiveLock);
+
+	/* it may be the table of the next extension */
+	if (!mq_queue_is_current(queue))
+		mq_queue_dropped(queue);
+	return rel;
 }
 
 /* Writes values as as many rows as they need, at least one. */
@@ -161,7 +173,7 @@ mq_offset_log_ack(const MqGroup *group, int level, int32 epoch, const MqRange *r
 	written.n = row.n = mq_transaction_next_n(group->queue.db, &table);
 	row.lo = ranges[0].lo;
 	row.hi = ranges[count - 1].hi;
-	rel = open_table(table, RowExclusiveLock);
+	rel = open_for(&group->queue, table);
 	written.bytes = insert_rows(rel, &row, (int64 *) ranges, count == 1 ? 0 : count * 2);
 	table_close(rel, NoLock);
 	return written;
@@ -192,7 +204,7 @@ mq_offset_log_checkpoint(const MqGroup *group, int level, int32 epoch, int64 low
 	int			table;
 
 	written.n = row.n = mq_transaction_next_n(group->queue.db, &table);
-	rel = open_table(table, RowExclusiveLock);
+	rel = open_for(&group->queue, table);
 	written.bytes = insert_rows(rel, &row, (int64 *) ranges, count * 4);
 	table_close(rel, NoLock);
 	return written;
@@ -207,7 +219,7 @@ mq_offset_log_hand_out(const MqGroup *group, int level, int32 epoch, const MqRan
 	int			table;
 
 	row.n = mq_transaction_next_n(group->queue.db, &table);
-	rel = open_table(table, RowExclusiveLock);
+	rel = open_for(&group->queue, table);
 	(void) insert_rows(rel, &row, (int64 *) ranges, count == 1 ? 0 : count * 2);
 	table_close(rel, NoLock);
 	XLogFlush(XactLastRecEnd);
@@ -289,7 +301,7 @@ row_from_tuple(HeapTuple tuple, TupleDesc desc, MqOffsetRow *row)
 static void
 scan_table(int table, MqOffsetRowHandler handler, void *arg)
 {
-	Relation	rel = table_open(mq_offset_log_table(table), AccessShareLock);
+	Relation	rel = mq_own_relation_open(mq_offset_log_table(table), AccessShareLock);
 	TableScanDesc scan = table_beginscan(rel, SnapshotAny, 0, NULL);
 	HeapTuple	tuple;
 

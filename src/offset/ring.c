@@ -121,7 +121,7 @@ full_size(const MqDatabase *db)
 bool
 mq_ring_move_on(MqDatabase *db)
 {
-	Relation	rel = table_open(mq_offset_log_table(db->ring_current), AccessShareLock);
+	Relation	rel = mq_own_relation_open(mq_offset_log_table(db->ring_current), AccessShareLock);
 	uint64		size = (uint64) RelationGetNumberOfBlocks(rel) * BLCKSZ;
 	int			next;
 

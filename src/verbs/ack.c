@@ -444,8 +444,11 @@ claim_array(FunctionCallInfo fcinfo, const char *function, MqClaimAction action,
 static TimestampTz
 delay_arg(FunctionCallInfo fcinfo, int arg)
 {
-	int64		us = PG_ARGISNULL(arg) ? 0 : mq_interval_us(PG_GETARG_INTERVAL_P(arg), "delay", 0);
+	int64		us;
 
+	if (PG_ARGISNULL(arg))
+		return MQ_DUE_AFTER_PAUSE;
+	us = mq_interval_us(PG_GETARG_INTERVAL_P(arg), "delay", 0);
 	return us == 0 ? 0 : GetCurrentTimestamp() + us;
 }
 
@@ -652,36 +655,37 @@ look_ahead(const MqGroup *group, const MqWindowRef *ref, int64 id)
 typedef struct OwnLease
 {
 	uint64		token;
-	int64		lo;
-	int64		hi;
+	MqRun	   *runs;
+	int			count;
 } OwnLease;
 
 static void
 lease_own(const MqWindowRef *ref, uint64 xid, OwnLease *own)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	MqTaker		taker = {mq_new_token(now), mq_session_transaction(), now + USECS_PER_DAY};
-	MqRun		runs[64];
-	MqUndo	   *undo;
+	MqTaker		taker = {mq_new_token(now), mq_session_transaction(), now + USECS_PER_DAY, .early = true};
+	int			room = 64;
 	int			count;
+	MqUndo	   *undo;
 
-	*own = (OwnLease) {taker.token, 0, -1};
+	*own = (OwnLease) {taker.token, palloc(room * sizeof(MqRun)), 0};
 	undo = mq_undo_borrow(ref, own->token);
-	while ((count = mq_window_take_own(ref, xid, PG_INT32_MAX, &taker, runs, lengthof(runs))) > 0)
+	while ((count = mq_window_take_own(ref, xid, PG_INT32_MAX, &taker, own->runs + own->count, room - own->count)) > 0)
 	{
-		for (int i = 0; i < count; i++)
-		{
-			mq_undo_widen(undo, runs[i].lo, runs[i].hi);
-			own->lo = own->hi < own->lo ? runs[i].lo : Min(own->lo, runs[i].lo);
-			own->hi = Max(own->hi, runs[i].hi);
-		}
+		for (int i = own->count; i < own->count + count; i++)
+			mq_undo_widen(undo, own->runs[i].lo, own->runs[i].hi);
+		own->count += count;
+		if (own->count == room)
+			own->runs = repalloc_huge(own->runs, (room *= 2) * sizeof(MqRun));
 	}
 }
 
 static void
 give_back_own(const MqWindowRef *ref, const OwnLease *own)
 {
-	(void) mq_window_end_lease(ref, own->lo, own->hi, own->token, MQ_GIVE_BACK, 0, NULL);
+	for (int i = 0; i < own->count; i++)
+		(void) mq_window_end_lease(ref, own->runs[i].lo, own->runs[i].hi, own->token, MQ_GIVE_BACK, own->runs[i].due, NULL);
+	pfree(own->runs);
 }
 
 MQ_FUNCTION(mq_discard);

@@ -29,6 +29,7 @@
 #include "verbs/receipt.h"
 #include "verbs/verbs.h"
 #include "verbs/wait.h"
+#include "window/statement.h"
 #include "window/take.h"
 #include "window/transaction.h"
 #include "window/walk.h"
@@ -68,6 +69,7 @@ typedef struct ReceiveCall
 	bool		too_old;		/* the transaction's snapshot, for some message seen while waiting */
 	int64		reread;			/* ids up to here were not where they had been seen, since the last one delivered */
 	int			again;			/* how often one of them was not there again */
+	bool		give_up;		/* waiting: there is a message for the next statement, though not for this one */
 	MqRange    *popped;			/* pop: what to ack, ascending stretches */
 	int			npopped;
 	int			room_popped;
@@ -372,6 +374,7 @@ look(ReceiveCall *call)
 	call->taker.max_in_flight = call->group.max_in_flight;
 	call->taker.max_per_consumer = call->group.max_per_consumer;
 	call->taker.limited = call->taker.blocked = false;
+	call->taker.own_due = PG_INT64_MAX;
 	call->after = -1;
 	call->passed_over = 0;
 	if (!call->group.paused && !call->group.queue.paused)
@@ -379,20 +382,44 @@ look(ReceiveCall *call)
 }
 
 /*
+ * The statement reads tables with that snapshot: a newer message may belong to rows that it cannot see. Once there is one, the
+ * call ends, for only the next statement can have it. (What the transaction itself sent is as visible as it was.)
+ */
+static void
+look_as_of(ReceiveCall *call, Snapshot snapshot)
+{
+	Snapshot	active = call->snapshot;
+	SnapshotData limit = *snapshot;
+
+	limit.curcid = active->curcid;
+	call->snapshot = &limit;
+	look(call);
+	call->snapshot = active;
+	call->give_up = call->passed_over > 0;
+}
+
+/*
  * The statement has waited: what was committed meanwhile is for it, as if it began now. Transactions with one snapshot for
- * all of their statements keep it.
+ * all of their statements keep it, and so does a statement that reads tables.
  */
 static void
 look_again(ReceiveCall *call)
 {
+	Snapshot	reads_with = mq_statement_reads_with();
+
 	if (IsolationUsesXactSnapshot())
-	{
 		look(call);
-		return;
+	else if (reads_with != NULL)
+		look_as_of(call, reads_with);
+	else
+	{
+		Snapshot	active = call->snapshot;
+
+		call->snapshot = RegisterSnapshot(GetLatestSnapshot());
+		look(call);
+		UnregisterSnapshot(call->snapshot);
+		call->snapshot = active;
 	}
-	call->snapshot = RegisterSnapshot(GetLatestSnapshot());
-	look(call);
-	UnregisterSnapshot(call->snapshot);
 }
 
 /* Whether, and why, there may be messages for others, though there is none for this call. */
@@ -416,7 +443,8 @@ wait_for_messages(ReceiveCall *call)
 	do
 	{
 		look_again(call);
-	} while (call->got == 0 && mq_wait_more(&wait, why_blocked(call)));
+		wait.own_due = call->taker.own_due;
+	} while (call->got == 0 && !call->give_up && mq_wait_more(&wait, why_blocked(call)));
 	mq_wait_end(&wait);
 }
 

@@ -7,9 +7,12 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "catalog/pg_class.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
+#include "utils/syscache.h"
 
 #include "base/catalog.h"
 #include "base/owner.h"
@@ -120,11 +123,25 @@ take(const MqQueue *queue, int right, Oid relid, Oid role)
 	check_is_gone(queue, right, relid, role);
 }
 
+/*
+ * GRANT locks nothing: somebody who drops the queue, or gives rights on it too, would come between. The second lock is on what
+ * nobody else locks: one on the table that excludes itself would keep the worker from making partitions.
+ */
+static void
+lock_acl(const MqQueue *queue, Oid relid)
+{
+	LockRelationOid(relid, AccessShareLock);
+	LockDatabaseObject(RelationRelationId, relid, 0, ShareUpdateExclusiveLock);
+	if (!SearchSysCacheExists1(RELOID, ObjectIdGetDatum(relid)))
+		mq_queue_dropped(queue);
+}
+
 static void
 change_one(bool grant, const MqQueue *queue, int right, Oid relid, const char *role_name)
 {
 	Oid			role = strcmp(role_name, "public") == 0 ? ACL_ID_PUBLIC : get_role_oid(role_name, false);
 
+	lock_acl(queue, relid);
 	check_may_grant(queue, relid, rights[right].mode);
 	if (grant)
 		give(right, relid, role);

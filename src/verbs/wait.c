@@ -60,7 +60,7 @@ get_into_line(MqWait *wait, bool again)
 void
 mq_wait_begin(MqWait *wait, MqGroup *group, const MqWindowRef *ref, int64 us)
 {
-	*wait = (MqWait) {group, ref, mq_monotonic_us() + us};
+	*wait = (MqWait) {group, ref, mq_monotonic_us() + us, .own_due = PG_INT64_MAX};
 	get_into_line(wait, false);
 }
 
@@ -68,9 +68,11 @@ mq_wait_begin(MqWait *wait, MqGroup *group, const MqWindowRef *ref, int64 us)
 static TimestampTz
 next_event(const MqWait *wait)
 {
+	TimestampTz own_due = is_paused(wait->group) ? PG_INT64_MAX : wait->own_due;
+
 	if (!mq_wait_is_timekeeper() || is_paused(wait->group))
-		return PG_INT64_MAX;
-	return mq_window_set_clock(wait->ref, wait->looked_at);
+		return own_due;
+	return Min(own_due, mq_window_set_clock(wait->ref, wait->looked_at));
 }
 
 /* The clock may be set, back and forth again: how far away an event seems to be is asked now and then. */

@@ -15,6 +15,7 @@ typedef struct MqWait
 	const MqWindowRef *ref;
 	int64		deadline;		/* of mq_monotonic_us: the clock may be set while it waits */
 	TimestampTz looked_at;
+	TimestampTz own_due;		/* set after a look: when something that nobody else sees is due */
 	uint32		definition;		/* of the chain, before the group's definition was read */
 } MqWait;
 

@@ -10,11 +10,32 @@
 #include "window/wake.h"
 
 #define EXPIRE_AT_ONCE 256
+#define PAUSE_MAX_US (30 * USECS_PER_SEC)
 
 bool
 mq_lease_holds(const MqNode *n, TimestampTz now)
 {
 	return n->due > now || mq_session_transaction_open(n->owner);
+}
+
+/*
+ * When a message that comes back by itself may be handed out again: the first time at once, then after a pause that doubles,
+ * else one that fails at once would be first in line for ever. What was nobody's failure waits longer, but later. Rounded
+ * up, so that neighbours that come back one after the other stay one entry.
+ */
+static TimestampTz
+pause_end(const MqNode *n, bool failed)
+{
+	int			times = failed ? n->failures - 1 : n->attempts - n->failures - 2;
+	int64		first = failed ? INT64CONST(100000) : USECS_PER_SEC;
+	int64		pause;
+	TimestampTz end;
+
+	if (times < 1)
+		return 0;
+	pause = Min(first << Min(times - 1, 9), PAUSE_MAX_US);
+	end = GetCurrentTimestamp() + pause;
+	return end + pause / 8 - end % (pause / 8);
 }
 
 void
@@ -25,11 +46,11 @@ mq_lease_put_back(MqWindow *window, uint32 node, bool failed, TimestampTz due)
 	mq_consumer_leave(window, n);
 	n->token = 0;
 	n->owner = 0;
-	n->due = due;
-	if (due > 0)
-		mq_wake_note_time(window, due);
 	if (failed && n->failures < PG_UINT16_MAX)
 		n->failures++;
+	n->due = due == MQ_DUE_AFTER_PAUSE ? pause_end(n, failed) : due;
+	if (n->due > 0)
+		mq_wake_note_time(window, n->due);
 	window->failures_changed |= failed;
 	window->changes++;
 	if (n->flags & MQ_NODE_OWN_SENT)
@@ -106,7 +127,7 @@ mq_lease_expire_some(MqWindow *window, TimestampTz now)
 		if (node == 0)
 			return false;
 		if (!put_off(window, node))
-			mq_lease_put_back(window, node, true, 0);
+			mq_lease_put_back(window, node, true, MQ_DUE_AFTER_PAUSE);
 	}
 	return true;
 }

@@ -12,7 +12,7 @@ extern void mq_lease_give(MqWindow *window, uint32 node, const MqTaker *taker, u
 /* A lease is over at its deadline, unless the transaction that took it is still open. */
 extern bool mq_lease_holds(const MqNode *n, TimestampTz now);
 
-/* Makes a leased entry ready again from due on (0: at once); what its receiver had sent itself is to be read again. */
+/* Makes a leased entry ready again from due on (0: at once; MQ_DUE_AFTER_PAUSE); what its receiver had sent itself is to be read again. */
 extern void mq_lease_put_back(MqWindow *window, uint32 node, bool failed, TimestampTz due);
 
 /* Makes it one to be read from the log again. */

@@ -58,7 +58,8 @@ to_bitmap(MqChunk *chunk)
 static bool
 extend(MqChunk *chunk, const MqChunk *range)
 {
-	if (chunk->attempts != range->attempts || chunk->failures != range->failures || chunk->file_tag != range->file_tag)
+	if (chunk->attempts != range->attempts || chunk->failures != range->failures || chunk->due != range->due ||
+		chunk->file_tag != range->file_tag)
 		return false;
 	if (range->lo <= chunk->hi || range->block < chunk->block || range->block - chunk->block >= CHUNK_BLOCKS_MAX)
 		return false;
@@ -90,17 +91,18 @@ take(MqChunk *chunk, int64 max, int64 *lo, int64 *hi)
 	}
 }
 
-/* Frees the first chunk of the list if there is nothing in it any more. */
-static void
-drop_empty(MqWindow *window, uint32 *list)
+/* Frees the chunk that the link leads to if there is nothing in it any more; true: it is gone. */
+static bool
+drop_empty(MqWindow *window, uint32 *link)
 {
-	uint32		c = *list;
+	uint32		c = *link;
 
 	if (mq_chunk_count(MqChunkAt(c)) > 0)
-		return;
-	*list = MqChunkAt(c)->next;
+		return false;
+	*link = MqChunkAt(c)->next;
 	window->nodes--;
 	mq_cell_free(c);
+	return true;
 }
 
 static void
@@ -176,21 +178,37 @@ mq_pending_add(MqWindow *window, uint64 xid, const MqChunk *range, MqCellList *c
 }
 
 bool
-mq_pending_take(MqWindow *window, uint64 xid, int64 max, MqChunk *part)
+mq_pending_take(MqWindow *window, uint64 xid, TimestampTz now, int64 max, MqChunk *part)
 {
 	uint32		p = mq_pending_find(window, xid);
+	uint32		before = 0;
+	uint32		c = p == 0 ? 0 : MqPendingAt(p)->first;
 
-	if (p == 0)
+	for (; c != 0 && MqChunkAt(c)->due > now; c = MqChunkAt(c)->next)
+		before = c;
+	if (c == 0)
 		return false;
-	*part = *MqChunkAt(MqPendingAt(p)->first);
+	*part = *MqChunkAt(c);
 	part->is_bitmap = false;
-	take(MqChunkAt(MqPendingAt(p)->first), max, &part->lo, &part->hi);
+	take(MqChunkAt(c), max, &part->lo, &part->hi);
 	MqPendingAt(p)->count -= mq_chunk_count(part);
 	window->pending_ids -= mq_chunk_count(part);
-	drop_empty(window, &MqPendingAt(p)->first);
+	if (drop_empty(window, before == 0 ? &MqPendingAt(p)->first : &MqChunkAt(before)->next) && MqPendingAt(p)->last == c)
+		MqPendingAt(p)->last = before;
 	if (MqPendingAt(p)->first == 0)
 		remove_sender(window, p);
 	return true;
+}
+
+TimestampTz
+mq_pending_due(const MqWindow *window, uint64 xid)
+{
+	uint32		p = mq_pending_find(window, xid);
+	TimestampTz due = PG_INT64_MAX;
+
+	for (uint32 c = p == 0 ? 0 : MqPendingAt(p)->first; c != 0; c = MqChunkAt(c)->next)
+		due = Min(due, MqChunkAt(c)->due);
+	return due;
 }
 
 void
@@ -231,7 +249,7 @@ mq_rewalk_advance(MqWindow *window, int64 done, BlockNumber block, uint32 file_t
 	chunk->block = block;
 	chunk->file_tag = file_tag;
 	window->pending_ids -= before - mq_chunk_count(chunk);
-	drop_empty(window, &window->rewalk);
+	(void) drop_empty(window, &window->rewalk);
 }
 
 void

@@ -16,10 +16,13 @@ extern uint32 mq_pending_find(const MqWindow *window, uint64 xid);
 extern void mq_pending_add(MqWindow *window, uint64 xid, const MqChunk *range, MqCellList *cells);
 
 /*
- * Takes up to max consecutive ids, from the front, out of what the sender has: *part is a range with them. The sender
- * goes with its last one. False: it has none.
+ * Takes up to max consecutive ids, from the front, out of what the sender has and is due: *part is a range with them. The
+ * sender goes with its last one. False: there is nothing.
  */
-extern bool mq_pending_take(MqWindow *window, uint64 xid, int64 max, MqChunk *part);
+extern bool mq_pending_take(MqWindow *window, uint64 xid, TimestampTz now, int64 max, MqChunk *part);
+
+/* When the next of what the sender has is due; PG_INT64_MAX: it has nothing. */
+extern TimestampTz mq_pending_due(const MqWindow *window, uint64 xid);
 
 /* The sender is decided: its chunks are read again, each row by its own fate; if all of it aborted there is no need. */
 extern void mq_pending_resolve(MqWindow *window, uint64 xid, bool aborted);

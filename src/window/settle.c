@@ -229,7 +229,7 @@ unsettle(MqWindow *window, uint32 node, bool mine)
 	n->owner = mine && own_lease ? mq_session_transaction() : 0;
 	mq_tree_set_state(window, node, MQ_LEASED);
 	if (own_lease && !mine)
-		mq_lease_put_back(window, node, true, 0);
+		mq_lease_put_back(window, node, true, MQ_DUE_AFTER_PAUSE);
 }
 
 void

@@ -24,7 +24,7 @@ apply_outcome(MqWindow *window, uint32 node, MqOutcome outcome, TimestampTz due)
 		case MQ_GIVE_BACK:
 		case MQ_LEAVE:
 			n->attempts--;
-			mq_lease_put_back(window, node, false, 0);
+			mq_lease_put_back(window, node, false, due);
 			break;
 		case MQ_RELEASE:
 			mq_lease_put_back(window, node, false, due);
@@ -54,6 +54,7 @@ run_from_node(MqRun *run, uint32 node)
 	run->block = n->block;
 	run->attempts = n->attempts;
 	run->failures = n->failures;
+	run->due = 0;
 }
 
 /* Whether the walker should go before messages are handed out: order, and senders that became decided. */
@@ -199,15 +200,19 @@ mq_window_take_own(const MqWindowRef *ref, uint64 xid, int max, MqTaker *taker, 
 	if (!taking_begin(&t, ref, taker, max, max_runs))
 		return 0;
 	/* a cell for each run, or none at all */
-	while (t.cells.count > 0 && t.max > 0 && mq_pending_take(window, xid, t.max, &part))
+	while (t.cells.count > 0 && t.max > 0 && mq_pending_take(window, xid, taker->early ? PG_INT64_MAX : t.now, t.max, &part))
 	{
 		uint32		node = add_own_sent(window, &part, &t.cells);
 
-		if (node != 0)
-			take_node(&t, window, node, taker, &runs[count++]);
+		if (node == 0)
+			continue;
+		take_node(&t, window, node, taker, &runs[count]);
+		runs[count++].due = part.due;
 	}
 	if (count > 0)
 		window->walk_seq++;
+	else
+		taker->own_due = mq_pending_due(window, xid);
 	taking_end(&t, ref);
 	return count;
 }

@@ -14,6 +14,7 @@ typedef struct MqRun
 	BlockNumber block;			/* hint: where lo is */
 	uint16		attempts;
 	uint16		failures;
+	TimestampTz due;			/* of what the transaction itself sent: not before this */
 } MqRun;
 
 /* What the walker (walk.h) should do before messages are handed out. */
@@ -40,7 +41,7 @@ extern int	mq_window_take_own(const MqWindowRef *ref, uint64 xid, int max, MqTak
 typedef enum MqOutcome
 {
 	MQ_GIVE_BACK,				/* as if never handed out; this statement, and who sees no more than it, may not have it */
-	MQ_LEAVE,					/* as if never handed out */
+	MQ_LEAVE,					/* as if never handed out (due: what it was) */
 	MQ_RELEASE,					/* ready again */
 	MQ_FAIL,					/* ready again, a failure counted */
 	MQ_REREAD,					/* to be looked for in the heap again */

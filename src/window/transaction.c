@@ -256,7 +256,8 @@ undo_one(const MqUndo *undo)
 	{
 		MqOutcome	outcome = undo->kind == UNDO_BORROW ? MQ_GIVE_BACK : is_innocent() ? MQ_RELEASE : MQ_FAIL;
 
-		(void) mq_window_end_lease(&undo->ref, undo->lo, undo->hi, undo->token, outcome, 0, NULL);
+		(void) mq_window_end_lease(&undo->ref, undo->lo, undo->hi, undo->token, outcome,
+								   outcome == MQ_GIVE_BACK ? 0 : MQ_DUE_AFTER_PAUSE, NULL);
 	}
 }
 

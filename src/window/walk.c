@@ -27,6 +27,7 @@
 #include "base/stop_point.h"
 #include "log/order.h"
 #include "window/pending.h"
+#include "window/wake.h"
 
 #define PAGES_PER_WALK		16
 #define UNORDERED_PER_WALK	65536
@@ -43,7 +44,7 @@ typedef struct WalkJob
 	uint32		file_tag;
 	uint16		attempts;		/* of an UNREAD range: its messages inherit them */
 	uint16		failures;
-	TimestampTz due;
+	TimestampTz due;			/* and this */
 } WalkJob;
 
 /* What it found: everything in [job.lo, done) is known. */
@@ -141,6 +142,7 @@ pick_job(const MqWindowRef *ref, WalkJob *job)
 		job->file_tag = job->chunk.file_tag;
 		job->attempts = job->chunk.attempts;
 		job->failures = job->chunk.failures;
+		job->due = job->chunk.due;
 	}
 	else if (node != 0)
 	{
@@ -404,6 +406,7 @@ add_pending(MqWindow *window, const WalkJob *job, const MqRow *row, int64 n, uin
 	range.file_tag = file_tag;
 	range.attempts = job->attempts;
 	range.failures = job->failures;
+	range.due = job->due;
 	mq_pending_add(window, row->xid, &range, cells);
 }
 
@@ -420,6 +423,8 @@ add_ready(MqWindow *window, const WalkJob *job, const MqRow *row, int64 n, MqCel
 	MqNodeAt(node)->due = job->due;
 	MqNodeAt(node)->state = MQ_READY;
 	(void) mq_tree_insert(window, node);
+	if (job->due > 0)
+		mq_wake_note_time(window, job->due);
 }
 
 /* The UNREAD range begins behind what was read, or is no more. */

@@ -18,6 +18,9 @@ typedef struct MqWindowRef
 	MqWindowKey key;
 } MqWindowRef;
 
+/* As the due time of what comes back: after a pause that grows with how often it did (lease.c). */
+#define MQ_DUE_AFTER_PAUSE PG_INT64_MIN
+
 /* Locks; false (and no lock) when the window is gone. */
 extern bool mq_window_lock(const MqWindowRef *ref, LWLockMode mode);
 extern void mq_window_unlock(const MqWindowRef *ref);

@@ -160,7 +160,7 @@ sub after_crash
 {
 	one($node, "SELECT mq.create_queue('counts')");
 	one($node, "SELECT t.put('counts', 'poison', 1)");
-	for (1 .. 3) { one($node, "SELECT mq.nack(receipt) FROM mq.receive('counts')"); }
+	for (1 .. 3) { one($node, "SELECT mq.nack(receipt, '0') FROM mq.receive('counts')"); }
 	one($node, "SELECT mq.nack(receipt, '1 hour') FROM mq.receive('counts')");
 	# the worker makes a checkpoint of a group that changed, once enough was logged, at most about once a second;
 	# the poison message is the low watermark all along, so only a checkpoint can tell that the rest is finished

@@ -22,6 +22,7 @@ sub fresh
 
 # what a receive shows now: 'payload attempt failures', or ''
 sub look { return one($node, "SELECT payload::text || ' ' || attempt || ' ' || failures FROM mq.receive('l', 10, '1 hour')"); }
+sub look_soon { return one($node, "SELECT payload::text || ' ' || attempt || ' ' || failures FROM mq.receive('l', 10, '1 hour', wait => '20 s')"); }
 
 # --- expiry ----------------------------------------------------------------------------------------------------------
 fresh();
@@ -156,8 +157,8 @@ ledger_ok($node, 'big', 'and nothing was lost or done twice');
 
 # --- failures --------------------------------------------------------------------------------------------------------------
 fresh();
-for my $i (1 .. 3) { $v->q("BEGIN; SELECT count(*) FROM mq.receive('l', 1, '1 hour'); ROLLBACK"); }
-is(look(), "$serial 4 3", 'three rollbacks: fourth attempt, three failures');
+for my $i (1 .. 3) { $v->q("BEGIN; SELECT count(*) FROM mq.receive('l', 1, '1 hour', wait => '20 s'); ROLLBACK"); }
+is(look_soon(), "$serial 4 3", 'three rollbacks: fourth attempt, three failures');
 
 fresh();
 is($v->try("BEGIN; SELECT 1 / (attempt - attempt) FROM mq.pop('l', 1)"), '22012', 'the consumer fails');
@@ -165,11 +166,11 @@ $v->q('ROLLBACK');
 is(look(), "$serial 2 1", 'a failure, kept though everything was rolled back');
 
 fresh();
-$v->q("DO \$\$ BEGIN FOR i IN 1 .. 5 LOOP BEGIN PERFORM mq.pop('l', 1); RAISE EXCEPTION 'poison'; EXCEPTION WHEN raise_exception THEN NULL; END; END LOOP; END \$\$");
-is(look(), "$serial 6 5", 'five exception blocks: five failures');
+$v->q("DO \$\$ BEGIN FOR i IN 1 .. 5 LOOP BEGIN PERFORM mq.pop('l', 1, wait => '20 s'); RAISE EXCEPTION 'poison'; EXCEPTION WHEN raise_exception THEN NULL; END; END LOOP; END \$\$");
+is(look_soon(), "$serial 6 5", 'five exception blocks: five failures');
 
 fresh();
-for (1 .. 2) { one($node, "SELECT mq.nack(receipt) FROM mq.receive('l')"); one($node, "SELECT mq.release(receipt) FROM mq.receive('l')"); }
+for (1 .. 2) { one($node, "SELECT mq.nack(receipt, '0') FROM mq.receive('l')"); one($node, "SELECT mq.release(receipt) FROM mq.receive('l')"); }
 is(look(), "$serial 5 2", 'nack counts a failure, release does not');
 
 # nack inside a transaction that rolls back is not undone, and counts once

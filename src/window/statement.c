@@ -1,0 +1,130 @@
+/*
+ * statement.c: the statements that run in this process, one inside the other.
+ *
+ * Owns the executor's hooks and with them a stack of what runs, each entry in the C stack of the hook that runs it. No locks,
+ * nothing shared.
+ */
+#include "postgres.h"
+
+#include "window/statement.h"
+
+#include "catalog/pg_class.h"
+#include "executor/executor.h"
+#include "nodes/plannodes.h"
+
+#include "base/compat.h"
+
+typedef struct Running
+{
+	struct Running *outer;
+	const QueryDesc *query;
+} Running;
+
+static Running *innermost = NULL;
+static ExecutorRun_hook_type previous_run = NULL;
+static ExecutorFinish_hook_type previous_finish = NULL;
+
+/* The tables that an INSERT of this plan goes to are not read by it. */
+static Bitmapset *
+add_insert_targets(Bitmapset *targets, const Plan *plan)
+{
+	const ModifyTable *modify = (const ModifyTable *) plan;
+	ListCell   *cell;
+
+	if (plan == NULL || !IsA(plan, ModifyTable) || modify->operation != CMD_INSERT)
+		return targets;
+	foreach(cell, modify->resultRelations)
+		targets = bms_add_member(targets, lfirst_int(cell));
+	return targets;
+}
+
+static bool
+is_table(const RangeTblEntry *rte)
+{
+	/* 15 keeps entries for views beside the tables behind them */
+	return rte->rtekind == RTE_RELATION && (rte->relkind == RELKIND_RELATION || rte->relkind == RELKIND_PARTITIONED_TABLE ||
+											rte->relkind == RELKIND_MATVIEW || rte->relkind == RELKIND_FOREIGN_TABLE);
+}
+
+static bool
+reads_table(const PlannedStmt *stmt)
+{
+	Bitmapset  *targets = add_insert_targets(NULL, stmt->planTree);
+	bool		reads = false;
+	ListCell   *cell;
+
+	foreach(cell, stmt->subplans)
+		targets = add_insert_targets(targets, lfirst(cell));
+	foreach(cell, stmt->rtable)
+		reads |= is_table(lfirst(cell)) && !bms_is_member(foreach_current_index(cell) + 1, targets);
+	bms_free(targets);
+	return reads;
+}
+
+Snapshot
+mq_statement_reads_with(void)
+{
+	Snapshot	snapshot = NULL;
+
+	for (const Running *r = innermost; r != NULL; r = r->outer)
+		if (reads_table(r->query->plannedstmt))
+			snapshot = r->query->snapshot;
+	return snapshot;
+}
+
+static void
+enter(Running *running, const QueryDesc *query)
+{
+	*running = (Running) {innermost, query};
+	innermost = running;
+}
+
+static void
+executor_run(MQ_EXECUTOR_RUN_PARAMETERS)
+{
+	Running		running;
+
+	enter(&running, query);
+	PG_TRY();
+	{
+		if (previous_run)
+			previous_run(MQ_EXECUTOR_RUN_ARGUMENTS);
+		else
+			standard_ExecutorRun(MQ_EXECUTOR_RUN_ARGUMENTS);
+	}
+	PG_FINALLY();
+	{
+		innermost = running.outer;
+	}
+	PG_END_TRY();
+}
+
+/* What of the statement was not run yet (WITH parts that write), and AFTER triggers. */
+static void
+executor_finish(QueryDesc *query)
+{
+	Running		running;
+
+	enter(&running, query);
+	PG_TRY();
+	{
+		if (previous_finish)
+			previous_finish(query);
+		else
+			standard_ExecutorFinish(query);
+	}
+	PG_FINALLY();
+	{
+		innermost = running.outer;
+	}
+	PG_END_TRY();
+}
+
+void
+mq_statement_init(void)
+{
+	previous_run = ExecutorRun_hook;
+	ExecutorRun_hook = executor_run;
+	previous_finish = ExecutorFinish_hook;
+	ExecutorFinish_hook = executor_finish;
+}
