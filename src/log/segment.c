@@ -26,6 +26,7 @@
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/lmgr.h"
+#include "storage/proc.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/guc.h"
@@ -395,10 +396,38 @@ ask_worker(const MqQueue *queue, int level, int64 segment)
 	mq_worker_wake(queue->db);
 }
 
+/*
+ * Whoever locks the whole queue (REINDEX, CREATE INDEX, LOCK TABLE, drop_queue) has the parent first and then waits for
+ * senders on its leaves: if one of those waits for a segment, which the worker cannot make meanwhile, neither ever goes on.
+ * No deadlock detection sees that, for a sender waits for no lock.
+ */
+static void
+check_deadlock(const MqQueue *queue, int64 segment)
+{
+	MqSqlContext context;
+	int32		pid = 0;
+
+	mq_sql_begin(&context);
+	if (mq_sql("SELECT pid FROM pg_catalog.pg_locks WHERE locktype = 'relation' AND database = %u AND relation = %u "
+			   "AND granted AND mode <> 'AccessShareLock' "
+			   "AND pg_catalog.pg_backend_pid() = ANY (pg_catalog.pg_blocking_pids(pid)) LIMIT 1",
+			   MyDatabaseId, queue->table) > 0)
+		pid = mq_sql_int32();
+	mq_sql_end(&context);
+	if (pid != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_DEADLOCK_DETECTED),
+				 errmsg("deadlock detected while waiting for segment " INT64_FORMAT " of queue \"%s\"",
+						segment, NameStr(queue->name)),
+				 errdetail("It cannot be made while process %d holds a lock on the queue's table, and that process waits for this transaction.", pid),
+				 errhint("Repeat the transaction.")));
+}
+
 static Relation
 wait_for_segment(const MqQueue *queue, int level, int64 segment)
 {
 	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), mq_segment_wait);
+	TimestampTz check_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), DeadlockTimeout);
 	Relation	rel = NULL;
 
 	ConditionVariablePrepareToSleep(&queue->chain->segment_made);
@@ -407,6 +436,11 @@ wait_for_segment(const MqQueue *queue, int level, int64 segment)
 		mq_queue_check_not_dropped(queue);
 		if (GetCurrentTimestamp() >= deadline)
 			break;
+		if (GetCurrentTimestamp() >= check_at)
+		{
+			check_deadlock(queue, segment);
+			check_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), DeadlockTimeout);
+		}
 		ask_worker(queue, level, segment);
 		(void) ConditionVariableTimedSleep(&queue->chain->segment_made, 200, PG_WAIT_EXTENSION);
 	}
