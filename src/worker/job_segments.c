@@ -21,7 +21,6 @@
 
 #define SEGMENTS_AHEAD	2
 #define IN_LINE_MS		1000
-#define IN_LINE_MIN_MS	10
 
 typedef struct SegmentJob
 {
@@ -248,14 +247,15 @@ count_wanted(void)
 
 /*
  * While one queue stands in line all others of the database wait for their turn. So those for which a sender waits share a
- * second of each turn, those that only want to be ahead another one.
+ * second of each turn, those that only want to be ahead another one. 0: too many.
  */
 static int
 time_in_line(const MqQueueWork *work, int64 missing)
 {
-	if (work->wanted >= missing)
-		return Max(IN_LINE_MS / Max(count_wanted(), 1), IN_LINE_MIN_MS);
-	return IN_LINE_MS / work->all->count;
+	int			sharers = work->wanted >= missing ? count_wanted() : work->all->count;
+
+	/* a sender may have gone meanwhile */
+	return IN_LINE_MS / Max(sharers, 1);
 }
 
 bool
