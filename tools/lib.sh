@@ -42,6 +42,27 @@ use_postgres() {
 	export PG_CONFIG PATH bindir pgxs_dir
 }
 
+# ---- machines that hunt faults ---------------------------------------------------------------------------------------
+
+# version_of <machine>: as it is here
+version_of() {
+	case $1 in
+	gcc)        gcc -dumpfullversion ;;
+	postgres)   pg_major ;;
+	shellcheck) shellcheck --version | sed -n 's/^version: //p' ;;
+	*)          "$1" --version | sed -n 's/.*[^0-9.]\([0-9][0-9.]*\).*/\1/p' | head -1 ;;
+	esac
+}
+
+# they_are <machine> ...: with their versions
+they_are() { local m; for m in "$@"; do printf '%s%s %s' "${sep:-}" "$m" "$(version_of "$m")"; local sep=', '; done; }
+
+# held_to <machine> ...: whether all have the version in test/lint/versions; else what they find is shown and fails nothing
+held_to() {
+	local m
+	for m in "$@"; do [[ $(version_of "$m"). == "$(sed -n "s/^$m //p" test/lint/versions)".* ]] || return 1; done
+}
+
 # ---- the private copy ------------------------------------------------------------------------------------------------
 
 # Runs the calling script again, from a private copy of the tree and not as root.  Returns only there.

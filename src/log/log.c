@@ -487,6 +487,9 @@ mq_log_append(const MqQueue *queue, int level, HeapTuple *tuples, int count, int
 		if (reserve)
 			reservation_extend(queue, level);
 		done += n;
+		/* the segment is full: the worker makes the one that is one further ahead, before anybody waits for it */
+		if (n > 0 && ids[done - 1] + 1 == (segment + 1) * queue->segment_size)
+			mq_worker_wake(queue->db);
 		if (n > 0)
 			MQ_STOP_POINT("send_after_insert");
 	}

@@ -29,6 +29,7 @@
 #include "nodes/value.h"
 #include "pgstat.h"
 #include "storage/lmgr.h"
+#include "storage/proc.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/guc.h"
@@ -537,40 +538,31 @@ ask_worker(const MqQueue *queue, int level, int64 segment)
 	mq_worker_wake(queue->db);
 }
 
-/* Whether this transaction has written to a segment of the queue. */
-static bool
-holds_segment(const MqQueue *queue)
-{
-	int			count;
-	MqSegmentInfo *list = mq_segment_list(queue, &count);
-	bool		result = false;
-	LOCKTAG		tag;
-
-	for (int i = 0; i < count && !result; i++)
-	{
-		SET_LOCKTAG_RELATION(tag, MyDatabaseId, list[i].relid);
-		result = MqLockHeldByMe(&tag, RowExclusiveLock);
-	}
-	pfree(list);
-	return result;
-}
-
 /*
- * Whoever has locked the queue's table against all others, as drop_queue does, keeps the worker from making segments. It goes
- * on to lock the segments, so it waits for this transaction if that has written to one: of the two that wait for each other
- * one has to give up, and the lock manager does not know of the worker.
+ * Whoever locks the whole queue (REINDEX, CREATE INDEX, LOCK TABLE, drop_queue) has the parent first and then waits for
+ * senders on its leaves: if one of those waits for a segment, which the worker cannot make meanwhile, neither ever goes on.
+ * No deadlock detection sees that, for a sender waits for no lock.
  */
 static void
-check_no_circle(const MqQueue *queue)
+check_deadlock(const MqQueue *queue, int64 segment)
 {
-	if (ConditionalLockRelationOid(queue->table, AccessShareLock))
-		UnlockRelationOid(queue->table, AccessShareLock);
-	else if (holds_segment(queue))
+	MqSqlContext context;
+	int32		pid = 0;
+
+	mq_sql_begin(&context);
+	if (mq_sql("SELECT pid FROM pg_catalog.pg_locks WHERE locktype = 'relation' AND database = %u AND relation = %u "
+			   "AND granted AND mode <> 'AccessShareLock' "
+			   "AND pg_catalog.pg_backend_pid() = ANY (pg_catalog.pg_blocking_pids(pid)) LIMIT 1",
+			   MyDatabaseId, queue->table) > 0)
+		pid = mq_sql_int32();
+	mq_sql_end(&context);
+	if (pid != 0)
 		ereport(ERROR,
-				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
-				 errmsg("queue \"%s\" is locked by a session that waits for this transaction", NameStr(queue->name)),
-				 errdetail("It is about to drop the queue, or alters its table."),
-				 errhint("Roll back; send again if the queue is still there.")));
+				(errcode(ERRCODE_T_R_DEADLOCK_DETECTED),
+				 errmsg("deadlock detected while waiting for segment " INT64_FORMAT " of queue \"%s\"",
+						segment, NameStr(queue->name)),
+				 errdetail("It cannot be made while process %d holds a lock on the queue's table, and that process waits for this transaction.", pid),
+				 errhint("Repeat the transaction.")));
 }
 
 static void
@@ -611,6 +603,7 @@ static Relation
 wait_for_segment(const MqQueue *queue, int level, int64 segment, Relation rel)
 {
 	int64		deadline = mq_monotonic_us() + mq_segment_wait * MQ_MS;
+	int64		check_at = mq_monotonic_us() + DeadlockTimeout * MQ_MS;
 
 	mq_check_extension_owner();
 
@@ -622,7 +615,11 @@ wait_for_segment(const MqQueue *queue, int level, int64 segment, Relation rel)
 		if (rel != NULL)
 			relation_close(rel, RowExclusiveLock);
 		mq_queue_check_not_dropped(queue);
-		check_no_circle(queue);
+		if (mq_monotonic_us() >= check_at)
+		{
+			check_deadlock(queue, segment);
+			check_at = mq_monotonic_us() + DeadlockTimeout * MQ_MS;
+		}
 		ask_worker(queue, level, segment);
 		(void) ConditionVariableTimedSleep(&queue->chain->segment_made, 200, PG_WAIT_EXTENSION);
 		rel = mq_segment_open(queue, level, segment, RowExclusiveLock);

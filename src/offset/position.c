@@ -34,6 +34,7 @@ add_part(MqPosition *position, int64 lo, int64 hi)
 
 		position->parts = position->parts == NULL ? palloc(size) : repalloc_huge(position->parts, size);
 	}
+	Assert(position->parts != NULL);
 	position->parts[position->count++] = (MqUnfinished) {lo, hi, 0, 0};
 }
 

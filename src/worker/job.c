@@ -13,6 +13,7 @@
 #include "pgstat.h"
 #include "storage/lmgr.h"
 #include "storage/procarray.h"
+#include "utils/guc.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
@@ -40,6 +41,12 @@ static long sweep_at = SWEEP_AT_LEAST;
 
 MqDatabase *mq_worker_database = NULL;
 MemoryContext mq_job_context = NULL;
+
+/* the lock that the last job did not get, if it was by mq_job_lock */
+static LockRelId missed_table;
+static LOCKMODE missed_mode = NoLock;
+static LockRelId line_table;		/* and the one we hold for the session since we stood in line for it */
+static LOCKMODE line_mode = NoLock;
 
 void
 mq_job_init(void)
@@ -124,6 +131,17 @@ say_what(void *what)
 
 /* ---- running ---- */
 
+bool
+mq_job_lock(Oid relid, LOCKMODE mode)
+{
+	if (ConditionalLockRelationOid(relid, mode))
+		return true;
+	missed_table.relId = relid;
+	missed_table.dbId = MyDatabaseId;
+	missed_mode = mode;
+	return false;
+}
+
 /*
  * Takes, without waiting, the locks on our own tables that any job may need: DROP EXTENSION locks them too, in an order
  * of its own.
@@ -136,12 +154,11 @@ lock_own_tables(void)
 
 	if (ext == NULL)
 		return true;
-	if (!ConditionalLockRelationOid(ext->queue_rel, RowExclusiveLock) ||
-		!ConditionalLockRelationOid(ext->group_rel, RowExclusiveLock) ||
-		!ConditionalLockRelationOid(ext->segment_rel, RowExclusiveLock))
+	if (!mq_job_lock(ext->queue_rel, RowExclusiveLock) || !mq_job_lock(ext->group_rel, RowExclusiveLock) ||
+		!mq_job_lock(ext->segment_rel, RowExclusiveLock))
 		return false;
 	for (int table = 0; OidIsValid(relid = mq_offset_log_table(table)); table++)
-		if (!ConditionalLockRelationOid(relid, RowExclusiveLock))
+		if (!mq_job_lock(relid, RowExclusiveLock))
 			return false;
 	return true;
 }
@@ -170,6 +187,7 @@ mq_job_run(MqJob job, void *arg, MqJobFor object, const char *what)
 	CHECK_FOR_INTERRUPTS();
 	if (has_failed_lately(job, object))
 		return false;
+	missed_mode = NoLock;
 	SetCurrentStatementStartTimestamp();
 	pgstat_report_activity(STATE_RUNNING, what);
 	PG_TRY();
@@ -194,6 +212,50 @@ mq_job_run(MqJob job, void *arg, MqJobFor object, const char *what)
 		note_success(job, object, what);
 	pgstat_report_stat(true);
 	return done;
+}
+
+/*
+ * The wait has a transaction of its own that holds nothing else: who has the lock, or stands before us, waits for nothing of
+ * ours. lock_timeout ends it.
+ */
+bool
+mq_job_stand_in_line(int timeout_ms, const char *what)
+{
+	volatile bool locked = false;
+
+	if (missed_mode == NoLock || timeout_ms <= 0)
+		return false;
+	line_table = missed_table;
+	line_mode = missed_mode;
+	CHECK_FOR_INTERRUPTS();
+	pgstat_report_activity(STATE_RUNNING, what);
+	PG_TRY();
+	{
+		StartTransactionCommand();
+		(void) set_config_option("lock_timeout", psprintf("%d", timeout_ms), PGC_SUSET, PGC_S_SESSION, GUC_ACTION_LOCAL,
+								 true, 0, false);
+		LockRelationIdForSession(&line_table, line_mode);
+		locked = true;
+		CommitTransactionCommand();
+	}
+	PG_CATCH();
+	{
+		HOLD_INTERRUPTS();
+		if (geterrcode() != ERRCODE_LOCK_NOT_AVAILABLE)
+			EmitErrorReport();
+		AbortCurrentTransaction();
+		FlushErrorState();
+		RESUME_INTERRUPTS();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(mq_job_context);
+	return locked;
+}
+
+void
+mq_job_leave_line(void)
+{
+	UnlockRelationIdForSession(&line_table, line_mode);
 }
 
 bool

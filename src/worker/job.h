@@ -1,6 +1,6 @@
 /*
- * job.h: how a job of the worker runs, and what jobs have in common. A job runs in a transaction of its own and never
- * waits for a lock.
+ * job.h: how a job of the worker runs, and what jobs have in common. A job runs in a transaction of its own and
+ * waits for no lock.
  */
 #ifndef MQ_JOB_H
 #define MQ_JOB_H
@@ -35,6 +35,17 @@ typedef struct MqJobFor
  * A failure is logged, with `what` as its context, as often as backoff.h says, and so is the end of failures.
  */
 extern bool mq_job_run(MqJob job, void *arg, MqJobFor object, const char *what);
+
+/* For jobs: takes a lock to the end of the job without waiting; false: somebody is in the way. */
+extern bool mq_job_lock(Oid relid, LOCKMODE mode);
+
+/*
+ * For a lock that the last job did not get (mq_job_lock): stands in line for it, at most for so long, and keeps it for the
+ * next jobs until mq_job_leave_line. A lock that is only tried is never got from maintenance that comes without a pause.
+ * False: it was not to be had either, or the job wants another thing.
+ */
+extern bool mq_job_stand_in_line(int timeout_ms, const char *what);
+extern void mq_job_leave_line(void);
 
 /* Everything there is to care for in one turn. */
 typedef struct MqQueueList

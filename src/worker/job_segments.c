@@ -2,7 +2,8 @@
  * job_segments.c: the worker's jobs on segments: made ahead, cut when too large, sealed, dropped.
  *
  * Making one needs the parent's lock only, for senders that wait for it may hold locks on the others, and somebody
- * else may be queued behind them. Locks are taken conditionally, from the leaf up. A crash leaves a segment whole or
+ * else may be queued behind them. Locks are taken conditionally, from the leaf up; only for the parent's lock to make one
+ * the worker stands in line when it has to, holding nothing else (mq_job_stand_in_line). A crash leaves a segment whole or
  * not at all.
  */
 #include "postgres.h"
@@ -19,6 +20,7 @@
 #include "worker/jobs.h"
 
 #define SEGMENTS_AHEAD	2
+#define IN_LINE_MS		1000
 
 typedef struct SegmentJob
 {
@@ -41,7 +43,7 @@ make_segment(void *arg)
 {
 	SegmentJob *job = arg;
 
-	if (!ConditionalLockRelationOid(job->queue.table, ShareUpdateExclusiveLock) || !table_exists(job->queue.table))
+	if (!mq_job_lock(job->queue.table, ShareUpdateExclusiveLock) || !table_exists(job->queue.table))
 		return false;
 	mq_segment_create(&job->queue, 0, job->segment);
 	return true;
@@ -209,14 +211,13 @@ mq_job_look_at_queue(void *arg)
 	return true;
 }
 
-bool
-mq_job_make_segments(MqQueueWork *work)
+/* From first to last; returns the first that could not be made now, or that after the last. */
+static int64
+make_missing(const MqQueueWork *work, int64 first, int64 last)
 {
-	int64		active = mq_segment_of(work->tail.next_id, work->queue->segment_size);
-	int64		last = Max(active + SEGMENTS_AHEAD, work->wanted);
-	bool		all = true;
+	char	   *what = psprintf("creating a segment of queue \"%s\"", NameStr(work->queue->name));
 
-	for (int64 segment = active; segment <= last; segment++)
+	for (int64 segment = first; segment <= last; segment++)
 	{
 		SegmentJob	job = {*work->queue, segment};
 		/* not by segment: what keeps one from being made keeps the next one too */
@@ -224,16 +225,54 @@ mq_job_make_segments(MqQueueWork *work)
 
 		if (!has_segment(work->segments, work->nsegments, segment))
 		{
-			if (!mq_job_run(make_segment, &job, object, psprintf("creating a segment of queue \"%s\"", NameStr(work->queue->name))))
-			{
-				all = false;
-				continue;
-			}
+			if (!mq_job_run(make_segment, &job, object, what))
+				return segment;
 			MQ_STOP_POINT("segment_committed");
 		}
 		segment_made(work->queue, segment);
 	}
-	return all;
+	return last + 1;
+}
+
+/* Queues of this database for which a sender waits. */
+static int
+count_wanted(void)
+{
+	int			count = 0;
+
+	for (int i = 0; i < mq_max_queues; i++)
+		if (mq_chains[i].key.level >= 0 && mq_chains[i].wanted_segment >= 0 &&
+			memcmp(&mq_chains[i].key.db, &mq_worker_database->key, sizeof(MqDatabaseKey)) == 0)
+			count++;
+	return count;
+}
+
+/*
+ * While one queue stands in line all others of the database wait for their turn. So those for which a sender waits share a
+ * second of each turn, those that only want to be ahead another one. 0: too many.
+ */
+static int
+time_in_line(const MqQueueWork *work, int64 missing)
+{
+	int			sharers = work->wanted >= missing ? count_wanted() : work->all->count;
+
+	/* a sender may have gone meanwhile */
+	return IN_LINE_MS / Max(sharers, 1);
+}
+
+bool
+mq_job_make_segments(MqQueueWork *work)
+{
+	int64		active = mq_segment_of(work->tail.next_id, work->queue->segment_size);
+	int64		last = Max(active + SEGMENTS_AHEAD, work->wanted);
+	int64		missing = make_missing(work, active, last);
+
+	if (missing <= last && mq_job_stand_in_line(time_in_line(work, missing), "waiting for the lock on a queue's table"))
+	{
+		missing = make_missing(work, missing, last);
+		mq_job_leave_line();
+	}
+	return missing > last;
 }
 
 static void

@@ -5,7 +5,7 @@
  * States: ATTACHING (find the extension, claim the database's slot, build the windows) -> TURNING (one turn a second,
  * or when woken) -> ended (extension or slot gone, or told to). Each job runs in a transaction of its own; one that
  * fails is logged and tried again next turn, and the others go on. No job waits for a lock (D14): it takes locks
- * conditionally and leaves the work for the next turn. Between turns there is no transaction and no lock. A crash loses
+ * conditionally and leaves the work for the next turn, or stands in line for it before (mq_job_stand_in_line). Between turns there is no transaction and no lock. A crash loses
  * nothing but the clocks that say since when something is superfluous.
  */
 #include "postgres.h"
