@@ -307,6 +307,12 @@ mq_chains_are_full(void)
 	return hash_get_num_entries(chain_hash) >= mq_max_queues;
 }
 
+bool
+mq_windows_are_full(void)
+{
+	return hash_get_num_entries(window_hash) >= mq_max_groups;
+}
+
 static int
 free_window_slot(void)
 {

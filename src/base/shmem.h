@@ -306,6 +306,7 @@ extern MqWindow *mq_window_slot(const MqWindowKey *key, bool create, bool *creat
 
 /* Whether a queue that has no slot yet would get none, at this moment. */
 extern bool mq_chains_are_full(void);
+extern bool mq_windows_are_full(void);
 
 /*
  * Forget a slot. Caller holds no lock. clear frees what is in the window; it is called in the same hold of the registry
