@@ -39,7 +39,8 @@ typedef struct MqDatabase
 	MqDatabaseKey key;			/* registry lock; InvalidOid: free slot */
 	slock_t		mutex;
 	bool		rebuilt;		/* mutex; windows of all native groups are in memory */
-	int64		known_groups;	/* mutex; groups with greater numbers were made since the rebuild: no rows before it */
+	int64		known_groups;	/* mutex; groups with greater numbers were made since the rebuild: no rows before it. No
+								 * smaller one is given again */
 	int64		counter;		/* mutex; last n given to a row of the offset log */
 	int			ring_count;		/* mutex; number of offset log tables */
 	int			ring_current;	/* mutex; where new rows go */

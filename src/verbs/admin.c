@@ -54,13 +54,13 @@ check_segment_size(int64 size)
 static int32
 insert_queue_row(const char *name, int64 segment_size)
 {
+	int32		queue_no = mq_next_number("queue_no", "queue", "queue_no", "i", 1);
 	bool		inserted = mq_sql("INSERT INTO mq.queue (queue_no, name, segment_size, system_identifier, database, extension) "
-								  "VALUES (nextval('mq.queue_no'), %s, " INT64_FORMAT ", " INT64_FORMAT ", %u, %u) "
-								  "ON CONFLICT (name) DO NOTHING RETURNING queue_no",
-								  quote_literal_cstr(name), segment_size, (int64) GetSystemIdentifier(), MyDatabaseId,
-								  mq_extension(false)->oid) > 0;
+								  "VALUES (%d, %s, " INT64_FORMAT ", " INT64_FORMAT ", %u, %u) ON CONFLICT (name) DO NOTHING",
+								  queue_no, quote_literal_cstr(name), segment_size, (int64) GetSystemIdentifier(),
+								  MyDatabaseId, mq_extension(false)->oid) > 0;
 
-	return inserted ? mq_sql_int32() : 0;
+	return inserted ? queue_no : 0;
 }
 
 /* A queue whose table went without mq.drop_queue (DROP TABLE, DROP OWNED) leaves its definition behind. */

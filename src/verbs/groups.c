@@ -29,6 +29,26 @@ static const MqOption options[] = {
 	{"visibility_timeout", MQ_OPTION_INTERVAL, 1, MQ_INTERVAL_MAX_DAYS * USECS_PER_DAY, "It must be more than zero and at most 365 days."},
 };
 
+int32
+mq_next_number(const char *sequence, const char *table, const char *column, const char *prefix, int64 above)
+{
+	int32		number;
+
+	do
+	{
+		mq_sql("SELECT nextval('mq.%s')::integer", sequence);
+		number = mq_sql_int32();
+		/* somebody has set it back */
+		if (number < above)
+			mq_sql("SELECT count(nextval('mq.%s')) FROM generate_series(1, least(" INT64_FORMAT ", 100000))", sequence,
+				   above - number - 1);
+		CHECK_FOR_INTERRUPTS();
+	} while (number < above ||
+			 mq_sql("SELECT FROM mq.%s WHERE %s = %d UNION ALL SELECT FROM pg_class "
+					"WHERE relnamespace = 'mq'::regnamespace AND relname = '%s_%d'", table, column, number, prefix, number) > 0);
+	return number;
+}
+
 /* 0: there is one of that name. */
 int32
 mq_group_insert(const MqQueue *queue, const char *name, int64 start_id)
@@ -36,15 +56,17 @@ mq_group_insert(const MqQueue *queue, const char *name, int64 start_id)
 	MqSqlContext context;
 	char	   *table = pstrdup(quote_identifier(get_rel_name(queue->table)));
 	char	   *owner = pstrdup(quote_identifier(GetUserNameFromId(mq_queue_owner(queue), false)));
-	int32		group_no = 0;
+	int32		group_no;
 
 	mq_sql_begin(&context);
+	/* one that has rows in the offset log would begin where they say */
+	group_no = mq_next_number("group_no", "consumer_group", "group_no", "g", queue->db->known_groups + 1);
 	if (mq_sql("INSERT INTO mq.consumer_group (group_no, queue_no, name, start_id) "
-			   "VALUES (nextval('mq.group_no'), %d, %s, " INT64_FORMAT ") "
-			   "ON CONFLICT (queue_no, name) DO NOTHING RETURNING group_no",
-			   queue->queue_no, quote_literal_cstr(name), start_id) > 0)
+			   "VALUES (%d, %d, %s, " INT64_FORMAT ") ON CONFLICT (queue_no, name) DO NOTHING",
+			   group_no, queue->queue_no, quote_literal_cstr(name), start_id) == 0)
+		group_no = 0;
+	else
 	{
-		group_no = mq_sql_int32();
 		mq_sql("CREATE SEQUENCE mq.g_%d", group_no);
 		mq_sql("ALTER SEQUENCE mq.g_%d OWNER TO %s", group_no, owner);
 		mq_sql("ALTER SEQUENCE mq.g_%d OWNED BY mq.%s.id", group_no, table);
