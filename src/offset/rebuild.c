@@ -249,6 +249,7 @@ subtract_acks(GroupLog *log, int64 ncommitted, int64 *count)
 	MqUnfinished *parts = NULL;
 	int64		room = 0;
 	int64		a = 0;
+	int64		end = 0;
 	MqUnfinished rest = {log->checkpoint_n > 0 ? log->next_id : log->group->start_id, PG_INT64_MAX, 0, 0};
 
 	*count = 0;
@@ -258,8 +259,10 @@ subtract_acks(GroupLog *log, int64 ncommitted, int64 *count)
 	for (int64 i = 0; i <= log->nunfinished; i++)
 	{
 		const MqUnfinished *range = i < log->nunfinished ? &log->unfinished[i] : &rest;
-		int64		lo = range->lo;
+		/* a log that somebody has changed may say things twice; the window must not */
+		int64		lo = Max(range->lo, end);
 
+		end = range->hi < PG_INT64_MAX ? Max(end, range->hi + 1) : end;
 		while (a < ncommitted && log->acks[a].hi < lo)
 			a++;
 		for (int64 b = a; b < ncommitted && log->acks[b].lo <= range->hi; b++)

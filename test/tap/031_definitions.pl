@@ -93,6 +93,40 @@ is(pop_all('d'), '50 50', 'made again: all of it');
 one($node, "DELETE FROM $in.queue WHERE name = 'd'");
 is(sqlstate($node, "SELECT mq.send('d', '1')"), '42704', 'definition of a queue gone: 42704 for a sender');
 is(sqlstate($node, "SELECT * FROM mq.receive('d')"), '42704', 'and for a receiver');
+
+# --- rows of the offset log that mq cannot have written -----------------------------------------------------------------------
+{
+	make('o');
+	put('o', 500);
+	is(one($node, "SELECT count(*) FROM mq.pop('o', 100)"), '100', 'some finished');
+	my $g = one($node, "SELECT group_no FROM $in.consumer_group WHERE queue_no = " . number('o'));
+	my $big = '9223372036854775807';
+	one($node, "ALTER TABLE $in.consumer_offset_0 ALTER n DROP NOT NULL, ALTER lo DROP NOT NULL, ALTER hi DROP NOT NULL, ALTER group_no DROP NOT NULL");
+	one($node, "INSERT INTO $in.consumer_offset_0 (n, group_no, level, epoch, lo, hi, ranges, replay_from) VALUES $_")
+		for "(NULL, $g, 0, 1, 1, 500, NULL, NULL)", "(900, $g, 0, 1, NULL, NULL, NULL, NULL)", "(901, NULL, 0, 1, 1, 500, NULL, NULL)",
+		"(902, $g, 0, 1, 300, 200, NULL, NULL)", "(903, $g, 0, 1, 1, $big, NULL, NULL)", "(904, $g, 0, 1, -5, 500, NULL, NULL)",
+		"($big, $g, 0, 1, 1, 500, NULL, NULL)", "(-1, $g, 0, 1, 1, 500, NULL, NULL)", "(905, $g, 0, 1, 1, 500, '{1,NULL}', NULL)",
+		"(906, $g, 0, 1, 1, 500, '{1,2,3}', NULL)", "(907, $g, 0, 1, 1, 500, '{{1,500},{400,200}}', NULL)",
+		"(908, $g, 0, 1, 1, 500, '{1,500}', 1)", "(909, $g, 0, 1, 1, $big, '{1,500,0,0}', 1)", "(910, $g, 0, 1, 1, 500, '{1,500,0}', -1)";
+	$node->stop('immediate');
+	$node->start;
+	is(pop_all('o'), '400 400', 'rows that mq cannot have written are passed over');
+	like(slurp_file($node->logfile), qr/WARNING:  offset log table 0 of mq has \d+ rows that mq cannot have written/, 'with a WARNING');
+
+	# what it can have written, but says things twice
+	one($node, "DELETE FROM $in.consumer_offset_0 WHERE n IS NULL OR n >= 900 OR n < 0 OR lo IS NULL OR group_no IS NULL");
+	put('o', 500);
+	my $next = one($node, "SELECT next_id FROM mq.queues WHERE queue = 'o'");
+	one($node, "INSERT INTO $in.consumer_offset_0 VALUES (800000, $g, 0, 1, 1, $next, '{600,700,0,0, 600,700,3,0, 650,750,0,0, 1,400,0,0, 100,300,1,0, 700,700,0,0}', 800000), (800001, $g, 0, 1, 1, 100, '{1,100,50,200}', NULL), (800002, $g, 0, 1, 1, 100, NULL, -1)");
+	$node->stop('immediate');
+	$node->start;
+	is(pop_all('o'), '351 351', 'ranges that overlap: each message once');
+	one($node, "DELETE FROM $in.consumer_offset_0 WHERE n >= 800000");
+	one($node, "ALTER TABLE $in.consumer_offset_0 ADD extra int");
+	is(sqlstate($node, "SELECT count(*) FROM mq.pop('o')"), '55000', 'another column: 55000') if put('o', 1);
+	one($node, "ALTER TABLE $in.consumer_offset_0 DROP extra");
+	is(one($node, "SELECT count(*) FROM mq.pop('o')"), '1', 'dropped again: it goes on');
+}
 unlike(slurp_file($node->logfile), qr/terminated by signal/, 'no process died');
 my @errors = slurp_file($node->logfile) =~ /mq worker.*ERROR|ERROR.*already exists/g;
 is(scalar @errors, 0, 'and the worker has no errors');
