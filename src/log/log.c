@@ -684,6 +684,7 @@ mq_log_fetch_page(Relation rel, BlockNumber block, int64 lo, int64 hi, Snapshot 
 	Page		page;
 	int			count = 0;
 	int			seen = 0;
+	int64		greatest = -1;	/* id in rows */
 	bool		sorted = true;
 
 	*buffer = ReadBuffer(rel, block);
@@ -702,7 +703,7 @@ mq_log_fetch_page(Relation rel, BlockNumber block, int64 lo, int64 hi, Snapshot 
 			continue;
 		rows[count].id = id;
 		rows[count].sight = sight(tuple, *buffer, snapshot);
-		if (count > 0 && rows[count - 1].id >= id)
+		if (id <= greatest)
 		{
 			int			same = same_id(rows, count);
 
@@ -718,6 +719,7 @@ mq_log_fetch_page(Relation rel, BlockNumber block, int64 lo, int64 hi, Snapshot 
 				continue;
 			}
 		}
+		greatest = Max(greatest, id);
 		seen += rows[count].sight == MQ_SEEN;
 		count++;
 	}
