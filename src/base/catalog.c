@@ -681,12 +681,14 @@ mq_catalog_last_group(void)
 	Buffer		buffer = ReadBuffer(rel, 0);
 	Page		page;
 	HeapTupleHeader header;
+	Form_pg_sequence_data data;
 	int64		last;
 
 	LockBuffer(buffer, BUFFER_LOCK_SHARE);
 	page = BufferGetPage(buffer);
 	header = (HeapTupleHeader) PageGetItem(page, PageGetItemId(page, FirstOffsetNumber));
-	last = ((Form_pg_sequence_data) ((char *) header + header->t_hoff))->last_value;
+	data = (Form_pg_sequence_data) ((char *) header + header->t_hoff);
+	last = data->last_value - !data->is_called;
 	UnlockReleaseBuffer(buffer);
 	relation_close(rel, AccessShareLock);
 	return last;

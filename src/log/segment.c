@@ -719,6 +719,24 @@ mq_segment_create(const MqQueue *queue, int level, int64 segment)
 	MQ_STOP_POINT("segment_attached");
 }
 
+int64
+mq_segment_record_all(const MqQueue *queue)
+{
+	MqSqlContext context;
+	int64		recorded;
+
+	mq_sql_begin(&context);
+	/* a sealed one is known by its index */
+	recorded = mq_sql("INSERT INTO mq_internal.segment (queue_no, level, segment, file, sealed, sealed_at) "
+					  "SELECT %d, split_part(relname, '_', 3)::integer, split_part(relname, '_', 4)::bigint, 0, relhasindex, "
+					  "CASE WHEN relhasindex THEN clock_timestamp() END "
+					  "FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid "
+					  "WHERE inhparent = %u AND relname ~ '^s_%d_[0-9]+_[0-9]+$' ON CONFLICT DO NOTHING",
+					  queue->queue_no, queue->table, queue->queue_no);
+	mq_sql_end(&context);
+	return recorded;
+}
+
 /* The guards of a table that do not fire always, by name; *whole: it has the one that counts. */
 static List *
 guards_switched_off(Oid relid, bool *whole)

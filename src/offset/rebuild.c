@@ -60,7 +60,7 @@ typedef struct Replay
 	GroupLog   *last;			/* rows of one group often follow each other */
 	int64		max_n;
 	bool		stopped;		/* the row with max_n says so */
-	int32		max_group;
+	int64		max_group;		/* greatest number of a group in any row */
 	int64		table_max[MQ_MAX_OFFSET_TABLES];
 	uint64	   *undecided;		/* xids of rows that are neither committed nor aborted, with their n */
 	int64	   *undecided_n;
@@ -173,8 +173,8 @@ replay_row(const MqOffsetRow *row, void *arg)
 		replay->max_n = row->n;
 		replay->stopped = row->group_no == 0 && row->hi == 0;
 	}
-	replay->max_group = Max(replay->max_group, row->group_no);
 	replay->table_max[row->table] = Max(replay->table_max[row->table], row->n);
+	replay->max_group = Max(replay->max_group, row->group_no);
 	if (row->xid != 0 && !row->is_checkpoint && !row->is_hand_out)
 		note_undecided(replay, row);
 	if (log == NULL || log->group->epoch != row->epoch)
@@ -249,6 +249,7 @@ subtract_acks(GroupLog *log, int64 ncommitted, int64 *count)
 	MqUnfinished *parts = NULL;
 	int64		room = 0;
 	int64		a = 0;
+	int64		end = 0;
 	MqUnfinished rest = {log->checkpoint_n > 0 ? log->next_id : log->group->start_id, PG_INT64_MAX, 0, 0};
 
 	*count = 0;
@@ -258,8 +259,10 @@ subtract_acks(GroupLog *log, int64 ncommitted, int64 *count)
 	for (int64 i = 0; i <= log->nunfinished; i++)
 	{
 		const MqUnfinished *range = i < log->nunfinished ? &log->unfinished[i] : &rest;
-		int64		lo = range->lo;
+		/* a log that somebody has changed may say things twice; the window must not */
+		int64		lo = Max(range->lo, end);
 
+		end = range->hi < PG_INT64_MAX ? Max(end, range->hi + 1) : end;
 		while (a < ncommitted && log->acks[a].hi < lo)
 			a++;
 		for (int64 b = a; b < ncommitted && log->acks[b].lo <= range->hi; b++)
@@ -393,8 +396,8 @@ publish_ring(MqDatabase *db, const Replay *replay, int tables)
 	SpinLockRelease(&db->mutex);
 }
 
-/* One pass over the ring for these groups. */
-static void
+/* One pass over the ring for these groups; the greatest number of a group in it. */
+static int64
 replay_groups(MqDatabase *db, MqGroup *groups, int count, bool first)
 {
 	Replay		replay = {0};
@@ -412,6 +415,7 @@ replay_groups(MqDatabase *db, MqGroup *groups, int count, bool first)
 		remember_prepared(db, &replay);
 	for (int i = 0; i < count; i++)
 		install(&groups[i], &replay.groups[i], first && replay.max_n > 0 && !replay.stopped);
+	return replay.max_group;
 }
 
 static bool
@@ -460,9 +464,12 @@ mq_attach_database(MqDatabase *db)
 		int			native = 0;
 
 		for (int i = 0; i < count; i++)
+		{
+			known = Max(known, groups[i].group_no);
 			if (!groups[i].queue.foreign)
 				groups[native++] = groups[i];
-		replay_groups(db, groups, native, true);
+		}
+		known = Max(known, replay_groups(db, groups, native, true));
 		SpinLockAcquire(&db->mutex);
 		db->known_groups = known;
 		db->rebuilt = true;
@@ -496,7 +503,7 @@ attach_window(MqGroup *group)
 	old = begin_rebuild();
 	/* one that the rebuild could not see may have rows too: its transaction was prepared, or somebody was dropping it */
 	if (group->queue.foreign || group->group_no <= group->queue.db->known_groups)
-		replay_groups(group->queue.db, group, 1, false);
+		(void) replay_groups(group->queue.db, group, 1, false);
 	else
 	{
 		GroupLog	empty = {group};

@@ -39,13 +39,29 @@ table_exists(Oid relid)
 }
 
 static bool
+has_segment(const MqSegmentInfo *list, int count, int64 segment)
+{
+	for (int i = 0; i < count; i++)
+		if (list[i].segment == segment && OidIsValid(list[i].relid))
+			return true;
+	return false;
+}
+
+static bool
 make_segment(void *arg)
 {
 	SegmentJob *job = arg;
+	MqSegmentInfo *list;
+	int			count;
 
 	if (!mq_job_lock(job->queue.table, ShareUpdateExclusiveLock) || !table_exists(job->queue.table))
 		return false;
-	mq_segment_create(&job->queue, 0, job->segment);
+	/* it may be there, but its record was deleted, with others */
+	if (mq_segment_record_all(&job->queue) > 0)
+		mq_log_skip_to_end(&job->queue, 0);
+	list = mq_segment_list(&job->queue, &count);
+	if (!has_segment(list, count, job->segment))
+		mq_segment_create(&job->queue, 0, job->segment);
 	return true;
 }
 
@@ -124,15 +140,6 @@ drop_segment(void *arg)
 	}
 	if (!is_empty(job->relid))
 		mq_segment_truncate(&job->queue, 0, job->segment);
-	return false;
-}
-
-static bool
-has_segment(const MqSegmentInfo *list, int count, int64 segment)
-{
-	for (int i = 0; i < count; i++)
-		if (list[i].segment == segment && OidIsValid(list[i].relid))
-			return true;
 	return false;
 }
 
