@@ -215,6 +215,9 @@ typedef struct MqWindow
 	int64		pending_ids;	/* in pending chunks and in rewalk */
 	int64		nodes;			/* cells in use */
 	int64		held_back;		/* how often something was given up for lack of memory */
+	int64		left_out;		/* without entries, for that many did not fit at the rebuild; 0: not so */
+	int64		left_out_low;	/* then: what is unfinished begins here, */
+	int64		left_out_next_id;	/* and everything from here on is */
 	TimestampTz pending_checked;	/* when the senders were last looked at */
 	bool		after_crash;	/* hand-outs of messages from before the start are noted on disk first */
 	uint64		changes;		/* goes up with every change that a checkpoint would record */

@@ -110,7 +110,7 @@ mq_group_state(PG_FUNCTION_ARGS)
 
 		if (!may_see_group(&groups[i]))
 			continue;
-		mq_attach_group(&groups[i]);
+		(void) mq_attach_group_if_it_fits(&groups[i]);
 		ref = (MqWindowRef) {groups[i].window, mq_window_key(&groups[i], 0)};
 		if (!mq_window_counts(&ref, &counts))
 			continue;
@@ -237,9 +237,8 @@ mq_in_flight_state(PG_FUNCTION_ARGS)
 		int64		id = 0;
 		int			n;
 
-		if (!may_see_group(&groups[i]))
+		if (!may_see_group(&groups[i]) || !mq_attach_group_if_it_fits(&groups[i]))
 			continue;
-		mq_attach_group(&groups[i]);
 		ref = (MqWindowRef) {groups[i].window, mq_window_key(&groups[i], 0)};
 		/* one look shows a moment; only who has more in flight than fits into one sees several */
 		do

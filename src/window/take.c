@@ -84,15 +84,15 @@ typedef struct Taking
 } Taking;
 
 /*
- * Locks the window; false (and no lock): it is gone. A name may take its cell from the reserve: else, with memory full,
- * nobody with a name could take anything.
+ * Locks the window; false (and no lock): it is gone. A name may take its cell from the reserve, as long as the window has
+ * no more than its share: else, with memory full, nobody with a name could take anything.
  */
 static bool
 taking_begin(Taking *t, const MqWindowRef *ref, MqTaker *taker, int max, int cells)
 {
 	t->now = GetCurrentTimestamp();
 	(void) mq_cells_reserve(&t->cells, cells, false);
-	(void) mq_cells_reserve(&t->for_name, taker->consumer != NULL, true);
+	(void) mq_cells_reserve(&t->for_name, taker->consumer != NULL, mq_window_may_grow(ref->window, 0, true));
 	if (!mq_window_lock(ref, LW_EXCLUSIVE))
 	{
 		mq_cells_return(&t->cells);
@@ -131,7 +131,7 @@ cut_to_size(Taking *t, MqWindow *window, uint32 node, int64 after)
 
 	if (cuts == 0)
 		return node;
-	if (t->cells.count < cuts || !mq_window_may_grow(window))
+	if (t->cells.count < cuts || !mq_window_may_grow(window, t->cells.count, false))
 		return 0;
 	return mq_tree_cut(window, node, lo, Min(MqNodeAt(node)->hi, lo + t->max - 1), &t->cells);
 }
