@@ -365,7 +365,7 @@ mq_chain_forget(const MqChainKey *key)
 }
 
 void
-mq_window_slot_free(const MqWindowKey *key, void (*clear) (MqWindow *window))
+mq_window_slot_free(const MqWindowKey *key, void (*detach) (MqWindow *window, MqWindow *content), MqWindow *content)
 {
 	WindowEntry *entry;
 
@@ -376,7 +376,7 @@ mq_window_slot_free(const MqWindowKey *key, void (*clear) (MqWindow *window))
 		MqWindow   *window = &mq_windows[entry->slot];
 
 		LWLockAcquire(MqWindowLock(window), LW_EXCLUSIVE);
-		clear(window);
+		detach(window, content);
 		window->key.level = -1;
 		LWLockRelease(MqWindowLock(window));
 		hash_search(window_hash, key, HASH_REMOVE, NULL);

@@ -306,11 +306,13 @@ extern MqChain *mq_chain_slot(const MqChainKey *key, bool create, bool *created)
 extern MqWindow *mq_window_slot(const MqWindowKey *key, bool create, bool *created);
 
 /*
- * Forget a slot. Caller holds no lock. clear frees what is in the window; it is called in the same hold of the registry
- * lock and the window lock in which the key goes, so that nobody finds the one without the other.
+ * Forget a slot. Caller holds no lock. detach takes what is in the window out of it, into content; it is called in the same hold
+ * of the registry lock and the window lock in which the key goes, so that nobody finds the one without the other. However much
+ * it is, it can be freed afterwards.
  */
 extern void mq_chain_forget(const MqChainKey *key);
-extern void mq_window_slot_free(const MqWindowKey *key, void (*clear) (MqWindow *window));
+extern void mq_window_slot_free(const MqWindowKey *key, void (*detach) (MqWindow *window, MqWindow *content),
+								MqWindow *content);
 extern void mq_database_forget(MqDatabase *db);
 
 /* One part in so many of the arena is kept for what frees memory. */

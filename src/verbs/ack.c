@@ -683,8 +683,12 @@ lease_own(const MqWindowRef *ref, uint64 xid, OwnLease *own)
 
 	*own = (OwnLease) {taker.token, 0, -1};
 	undo = mq_undo_borrow(ref, own->token);
-	while ((count = mq_window_take_own(ref, xid, PG_INT32_MAX, &taker, runs, lengthof(runs))) > 0)
+	for (;;)
 	{
+		mq_undo_room(undo, lengthof(runs));
+		count = mq_window_take_own(ref, xid, PG_INT32_MAX, &taker, runs, lengthof(runs));
+		if (count == 0)
+			break;
 		for (int i = 0; i < count; i++)
 		{
 			mq_undo_widen(undo, runs[i].lo, runs[i].hi);

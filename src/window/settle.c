@@ -279,27 +279,21 @@ unsettle(MqWindow *window, uint32 node, bool mine)
 		mq_lease_put_back(window, node, true, 0);
 }
 
-void
-mq_window_settled(const MqWindowRef *ref, int64 lo, int64 hi, uint64 xid, bool committed, bool mine)
+/* Some of it, from *lo on; returns whether there may be more. */
+static bool
+settle_some(MqWindow *window, int64 *lo, int64 hi, uint64 xid, bool committed, bool mine, bool *changed)
 {
-	MqWindow   *window = ref->window;
-	bool		changed = false;
-	bool		wake;
-
-	if (!mq_window_lock(ref, LW_EXCLUSIVE))
-		return;
-	window->changes++;
-	while (lo <= hi)
+	for (int i = 0; i < MQ_ENTRIES_PER_HOLD && *lo <= hi; i++)
 	{
-		uint32		node = mq_tree_first_in_state(window, MQ_SETTLING, lo);
+		uint32		node = mq_tree_first_in_state(window, MQ_SETTLING, *lo);
 		MqNode	   *n = MqNodeAt(node);
 
 		if (node == 0 || n->lo > hi)
-			break;
-		lo = n->hi + 1;
+			return false;
+		*lo = n->hi + 1;
 		if (n->owner != xid)
 			continue;
-		changed = true;
+		*changed = true;
 		if (committed)
 		{
 			mq_consumer_leave(window, n);
@@ -308,37 +302,72 @@ mq_window_settled(const MqWindowRef *ref, int64 lo, int64 hi, uint64 xid, bool c
 		else
 			unsettle(window, node, mine);
 	}
-	/* ready again, or room for another one */
-	wake = changed && (!committed || window->limited);
-	if (wake)
-		window->limited = false;
-	mq_window_unlock(ref);
+	return *lo <= hi;
+}
+
+void
+mq_window_settled(const MqWindowRef *ref, int64 lo, int64 hi, uint64 xid, bool committed, bool mine)
+{
+	MqWindow   *window = ref->window;
+	bool		changed = false;
+	bool		wake = false;
+	bool		more;
+
+	do
+	{
+		if (!mq_window_lock(ref, LW_EXCLUSIVE))
+			return;
+		window->changes++;
+		more = settle_some(window, &lo, hi, xid, committed, mine, &changed);
+		if (!more)
+		{
+			/* ready again, or room for another one */
+			wake = changed && (!committed || window->limited);
+			if (wake)
+				window->limited = false;
+		}
+		mq_window_unlock(ref);
+	} while (more);
 	if (wake)
 		mq_wake_for_room(window);
+}
+
+/* Adds settlers of some entries, from *id on, to those that are known; returns whether there may be more. */
+static bool
+some_settlers(const MqWindow *window, int64 *id, uint64 *xids, int *count, int max)
+{
+	int			same = 0;		/* neighbours often have the same one */
+
+	for (int i = 0; i < MQ_ENTRIES_PER_HOLD; i++)
+	{
+		uint32		node = mq_tree_first_in_state(window, MQ_SETTLING, *id);
+
+		if (node == 0 || *count == max)
+			return false;
+		*id = MqNodeAt(node)->hi + 1;
+		if (same < *count && xids[same] == MqNodeAt(node)->owner)
+			continue;
+		for (same = 0; same < *count && xids[same] != MqNodeAt(node)->owner; same++)
+			;
+		if (same == *count)
+			xids[(*count)++] = MqNodeAt(node)->owner;
+	}
+	return true;
 }
 
 int
 mq_window_settlers(const MqWindowRef *ref, uint64 *xids, int max)
 {
-	MqWindow   *window = ref->window;
 	int			count = 0;
 	int64		id = PG_INT64_MIN;
+	bool		more;
 
-	if (!mq_window_lock(ref, LW_SHARED))
-		return 0;
-	while (count < max)
+	do
 	{
-		uint32		node = mq_tree_first_in_state(window, MQ_SETTLING, id);
-		int			i = 0;
-
-		if (node == 0)
-			break;
-		id = MqNodeAt(node)->hi + 1;
-		while (i < count && xids[i] != MqNodeAt(node)->owner)
-			i++;
-		if (i == count)
-			xids[count++] = MqNodeAt(node)->owner;
-	}
-	mq_window_unlock(ref);
+		if (!mq_window_lock(ref, LW_SHARED))
+			return 0;
+		more = some_settlers(ref->window, &id, xids, &count, max);
+		mq_window_unlock(ref);
+	} while (more);
 	return count;
 }

@@ -205,19 +205,6 @@ mq_window_clear(MqWindow *window)
 	window->walk_seq++;
 }
 
-static void
-send_away_and_clear(MqWindow *window)
-{
-	mq_wake_all(window);
-	mq_window_clear(window);
-}
-
-void
-mq_window_forget(const MqWindowKey *key)
-{
-	mq_window_slot_free(key, send_away_and_clear);
-}
-
 #define SWAP(type, a, b) do { type swap_ = (a); (a) = (b); (b) = swap_; } while (0)
 
 static void
@@ -231,6 +218,25 @@ swap_entries(MqWindow *a, MqWindow *b)
 	SWAP(int64, a->nodes, b->nodes);
 	for (int i = 0; i < MQ_STATES; i++)
 		SWAP(int64, a->ids[i], b->ids[i]);
+}
+
+/* Who waits goes before the slot is anybody else's. */
+static void
+send_away_and_detach(MqWindow *window, MqWindow *content)
+{
+	mq_wake_all(window);
+	swap_entries(window, content);
+	window->walk_seq++;
+}
+
+void
+mq_window_forget(const MqWindowKey *key)
+{
+	MqWindow	content = {0};
+
+	mq_window_slot_free(key, send_away_and_detach, &content);
+	/* nobody else knows what is in it */
+	mq_window_clear(&content);
 }
 
 void

@@ -18,6 +18,9 @@ typedef struct MqWindowRef
 	MqWindowKey key;
 } MqWindowRef;
 
+/* Who has much to do in a window lets others in after so many entries. */
+#define MQ_ENTRIES_PER_HOLD	256
+
 /* Locks; false (and no lock) when the window is gone. */
 extern bool mq_window_lock(const MqWindowRef *ref, LWLockMode mode);
 extern void mq_window_unlock(const MqWindowRef *ref);
