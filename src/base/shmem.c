@@ -331,7 +331,9 @@ mq_window_slot(const MqWindowKey *key, bool create, bool *created)
 		pg_atomic_init_u64(&mq_windows[slot].log_bytes, 0);
 		pg_atomic_init_u64(&mq_windows[slot].oldest_needed, 0);
 		pg_atomic_init_u32(&mq_windows[slot].waiters, 0);
-		mq_windows[slot].next_waiting = mq_windows[slot].first_waiter = mq_windows[slot].last_waiter = -1;
+		mq_windows[slot].next_waiting = -1;
+		for (int i = 0; i < MQ_LINES; i++)
+			mq_windows[slot].lines[i] = (MqLine) {-1, -1};
 		mq_windows[slot].timekeeper = -1;
 		mq_windows[slot].key = *key;
 		LWLockRelease(MqWindowLock(&mq_windows[slot]));

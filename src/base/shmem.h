@@ -197,6 +197,23 @@ typedef union MqCell
 	uint32		next_free;
 } MqCell;
 
+/* Why a receiver in line can take nothing, though there may be something. */
+typedef enum MqBlocked
+{
+	MQ_NOT_BLOCKED,
+	MQ_BLOCKED_BY_LIMIT,		/* its consumer has as many messages as it may */
+	MQ_BLOCKED_BY_SNAPSHOT		/* they are newer than its transaction's snapshot */
+} MqBlocked;
+
+#define MQ_LINES 3				/* one for each, in every group */
+
+/* Process numbers of the first and the last in line, -1: none. */
+typedef struct MqLine
+{
+	int			first;
+	int			last;
+} MqLine;
+
 /*
  * The delivery window of one consumer group (and priority level). All guarded by the window lock, but the key, which
  * changes under the registry lock and the window lock together.
@@ -232,20 +249,11 @@ typedef struct MqWindow
 	/* receivers that wait (wake.h) */
 	int			chain;			/* slot of the queue's chain; valid while there are any */
 	int			next_waiting;	/* the chain's wait_mutex: slot of the next window with receivers in line, -1: none */
-	int			first_waiter;	/* the chain's wait_mutex: process numbers, -1: none */
-	int			last_waiter;
+	MqLine		lines[MQ_LINES];	/* the chain's wait_mutex; by MqBlocked */
 	int			timekeeper;		/* the chain's wait_mutex to write: who wakes when something is due, -1: nobody */
 	TimestampTz clock;			/* when that will be */
 	pg_atomic_uint32 waiters;	/* in line (written under wait_mutex, read without) */
 } MqWindow;
-
-/* Why a receiver in line can take nothing, though there may be something. */
-typedef enum MqBlocked
-{
-	MQ_NOT_BLOCKED,
-	MQ_BLOCKED_BY_LIMIT,		/* its consumer has as many messages as it may */
-	MQ_BLOCKED_BY_SNAPSHOT		/* they are newer than its transaction's snapshot */
-} MqBlocked;
 
 /* A process as a receiver that waits. Guarded by the wait_mutex of the chain it waits for. */
 typedef struct MqWaiter
@@ -254,7 +262,7 @@ typedef struct MqWaiter
 	int			previous;
 	bool		listed;			/* in line */
 	bool		woken;			/* was taken out of the line by a waker */
-	MqBlocked	blocked;		/* only room or what comes back wakes it (wake.h) */
+	MqBlocked	blocked;		/* which line: others are woken by room, or what comes back, only (wake.h) */
 } MqWaiter;
 
 typedef struct MqShared

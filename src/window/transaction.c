@@ -190,6 +190,7 @@ remember_queue(const MqQueue *queue)
 		sent = sent->older;
 	if (sent != NULL)
 		return sent;
+	mq_wake_prepare();
 	sent = MemoryContextAlloc(TopTransactionContext, sizeof(Sent));
 	*sent = (Sent) {sent_to, queue->chain, queue->db, false};
 	return sent_to = sent;
