@@ -36,7 +36,7 @@ typedef struct Ack
 
 typedef struct GroupLog
 {
-	const MqGroup *group;
+	MqGroup    *group;
 	int64		checkpoint_n;	/* 0: none */
 	int64		next_id;
 	int64		replay_from;
@@ -316,7 +316,58 @@ count_hand_out(MqWindow *window, const MqRange *range, MqCellList *cells)
 	}
 }
 
-/* Fills the window, unless another process was first. */
+/* ---- what does not fit ---- */
+
+#define MEMORY_HINT "Raise mq.shared_memory and restart the server; mq.purge, mq.seek and mq.drop_group give the messages up."
+
+/* The group has a window without entries: others' messages, and its queue's senders, go on without it. */
+static void
+leave_out(const MqWindowRef *ref, const MqGroup *group, int64 cells, const MqUnfinished *parts, int64 count,
+		  int64 oldest_needed)
+{
+	bool		news = false;
+
+	if (mq_window_lock(ref, LW_EXCLUSIVE))
+	{
+		MqWindow   *window = ref->window;
+
+		if (window->root == 0)
+		{
+			news = window->left_out == 0;
+			window->queue_no = group->queue.queue_no;
+			window->epoch = group->epoch;
+			window->left_out = cells;
+			window->left_out_low = parts[0].lo;
+			window->left_out_next_id = parts[count - 1].lo;
+			window->held_back++;
+			/* what it needs of the offset log stays there */
+			pg_atomic_write_u64(&window->oldest_needed, oldest_needed);
+		}
+		mq_window_unlock(ref);
+	}
+	if (news)
+		ereport(WARNING,
+				(errcode(ERRCODE_OUT_OF_MEMORY),
+				 errmsg("consumer group \"%s\" of queue \"%s\" is left out, its unfinished messages do not fit into mq's shared memory",
+						NameStr(group->name), NameStr(group->queue.name)),
+				 errdetail("Entries needed: " INT64_FORMAT ".", cells),
+				 errhint(MEMORY_HINT)));
+}
+
+/* Of a window without entries: how many it takes; 0: it was not left out. */
+static int64
+left_out(const MqWindowRef *ref)
+{
+	int64		cells;
+
+	if (ref->window == NULL || !mq_window_lock(ref, LW_SHARED))
+		return 0;
+	cells = ref->window->root == 0 ? ref->window->left_out : 0;
+	mq_window_unlock(ref);
+	return cells;
+}
+
+/* Fills the window, unless another process was first, or there are not enough cells: the reserve is for what goes on. */
 static void
 install(MqGroup *group, GroupLog *log, bool after_crash)
 {
@@ -327,11 +378,15 @@ install(MqGroup *group, GroupLog *log, bool after_crash)
 	MqUnfinished *parts = subtract_acks(log, ncommitted, &count);
 	int64		marks = log->nacks - ncommitted + log->nhand_outs;
 	bool		may_pack = marks == 0;	/* marks are made on the tree */
-	MqCellList	cells;
+	int64		needed = mq_fill(NULL, parts, count, may_pack, NULL) + 3 * marks;
+	int64		oldest_needed = log->checkpoint_n > 0 ? Min(log->replay_from, log->checkpoint_n) : log->oldest_n;
+	MqCellList	cells = {0};
+	bool		fits = needed <= PG_INT32_MAX && mq_cells_reserve(&cells, (int) needed, false);
 
 	group->window = ref.window;
-	mq_need_cells(&cells, mq_fill(NULL, parts, count, may_pack, NULL) + 3 * marks);
-	if (mq_window_lock(&ref, LW_EXCLUSIVE))
+	if (!fits)
+		leave_out(&ref, group, needed, parts, count, oldest_needed);
+	else if (mq_window_lock(&ref, LW_EXCLUSIVE))
 	{
 		MqWindow   *window = ref.window;
 
@@ -346,8 +401,8 @@ install(MqGroup *group, GroupLog *log, bool after_crash)
 				if (log->hand_out_n[i] > log->checkpoint_n)
 					count_hand_out(window, &log->hand_outs[i], &cells);
 			window->after_crash = after_crash;
-			pg_atomic_write_u64(&window->oldest_needed,
-								log->checkpoint_n > 0 ? Min(log->replay_from, log->checkpoint_n) : log->oldest_n);
+			window->left_out = 0;
+			pg_atomic_write_u64(&window->oldest_needed, oldest_needed);
 			window->walk_seq++;
 			window->changes++;
 		}
@@ -396,6 +451,18 @@ publish_ring(MqDatabase *db, const Replay *replay, int tables)
 	SpinLockRelease(&db->mutex);
 }
 
+/* By the memory that they take at most: so what does not fit is what takes most. */
+static int
+compare_need(const void *a, const void *b)
+{
+	const GroupLog *x = a;
+	const GroupLog *y = b;
+	int64		need_x = x->nunfinished + x->nacks + x->nhand_outs;
+	int64		need_y = y->nunfinished + y->nacks + y->nhand_outs;
+
+	return (need_x > need_y) - (need_x < need_y);
+}
+
 /* One pass over the ring for these groups; the greatest number of a group in it. */
 static int64
 replay_groups(MqDatabase *db, MqGroup *groups, int count, bool first)
@@ -413,8 +480,9 @@ replay_groups(MqDatabase *db, MqGroup *groups, int count, bool first)
 	(void) mq_database_last_group(db, replay.max_group);
 	if (first)
 		remember_prepared(db, &replay);
+	qsort(replay.groups, count, sizeof(GroupLog), compare_need);
 	for (int i = 0; i < count; i++)
-		install(&groups[i], &replay.groups[i], first && replay.max_n > 0 && !replay.stopped);
+		install(replay.groups[i].group, &replay.groups[i], first && replay.max_n > 0 && !replay.stopped);
 	return replay.max_group;
 }
 
@@ -490,16 +558,20 @@ window_is_filled(const MqWindowRef *ref)
 	return filled;
 }
 
-static void
+/* False: it does not fit; that costs no replay as long as there is not more memory. */
+static bool
 attach_window(MqGroup *group)
 {
 	MqWindowKey key = mq_window_key(group, 0);
 	MqWindowRef ref = {mq_window_slot(&key, false, NULL), key};
+	int64		needed = left_out(&ref);
 	MemoryContext old;
 
 	group->window = ref.window;
 	if (window_is_filled(&ref))
-		return;
+		return true;
+	if (needed > 0 && needed + mq_shared->total_cells / MQ_RESERVE_PART > mq_shared->free_cells)
+		return false;
 	old = begin_rebuild();
 	/* one that the rebuild could not see may have rows too: its transaction was prepared, or somebody was dropping it */
 	if (group->queue.foreign || group->group_no <= group->queue.db->known_groups)
@@ -511,6 +583,8 @@ attach_window(MqGroup *group)
 		install(group, &empty, false);
 	}
 	end_rebuild(old);
+	ref.window = group->window;
+	return left_out(&ref) == 0;
 }
 
 void
@@ -548,7 +622,7 @@ groups_next_id(const MqQueue *queue)
 		MqWindowCounts counts;
 		MqWindowRef ref;
 
-		attach_window(&groups[i]);
+		(void) attach_window(&groups[i]);
 		ref = (MqWindowRef) {groups[i].window, mq_window_key(&groups[i], 0)};
 		if (mq_window_counts(&ref, &counts))
 			next = Max(next, counts.next_id);
@@ -600,16 +674,30 @@ mq_attach_queue(MqQueue *queue)
 	mq_catalog_remember_chain(queue);
 }
 
-void
-mq_attach_group(MqGroup *group)
+bool
+mq_attach_group_if_it_fits(MqGroup *group)
 {
 	MqWindowKey key = mq_window_key(group, 0);
 
 	mq_attach_queue(&group->queue);
 	if (group->window != NULL && memcmp(&group->window->key, &key, sizeof(key)) == 0)
-		return;
-	attach_window(group);
+		return true;
+	if (!attach_window(group))
+		return false;
 	mq_catalog_remember(group);
+	return true;
+}
+
+void
+mq_attach_group(MqGroup *group)
+{
+	if (!mq_attach_group_if_it_fits(group))
+		ereport(ERROR,
+				(errcode(ERRCODE_OUT_OF_MEMORY),
+				 errmsg("the unfinished messages of consumer group \"%s\" of queue \"%s\" do not fit into mq's shared memory",
+						NameStr(group->name), NameStr(group->queue.name)),
+				 errdetail("Entries needed: " INT64_FORMAT ".", group->window->left_out),
+				 errhint(MEMORY_HINT)));
 }
 
 static bool
@@ -618,7 +706,7 @@ needs_window(const MqDatabase *db, const MqGroup *group)
 	MqWindowKey key = mq_window_key(group, 0);
 	MqWindowRef ref = {mq_window_slot(&key, false, NULL), key};
 
-	return !group->queue.foreign && group->group_no <= db->known_groups && !window_is_filled(&ref);
+	return !group->queue.foreign && group->group_no <= db->known_groups && !window_is_filled(&ref) && left_out(&ref) == 0;
 }
 
 bool
@@ -641,7 +729,7 @@ mq_attach_missing(MqDatabase *db)
 
 	for (int i = 0; i < count; i++)
 		if (needs_window(db, &groups[i]))
-			mq_attach_group(&groups[i]);
+			(void) mq_attach_group_if_it_fits(&groups[i]);
 }
 
 static bool

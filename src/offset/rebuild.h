@@ -18,6 +18,12 @@ extern bool mq_queue_is_attached(MqQueue *queue);
 extern void mq_attach_group(MqGroup *group);
 
 /*
+ * The same without an error (53200) where what is unfinished for the group does not fit into the memory: false, and its
+ * window, which is set, has no entries. (Counts say what may be unfinished.)
+ */
+extern bool mq_attach_group_if_it_fits(MqGroup *group);
+
+/*
  * Whether every group that had rows in the offset log at the start of the server has its window: a group that was being
  * made by a prepared transaction then was not seen, and no window says which rows it needs. To be asked when nobody can
  * become visible that needs a row which is looked at (ring.c).

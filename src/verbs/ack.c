@@ -132,6 +132,18 @@ out_of_cells(void)
 			 errhint("Raise mq.shared_memory, or finish messages that are held.")));
 }
 
+/* Somebody else's messages must find memory too. */
+static void
+over_share(const MqGroup *group)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OUT_OF_MEMORY),
+			 errmsg("consumer group \"%s\" of queue \"%s\" has its share of mq's shared memory", NameStr(group->name),
+					NameStr(group->queue.name)),
+			 errdetail("Entries for unfinished messages in use: " INT64_FORMAT ".", group->window->nodes),
+			 errhint("Give all messages of a hand-out the same fate, or finish them from the first one on; raise mq.shared_memory.")));
+}
+
 static void
 check_duplicates(const ClaimCall *call)
 {
@@ -182,25 +194,29 @@ write_ack(const MqGroup *group, const MqWindowRef *ref, int32 epoch, const MqCla
 
 /*
  * How many leases have to be cut is only known under the lock, and cells are to be had only before it: if there are too
- * few, ask for what it takes and try again.
+ * few, ask for what it takes and try again. What cuts none goes on without any, and only what finishes messages may use the
+ * reserve.
  */
 static int64
-claim_with_cells(const ClaimCall *call, const MqWindowRef *ref, MqClaim *claims, int count, uint64 xid, int32 *epoch)
+claim_with_cells(const ClaimCall *call, const MqGroup *group, const MqWindowRef *ref, MqClaim *claims, int count,
+				 uint64 xid, int32 *epoch)
 {
+	MqCellList	cells;
 	int			needed = 2;
 	int64		changed;
 
-	do
+	(void) mq_cells_reserve(&cells, needed, call->action == MQ_CLAIM_SETTLE);
+	while ((changed = mq_window_claim(ref, claims, count, call->action, call->strict, xid, call->due, &cells, &needed,
+									  epoch)) < 0)
 	{
-		MqCellList	cells;
-
-		CHECK_FOR_INTERRUPTS();
-		if (!mq_cells_reserve(&cells, needed, true))
-			out_of_cells();
-		changed = mq_window_claim(ref, claims, count, call->action, call->strict, xid, call->due, &cells, &needed,
-								  epoch);
 		mq_cells_return(&cells);
-	} while (changed < 0);
+		CHECK_FOR_INTERRUPTS();
+		if (needed == MQ_OVER_SHARE)
+			over_share(group);
+		if (!mq_cells_reserve(&cells, needed, call->action == MQ_CLAIM_SETTLE))
+			out_of_cells();
+	}
+	mq_cells_return(&cells);
 	return changed;
 }
 
@@ -222,7 +238,7 @@ claim_window(const ClaimCall *call, const MqGroup *group, MqClaim *claims, int c
 		for (int i = 0; i < count; i++)
 			undo[i] = mq_undo_settle(&ref);
 	}
-	changed = claim_with_cells(call, &ref, claims, count, xid, &epoch);
+	changed = claim_with_cells(call, group, &ref, claims, count, xid, &epoch);
 	for (int i = 0; i < count; i++)
 		granted &= !claims[i].refused;
 	if (call->action != MQ_CLAIM_SETTLE)
@@ -670,8 +686,12 @@ lease_own(const MqWindowRef *ref, uint64 xid, OwnLease *own)
 
 	*own = (OwnLease) {taker.token, palloc(room * sizeof(MqRun)), 0};
 	undo = mq_undo_borrow(ref, own->token);
-	while ((count = mq_window_take_own(ref, xid, PG_INT32_MAX, &taker, own->runs + own->count, room - own->count)) > 0)
+	for (;;)
 	{
+		mq_undo_room(undo, room - own->count);
+		count = mq_window_take_own(ref, xid, PG_INT32_MAX, &taker, own->runs + own->count, room - own->count);
+		if (count == 0)
+			break;
 		for (int i = own->count; i < own->count + count; i++)
 			mq_undo_widen(undo, own->runs[i].lo, own->runs[i].hi);
 		own->count += count;
@@ -728,6 +748,8 @@ mq_discard(PG_FUNCTION_ARGS)
 	for (int64 i = 0; i < discarded; i++)
 		mq_undo_widen(undo[i], ids[i], ids[i]);
 	mq_cells_return(&cells);
+	if (discarded < 0)
+		over_share(&group);
 	give_back_own(&ref, &own);
 
 	claims = palloc((discarded + 1) * sizeof(MqClaim));

@@ -289,7 +289,8 @@ group_has_unfinished(MqGroup *group)
 	MqWindowRef ref;
 	MqWindowCounts counts;
 
-	mq_attach_group(group);
+	if (!mq_attach_group_if_it_fits(group))
+		return true;
 	ref = (MqWindowRef) {group->window, mq_window_key(group, 0)};
 	do
 	{

@@ -345,7 +345,7 @@ seek(MqGroup *group, const MqPosition *position)
 	int32		epoch;
 	int64		oldest_needed;
 
-	mq_attach_group(group);
+	(void) mq_attach_group_if_it_fits(group);
 	ref = (MqWindowRef) {group->window, mq_window_key(group, 0)};
 	mq_queue_check_not_dropped(&group->queue);
 	epoch = raise_epoch(group->group_no, position->parts[position->count - 1].lo);

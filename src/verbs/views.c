@@ -112,14 +112,15 @@ unread_estimate(const MqGroup *group, const MqWindowCounts *counts)
 	return counts->ids[MQ_UNREAD] + Max(tail.next_id - counts->next_id, 0);
 }
 
+/* fits: what is unfinished in it is in memory; else there are counts only of what is not. */
 static bool
-attach_group_to_show(MqGroup *group, MqWindowRef *ref)
+attach_group_to_show(MqGroup *group, MqWindowRef *ref, bool *fits)
 {
 	MqWindowKey key = mq_window_key(group, 0);
 
 	if (!attach_to_show(&group->queue) || (mq_window_slot(&key, false, NULL) == NULL && mq_windows_are_full()))
 		return false;
-	mq_attach_group(group);
+	*fits = mq_attach_group_if_it_fits(group);
 	*ref = (MqWindowRef) {group->window, key};
 	return true;
 }
@@ -143,6 +144,7 @@ mq_group_state(PG_FUNCTION_ARGS)
 		bool		isnull[GROUP_COLUMNS] = {false};
 		MqWindowCounts counts;
 		MqWindowRef ref;
+		bool		fits;
 
 		CHECK_FOR_INTERRUPTS();
 		if (!may_see_group(&groups[i], all))
@@ -150,7 +152,7 @@ mq_group_state(PG_FUNCTION_ARGS)
 		v[0] = Int32GetDatum(groups[i].group_no);
 		v[1] = ObjectIdGetDatum(groups[i].rights);
 		v[2] = Int32GetDatum(groups[i].epoch);
-		if (attach_group_to_show(&groups[i], &ref) && mq_window_counts(&ref, &counts))
+		if (attach_group_to_show(&groups[i], &ref, &fits) && mq_window_counts(&ref, &counts))
 		{
 			v[2] = Int32GetDatum(counts.epoch);
 			v[3] = Int64GetDatum(counts.low_watermark);
@@ -392,10 +394,11 @@ mq_in_flight_state(PG_FUNCTION_ARGS)
 	for (int i = 0; i < count; i++)
 	{
 		MqWindowRef ref;
+		bool		fits;
 		int64		id = 0;
 		int			n;
 
-		if (!may_see_group(&groups[i], all) || !attach_group_to_show(&groups[i], &ref))
+		if (!may_see_group(&groups[i], all) || !attach_group_to_show(&groups[i], &ref, &fits) || !fits)
 			continue;
 		/* one look shows a moment; only who has more in flight than fits into one sees several */
 		do

@@ -10,12 +10,29 @@
 #include "window/lease.h"
 #include "window/wake.h"
 
-/* Whether every id of the claim is leased with its token, and the leases hold; *cuts grows by the cells it takes. */
+/* What claims take: cells, and how many entries more there will be when all that is acked is finished. */
+typedef struct Cuts
+{
+	int			cells;
+	int			growth;
+} Cuts;
+
+/* An ack leaves one entry for each side of the node that it does not cover, instead of the node. */
+static void
+count_cut(Cuts *cuts, const MqNode *n, int64 lo, int64 hi, bool finishing)
+{
+	int			sides = (n->lo < lo) + (n->hi > hi);
+
+	cuts->cells += sides;
+	cuts->growth += finishing ? sides == 2 : sides;
+}
+
+/* Whether every id of the claim is leased with its token, and the leases hold; adds to *cuts what it takes. */
 static bool
-claim_holds(const MqWindow *window, const MqClaim *claim, TimestampTz now, int *cuts)
+claim_holds(const MqWindow *window, const MqClaim *claim, TimestampTz now, bool finishing, Cuts *cuts)
 {
 	int64		id = claim->lo;
-	int			own_cuts = 0;
+	Cuts		own = *cuts;
 
 	while (id <= claim->hi)
 	{
@@ -24,10 +41,10 @@ claim_holds(const MqWindow *window, const MqClaim *claim, TimestampTz now, int *
 
 		if (node == 0 || n->lo > id || n->state != MQ_LEASED || n->token != claim->token || !mq_lease_holds(n, now))
 			return false;
-		own_cuts += (n->lo < id) + (n->hi > claim->hi);
+		count_cut(&own, n, id, claim->hi, finishing);
 		id = n->hi + 1;
 	}
-	*cuts += own_cuts;
+	*cuts = own;
 	return true;
 }
 
@@ -87,7 +104,8 @@ mq_window_claim(const MqWindowRef *ref, MqClaim *claims, int count, MqClaimActio
 	MqWindow   *window = ref->window;
 	TimestampTz now = GetCurrentTimestamp();
 	int64		changed = 0;
-	int			cuts = 0;
+	bool		finishing = action == MQ_CLAIM_SETTLE;
+	Cuts		cuts = {0};
 	bool		refused = false;
 
 	if (!mq_window_lock(ref, LW_EXCLUSIVE))
@@ -99,14 +117,19 @@ mq_window_claim(const MqWindowRef *ref, MqClaim *claims, int count, MqClaimActio
 	*epoch = window->epoch;
 	for (int i = 0; i < count; i++)
 	{
-		claims[i].refused = !claim_holds(window, &claims[i], now, &cuts);
+		claims[i].refused = !claim_holds(window, &claims[i], now, finishing, &cuts);
 		refused |= claims[i].refused;
 	}
-	if (cells != NULL && cuts > cells->count && !(refused && all_or_nothing))
+	if (cells != NULL && cuts.cells > 0 && !(refused && all_or_nothing))
 	{
-		*needed = cuts;
-		mq_window_unlock(ref);
-		return -1;
+		bool		over = cuts.growth > 0 && !mq_window_may_grow(window, cells->count, finishing);
+
+		if (over || cuts.cells > cells->count)
+		{
+			*needed = over ? MQ_OVER_SHARE : cuts.cells;
+			mq_window_unlock(ref);
+			return -1;
+		}
 	}
 	for (int i = 0; i < count && action != MQ_CLAIM_CHECK && !(refused && all_or_nothing); i++)
 		if (!claims[i].refused)
@@ -115,6 +138,25 @@ mq_window_claim(const MqWindowRef *ref, MqClaim *claims, int count, MqClaimActio
 	if (changed > 0 && (action == MQ_CLAIM_FAIL || action == MQ_CLAIM_RELEASE))
 		mq_wake_for_room(window);
 	return changed;
+}
+
+/* Whether finishing the ids one by one leaves more entries than there are. */
+static bool
+discard_grows(const MqWindow *window, const int64 *ids, int count)
+{
+	Cuts		cuts = {0};
+
+	for (int i = 0; i < count && cuts.growth == 0; i++)
+	{
+		uint32		node = mq_tree_seek(window, ids[i]);
+		int64		first = ids[i];
+
+		while (i + 1 < count && ids[i + 1] == ids[i] + 1)
+			i++;
+		if (node != 0 && MqNodeAt(node)->lo <= first && MqNodeAt(node)->state != MQ_SETTLING)
+			count_cut(&cuts, MqNodeAt(node), first, ids[i], true);
+	}
+	return cuts.growth > 0;
 }
 
 int64
@@ -127,6 +169,11 @@ mq_window_discard(const MqWindowRef *ref, const int64 *ids, int count, uint64 xi
 	if (!mq_window_lock(ref, LW_EXCLUSIVE))
 		return 0;
 	*epoch = window->epoch;
+	if (!mq_window_may_grow(window, cells->count, true) && discard_grows(window, ids, count))
+	{
+		mq_window_unlock(ref);
+		return -1;
+	}
 	for (int i = 0; i < count; i++)
 	{
 		uint32		node = mq_tree_seek(window, ids[i]);
@@ -232,27 +279,21 @@ unsettle(MqWindow *window, uint32 node, bool mine)
 		mq_lease_put_back(window, node, true, MQ_DUE_AFTER_PAUSE);
 }
 
-void
-mq_window_settled(const MqWindowRef *ref, int64 lo, int64 hi, uint64 xid, bool committed, bool mine)
+/* Some of it, from *lo on; returns whether there may be more. */
+static bool
+settle_some(MqWindow *window, int64 *lo, int64 hi, uint64 xid, bool committed, bool mine, bool *changed)
 {
-	MqWindow   *window = ref->window;
-	bool		changed = false;
-	bool		wake;
-
-	if (!mq_window_lock(ref, LW_EXCLUSIVE))
-		return;
-	window->changes++;
-	while (lo <= hi)
+	for (int i = 0; i < MQ_ENTRIES_PER_HOLD && *lo <= hi; i++)
 	{
-		uint32		node = mq_tree_first_in_state(window, MQ_SETTLING, lo);
+		uint32		node = mq_tree_first_in_state(window, MQ_SETTLING, *lo);
 		MqNode	   *n = MqNodeAt(node);
 
 		if (node == 0 || n->lo > hi)
-			break;
-		lo = n->hi + 1;
+			return false;
+		*lo = n->hi + 1;
 		if (n->owner != xid)
 			continue;
-		changed = true;
+		*changed = true;
 		if (committed)
 		{
 			mq_consumer_leave(window, n);
@@ -261,37 +302,72 @@ mq_window_settled(const MqWindowRef *ref, int64 lo, int64 hi, uint64 xid, bool c
 		else
 			unsettle(window, node, mine);
 	}
-	/* ready again, or room for another one */
-	wake = changed && (!committed || window->limited);
-	if (wake)
-		window->limited = false;
-	mq_window_unlock(ref);
+	return *lo <= hi;
+}
+
+void
+mq_window_settled(const MqWindowRef *ref, int64 lo, int64 hi, uint64 xid, bool committed, bool mine)
+{
+	MqWindow   *window = ref->window;
+	bool		changed = false;
+	bool		wake = false;
+	bool		more;
+
+	do
+	{
+		if (!mq_window_lock(ref, LW_EXCLUSIVE))
+			return;
+		window->changes++;
+		more = settle_some(window, &lo, hi, xid, committed, mine, &changed);
+		if (!more)
+		{
+			/* ready again, or room for another one */
+			wake = changed && (!committed || window->limited);
+			if (wake)
+				window->limited = false;
+		}
+		mq_window_unlock(ref);
+	} while (more);
 	if (wake)
 		mq_wake_for_room(window);
+}
+
+/* Adds settlers of some entries, from *id on, to those that are known; returns whether there may be more. */
+static bool
+some_settlers(const MqWindow *window, int64 *id, uint64 *xids, int *count, int max)
+{
+	int			same = 0;		/* neighbours often have the same one */
+
+	for (int i = 0; i < MQ_ENTRIES_PER_HOLD; i++)
+	{
+		uint32		node = mq_tree_first_in_state(window, MQ_SETTLING, *id);
+
+		if (node == 0 || *count == max)
+			return false;
+		*id = MqNodeAt(node)->hi + 1;
+		if (same < *count && xids[same] == MqNodeAt(node)->owner)
+			continue;
+		for (same = 0; same < *count && xids[same] != MqNodeAt(node)->owner; same++)
+			;
+		if (same == *count)
+			xids[(*count)++] = MqNodeAt(node)->owner;
+	}
+	return true;
 }
 
 int
 mq_window_settlers(const MqWindowRef *ref, uint64 *xids, int max)
 {
-	MqWindow   *window = ref->window;
 	int			count = 0;
 	int64		id = PG_INT64_MIN;
+	bool		more;
 
-	if (!mq_window_lock(ref, LW_SHARED))
-		return 0;
-	while (count < max)
+	do
 	{
-		uint32		node = mq_tree_first_in_state(window, MQ_SETTLING, id);
-		int			i = 0;
-
-		if (node == 0)
-			break;
-		id = MqNodeAt(node)->hi + 1;
-		while (i < count && xids[i] != MqNodeAt(node)->owner)
-			i++;
-		if (i == count)
-			xids[count++] = MqNodeAt(node)->owner;
-	}
-	mq_window_unlock(ref);
+		if (!mq_window_lock(ref, LW_SHARED))
+			return 0;
+		more = some_settlers(ref->window, &id, xids, &count, max);
+		mq_window_unlock(ref);
+	} while (more);
 	return count;
 }

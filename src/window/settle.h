@@ -26,15 +26,21 @@ typedef enum MqClaimAction
 	MQ_CLAIM_CHECK				/* nothing: only see whether it would be refused */
 } MqClaimAction;
 
+/* Not to be had, however many cells there are: the window has its share of the memory. */
+#define MQ_OVER_SHARE	(-1)
+
 /*
- * Returns the number of messages changed; -1: nothing was done, it takes *needed cells. *epoch: that of the window, in
- * which an ack is to be written down; a seek may have raised it since the caller read the definition.
+ * Returns the number of messages changed; -1: nothing was done, it takes *needed cells, or is MQ_OVER_SHARE. *epoch: that of the
+ * window, in which an ack is to be written down; a seek may have raised it since the caller read the definition.
  */
 extern int64 mq_window_claim(const MqWindowRef *ref, MqClaim *claims, int count, MqClaimAction action,
 							 bool all_or_nothing, uint64 xid, TimestampTz due, MqCellList *cells, int *needed,
 							 int32 *epoch);
 
-/* Finishes ids in any state, as an ack by transaction xid; ids and counts are of messages below next_id. */
+/*
+ * Finishes ids (ascending) in any state, as an ack by transaction xid; ids and counts are of messages below next_id. -1: nothing
+ * was done, the window has its share of the memory.
+ */
 extern int64 mq_window_discard(const MqWindowRef *ref, const int64 *ids, int count, uint64 xid, MqCellList *cells,
 							   int64 *discarded, int32 *epoch);
 

@@ -31,15 +31,24 @@ typedef enum UndoKind
 	UNDO_SETTLE
 } UndoKind;
 
+/* Ids from lo to hi. */
+typedef struct Range
+{
+	int64		lo;
+	int64		hi;
+} Range;
+
 struct MqUndo
 {
 	MqUndo	   *older;
 	UndoKind	kind;
 	int			level;			/* nesting of the subtransaction that did it */
 	MqWindowRef ref;
-	int64		lo;
-	int64		hi;
 	uint64		token;			/* UNDO_RECEIVE, UNDO_BORROW */
+	int			count;			/* of ranges in use */
+	int			room;
+	Range	   *ranges;			/* what was marked; between them may be any number of others' messages */
+	Range		first;			/* where ranges points as long as one is enough */
 };
 
 /* A seek, or the end of a group: takes effect at commit. */
@@ -80,10 +89,10 @@ push(UndoKind kind, const MqWindowRef *ref)
 	undo->kind = kind;
 	undo->level = GetCurrentTransactionNestLevel();
 	undo->ref = *ref;
-	/* nothing yet */
-	undo->lo = 0;
-	undo->hi = -1;
 	undo->token = 0;
+	undo->count = 0;
+	undo->room = 1;
+	undo->ranges = &undo->first;
 	undo->older = undo_list;
 	undo_list = undo;
 	return undo;
@@ -98,9 +107,23 @@ mq_undo_receive(const MqWindowRef *ref)
 void
 mq_undo_token(MqUndo *undo, uint64 token)
 {
-	undo->lo = 0;
-	undo->hi = -1;
+	undo->count = 0;
 	undo->token = token;
+}
+
+void
+mq_undo_room(MqUndo *undo, int ranges)
+{
+	Range	   *grown;
+
+	if (undo->count + ranges <= undo->room)
+		return;
+	grown = MemoryContextAlloc(TopTransactionContext, (undo->count + 2 * ranges) * sizeof(Range));
+	memcpy(grown, undo->ranges, undo->count * sizeof(Range));
+	if (undo->ranges != &undo->first)
+		pfree(undo->ranges);
+	undo->ranges = grown;
+	undo->room = undo->count + 2 * ranges;
 }
 
 MqUndo *
@@ -115,13 +138,12 @@ mq_undo_borrow(const MqWindowRef *ref, uint64 token)
 void
 mq_undo_widen(MqUndo *undo, int64 lo, int64 hi)
 {
-	if (undo->lo > undo->hi)
-	{
-		undo->lo = lo;
-		undo->hi = hi;
-	}
-	undo->lo = Min(undo->lo, lo);
-	undo->hi = Max(undo->hi, hi);
+	Range	   *last = undo->count > 0 ? &undo->ranges[undo->count - 1] : NULL;
+
+	if (last != NULL && (undo->count == undo->room || last->hi + 1 == lo))
+		*last = (Range) {Min(last->lo, lo), Max(last->hi, hi)};
+	else
+		undo->ranges[undo->count++] = (Range) {lo, hi};
 }
 
 MqUndo *
@@ -168,6 +190,7 @@ remember_queue(const MqQueue *queue)
 		sent = sent->older;
 	if (sent != NULL)
 		return sent;
+	mq_wake_prepare();
 	sent = MemoryContextAlloc(TopTransactionContext, sizeof(Sent));
 	*sent = (Sent) {sent_to, queue->chain, queue->db, false};
 	return sent_to = sent;
@@ -242,6 +265,13 @@ is_innocent(void)
 }
 
 static void
+settled(const MqUndo *undo, FullTransactionId xid, bool committed)
+{
+	for (int i = 0; i < undo->count; i++)
+		mq_window_settled(&undo->ref, undo->ranges[i].lo, undo->ranges[i].hi, U64FromFullTransactionId(xid), committed, true);
+}
+
+static void
 undo_one(const MqUndo *undo)
 {
 	if (undo->kind == UNDO_SETTLE)
@@ -250,14 +280,15 @@ undo_one(const MqUndo *undo)
 		FullTransactionId xid = GetTopFullTransactionIdIfAny();
 
 		if (FullTransactionIdIsValid(xid))
-			mq_window_settled(&undo->ref, undo->lo, undo->hi, U64FromFullTransactionId(xid), false, true);
+			settled(undo, xid, false);
 	}
 	else
 	{
 		MqOutcome	outcome = undo->kind == UNDO_BORROW ? MQ_GIVE_BACK : is_innocent() ? MQ_RELEASE : MQ_FAIL;
 
-		(void) mq_window_end_lease(&undo->ref, undo->lo, undo->hi, undo->token, outcome,
-								   outcome == MQ_GIVE_BACK ? 0 : MQ_DUE_AFTER_PAUSE, NULL);
+		for (int i = 0; i < undo->count; i++)
+			(void) mq_window_end_lease(&undo->ref, undo->ranges[i].lo, undo->ranges[i].hi, undo->token, outcome,
+									   outcome == MQ_GIVE_BACK ? 0 : MQ_DUE_AFTER_PAUSE, NULL);
 	}
 }
 
@@ -320,7 +351,8 @@ static inline void
 keep_lease(const MqUndo *undo)
 {
 	if (undo->kind == UNDO_RECEIVE && undo->ref.window->overdue)
-		mq_window_end_overdue(&undo->ref, undo->lo, undo->hi, undo->token);
+		for (int i = 0; i < undo->count; i++)
+			mq_window_end_overdue(&undo->ref, undo->ranges[i].lo, undo->ranges[i].hi, undo->token);
 }
 
 static void
@@ -342,7 +374,7 @@ at_commit(void)
 	pg_memory_barrier();
 	for (MqUndo *undo = undo_list; undo != NULL; undo = undo->older)
 		if (undo->kind == UNDO_SETTLE)
-			mq_window_settled(&undo->ref, undo->lo, undo->hi, U64FromFullTransactionId(xid), true, true);
+			settled(undo, xid, true);
 		else
 			keep_lease(undo);
 	apply_replacements();

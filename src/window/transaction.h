@@ -11,7 +11,8 @@ extern void mq_transaction_init(void);	/* once per process, from _PG_init */
 /*
  * Remember, before the shared mark is made, that the current subtransaction is about to receive with this token, or to
  * settle a range. May raise out-of-memory, nothing else. It covers nothing until mq_undo_widen says, right after the
- * mark, what was marked: a refused ack must not undo one that an outer level made.
+ * mark, what was marked: a refused ack must not undo one that an outer level made. Ranges that do not touch are kept apart as
+ * far as mq_undo_room was asked for (a first one needs none); else the last one grows over what lies between, which costs time only.
  */
 typedef struct MqUndo MqUndo;
 
@@ -19,6 +20,7 @@ extern MqUndo *mq_undo_receive(const MqWindowRef *ref);
 extern void mq_undo_token(MqUndo *undo, uint64 token);	/* nothing leased with another one is left; before it is used */
 extern MqUndo *mq_undo_borrow(const MqWindowRef *ref, uint64 token);	/* leased for a moment: undone without a trace */
 extern MqUndo *mq_undo_settle(const MqWindowRef *ref);
+extern void mq_undo_room(MqUndo *undo, int ranges);	/* for so many more; may raise out-of-memory */
 extern void mq_undo_widen(MqUndo *undo, int64 lo, int64 hi);
 
 /* Names the running transaction for settling; assigns an xid. */
