@@ -225,6 +225,18 @@ sort_acks(GroupLog *log)
 	return committed;
 }
 
+/* After a crash: what look-ahead had passed may have been handed out; the next hand-out of it is none of a first time. */
+static void
+mark_passed(MqWindow *window, int64 next_id)
+{
+	uint32		node = mq_tree_seek(window, PG_INT64_MIN);
+
+	for (; node != 0 && MqNodeAt(node)->lo < next_id; node = mq_tree_seek(window, MqNodeAt(node)->hi + 1))
+		MqNodeAt(node)->attempts = Max(MqNodeAt(node)->attempts, 1);
+	for (uint32 c = window->rewalk; c != 0 && MqChunkAt(c)->lo < next_id; c = MqChunkAt(c)->next)
+		MqChunkAt(c)->attempts = Max(MqChunkAt(c)->attempts, 1);
+}
+
 static void
 add_part(MqUnfinished **parts, int64 *count, int64 *room, const MqUnfinished *from, int64 lo, int64 hi)
 {
@@ -335,6 +347,8 @@ install(MqGroup *group, GroupLog *log, bool after_crash)
 			window->queue_no = group->queue.queue_no;
 			window->epoch = group->epoch;
 			(void) mq_fill(window, parts, count, may_pack, &cells);
+			if (after_crash && log->checkpoint_n > 0)
+				mark_passed(window, log->next_id);
 			for (int64 i = ncommitted; i < log->nacks; i++)
 				mark_settling(window, &log->acks[i], &cells);
 			for (int64 i = 0; i < log->nhand_outs && after_crash; i++)
