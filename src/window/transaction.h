@@ -41,6 +41,12 @@ extern void mq_transaction_changed(const MqQueue *queue);
 /* This transaction drops the group: who waits for it is sent away at commit. */
 extern void mq_transaction_drops(const MqWindowRef *ref);
 
+/*
+ * A statement fails, with this error; is_timeout: a cancel that nobody asked for. 0: none has failed yet. If the transaction
+ * or savepoint is undone because of it, it decides whether that is a failure of the messages.
+ */
+extern void mq_transaction_failed(int sqlstate, bool is_timeout);
+
 /* At commit, see that the database has a worker (a queue was made). */
 extern void mq_transaction_wants_worker(MqDatabase *db);
 
