@@ -161,41 +161,76 @@ claim_with_cells(const ClaimCall *call, const MqWindowRef *ref, MqClaim *claims,
 	return changed;
 }
 
-/* Claims of one window: all of them, or with strict an error. */
+static bool
+is_ack(MqClaimAction action)
+{
+	return action == MQ_CLAIM_SETTLE || action == MQ_CLAIM_POP;
+}
+
+/* The ack that popped them is in the log already; this row takes it back. */
+static void
+write_left(const MqGroup *group, const MqWindowRef *ref, int32 epoch, const MqClaim *claims, int count)
+{
+	MqRange    *ranges = palloc(count * sizeof(MqRange));
+	int			n = 0;
+
+	for (int i = 0; i < count; i++)
+		if (claims[i].left)
+			ranges[n++] = (MqRange) {claims[i].lo, claims[i].hi};
+	if (n > 0)
+		mq_offset_log_wrote(ref->window, &ref->key, mq_offset_log_void(group, 0, epoch, ranges, n));
+	pfree(ranges);
+}
+
+/* What has to be there before a mark is made; NULL: the action is not undone. */
+static MqUndo **
+prepare_undo(MqClaimAction action, const MqWindowRef *ref, int count, uint64 xid)
+{
+	MqUndo	  **undo;
+
+	if (xid == 0 || action == MQ_CLAIM_EXTEND)
+		return NULL;
+	undo = palloc(count * sizeof(MqUndo *));
+	for (int i = 0; i < count; i++)
+		undo[i] = is_ack(action) ? mq_undo_settle(ref) : mq_undo_leave(ref);
+	return undo;
+}
+
+/*
+ * Claims of one window: all of them, or with strict an error. What a transaction without an xid nacks or releases it cannot
+ * have popped.
+ */
 static void
 claim_window(const ClaimCall *call, const MqGroup *group, MqClaim *claims, int count)
 {
 	MqWindowRef ref = {group->window, mq_window_key(group, 0)};
-	MqUndo	  **undo = NULL;
-	uint64		xid = 0;
+	uint64		xid = is_ack(call->action) ? mq_transaction_xid() : U64FromFullTransactionId(GetTopFullTransactionIdIfAny());
+	MqUndo	  **undo = prepare_undo(call->action, &ref, count, xid);
 	int64		changed;
 	int32		epoch = 0;
 
-	if (call->action == MQ_CLAIM_SETTLE)
-	{
-		xid = mq_transaction_xid();
-		undo = palloc(count * sizeof(MqUndo *));
-		for (int i = 0; i < count; i++)
-			undo[i] = mq_undo_settle(&ref);
-	}
 	changed = claim_with_cells(call, &ref, claims, count, xid, &epoch);
-	if (call->action != MQ_CLAIM_SETTLE)
+	if (undo == NULL)
 		return;
 	for (int i = 0; i < count && changed > 0; i++)
-		if (!claims[i].refused)
+		if (!claims[i].refused && (is_ack(call->action) || claims[i].left))
 			mq_undo_widen(undo[i], claims[i].lo, claims[i].hi);
-	if (changed > 0)
+	if (changed > 0 && is_ack(call->action))
 		write_ack(group, &ref, epoch, claims, count);
+	else if (changed > 0)
+		write_left(group, &ref, epoch, claims, count);
 	pfree(undo);
 }
 
 static void
-check_window(const MqGroup *group, MqClaim *claims, int count)
+check_window(const ClaimCall *call, const MqGroup *group, MqClaim *claims, int count)
 {
 	MqWindowRef ref = {group->window, mq_window_key(group, 0)};
+	bool		gives_up = call->action == MQ_CLAIM_FAIL || call->action == MQ_CLAIM_RELEASE;
+	uint64		xid = gives_up ? U64FromFullTransactionId(GetTopFullTransactionIdIfAny()) : 0;
 	int32		epoch;
 
-	(void) mq_window_claim(&ref, claims, count, MQ_CLAIM_CHECK, true, 0, 0, NULL, NULL, &epoch);
+	(void) mq_window_claim(&ref, claims, count, MQ_CLAIM_CHECK, true, xid, 0, NULL, NULL, &epoch);
 }
 
 /* A claim covers several receipts: if it was refused as a whole, find out which of them were. */
@@ -233,7 +268,7 @@ claim_group(const ClaimCall *call, Receipt *receipts, int count, bool only_check
 	claims = palloc(count * sizeof(MqClaim));
 	nclaims = make_claims(receipts, count, claims);
 	if (only_check)
-		check_window(&group, claims, nclaims);
+		check_window(call, &group, claims, nclaims);
 	else
 		claim_window(call, &group, claims, nclaims);
 	for (int i = 0; i < nclaims; i++)
@@ -457,7 +492,7 @@ mq_extend_array(PG_FUNCTION_ARGS)
 void
 mq_ack_popped(const MqGroup *group, uint64 token, const MqRange *ranges, int count)
 {
-	ClaimCall	call = {"mq.pop()", MQ_CLAIM_SETTLE, 0, true, NULL, 0};
+	ClaimCall	call = {"mq.pop()", MQ_CLAIM_POP, 0, true, NULL, 0};
 	MqClaim    *claims = palloc(count * sizeof(MqClaim));
 
 	for (int i = 0; i < count; i++)

@@ -10,19 +10,32 @@
 #include "window/lease.h"
 #include "window/wake.h"
 
-/* Whether every id of the claim is leased with its token, and the leases hold; *cuts grows by the cells it takes. */
+/* Popped by the running transaction, and still in that pop. */
 static bool
-claim_holds(const MqWindow *window, const MqClaim *claim, TimestampTz now, int *cuts)
+is_own_pop(const MqNode *n, uint64 xid)
+{
+	return n->state == MQ_SETTLING && n->owner == xid && (n->flags & (MQ_NODE_POPPED | MQ_NODE_LEFT)) == MQ_NODE_POPPED;
+}
+
+/*
+ * Whether every id of the claim is leased with its token, and the leases hold (or, to give it up: popped by the very
+ * transaction); *cuts grows by the cells it takes.
+ */
+static bool
+claim_holds(const MqWindow *window, const MqClaim *claim, MqClaimAction action, uint64 xid, TimestampTz now, int *cuts)
 {
 	int64		id = claim->lo;
 	int			own_cuts = 0;
+	bool		may_leave = xid != 0 && (action == MQ_CLAIM_FAIL || action == MQ_CLAIM_RELEASE || action == MQ_CLAIM_CHECK);
 
 	while (id <= claim->hi)
 	{
 		uint32		node = mq_tree_seek(window, id);
 		const MqNode *n = MqNodeAt(node);
 
-		if (node == 0 || n->lo > id || n->state != MQ_LEASED || n->token != claim->token || !mq_lease_holds(n, now))
+		if (node == 0 || n->lo > id || n->token != claim->token)
+			return false;
+		if (!(may_leave && is_own_pop(n, xid)) && (n->state != MQ_LEASED || !mq_lease_holds(n, now)))
 			return false;
 		own_cuts += (n->lo < id) + (n->hi > claim->hi);
 		id = n->hi + 1;
@@ -38,11 +51,14 @@ claim_node(MqWindow *window, uint32 node, MqClaimAction action, uint64 xid, Time
 
 	switch (action)
 	{
+		case MQ_CLAIM_POP:
 		case MQ_CLAIM_SETTLE:
 			if (n->state == MQ_UNREAD)
 				n->consumer = 0;
 			if (n->owner == mq_session_transaction())
 				n->flags |= MQ_NODE_OWN_LEASE;
+			if (action == MQ_CLAIM_POP)
+				n->flags |= MQ_NODE_POPPED;
 			n->owner = xid;
 			mq_tree_set_state(window, node, MQ_SETTLING);
 			break;
@@ -62,8 +78,16 @@ claim_node(MqWindow *window, uint32 node, MqClaimAction action, uint64 xid, Time
 	}
 }
 
+/* It comes back when the transaction commits, not before: until then a savepoint may undo this. */
+static void
+leave_pop(MqNode *n, MqClaimAction action, TimestampTz due)
+{
+	n->flags |= action == MQ_CLAIM_FAIL ? MQ_NODE_NACKED : MQ_NODE_RELEASED;
+	n->due = due;
+}
+
 static int64
-claim_apply(MqWindow *window, const MqClaim *claim, MqClaimAction action, uint64 xid, TimestampTz due,
+claim_apply(MqWindow *window, MqClaim *claim, MqClaimAction action, uint64 xid, TimestampTz due,
 			MqCellList *cells)
 {
 	int64		id = claim->lo;
@@ -73,7 +97,13 @@ claim_apply(MqWindow *window, const MqClaim *claim, MqClaimAction action, uint64
 		uint32		node = mq_tree_cut(window, mq_tree_seek(window, id), id, claim->hi, cells);
 
 		id = MqNodeAt(node)->hi + 1;
-		claim_node(window, node, action, xid, due);
+		if (MqNodeAt(node)->state == MQ_SETTLING)
+		{
+			leave_pop(MqNodeAt(node), action, due);
+			claim->left = true;
+		}
+		else
+			claim_node(window, node, action, xid, due);
 	}
 	return claim->hi - claim->lo + 1;
 }
@@ -97,7 +127,8 @@ mq_window_claim(const MqWindowRef *ref, MqClaim *claims, int count, MqClaimActio
 	*epoch = window->epoch;
 	for (int i = 0; i < count; i++)
 	{
-		claims[i].refused = !claim_holds(window, &claims[i], now, &cuts);
+		claims[i].left = false;
+		claims[i].refused = !claim_holds(window, &claims[i], action, xid, now, &cuts);
 		refused |= claims[i].refused;
 	}
 	if (cells != NULL && cuts > cells->count && !(refused && all_or_nothing))
@@ -207,6 +238,15 @@ mq_window_count_unfinished(const MqWindowRef *ref, const int64 *ids, int count)
 	return unfinished;
 }
 
+/* What left the pop of a transaction that is decided, either way. */
+static void
+come_back(MqWindow *window, uint32 node)
+{
+	MqNode	   *n = MqNodeAt(node);
+
+	mq_lease_put_back(window, node, (n->flags & MQ_NODE_NACKED) != 0, n->due);
+}
+
 /*
  * An ack that did not happen: the lease goes on. If the same transaction had taken the lease, that did not happen
  * either: mine (a savepoint of the running transaction) it is still open and keeps it, else the message is ready again.
@@ -223,7 +263,12 @@ unsettle(MqWindow *window, uint32 node, bool mine)
 		mq_lease_put_unread(window, node, n->due);
 		return;
 	}
-	n->flags &= ~MQ_NODE_OWN_LEASE;
+	if (n->flags & MQ_NODE_LEFT)
+	{
+		come_back(window, node);
+		return;
+	}
+	n->flags &= ~(MQ_NODE_OWN_LEASE | MQ_NODE_POPPED);
 	n->owner = mine && own_lease ? mq_session_transaction() : 0;
 	mq_tree_set_state(window, node, MQ_LEASED);
 	if (own_lease && !mine)
@@ -235,6 +280,7 @@ mq_window_settled(const MqWindowRef *ref, int64 lo, int64 hi, uint64 xid, bool c
 {
 	MqWindow   *window = ref->window;
 	bool		changed = false;
+	bool		came_back = !committed;
 	bool		wake;
 
 	if (!mq_window_lock(ref, LW_EXCLUSIVE))
@@ -251,7 +297,12 @@ mq_window_settled(const MqWindowRef *ref, int64 lo, int64 hi, uint64 xid, bool c
 		if (n->owner != xid)
 			continue;
 		changed = true;
-		if (committed)
+		if (committed && (n->flags & MQ_NODE_LEFT) != 0)
+		{
+			come_back(window, node);
+			came_back = true;
+		}
+		else if (committed)
 		{
 			mq_consumer_leave(window, n);
 			mq_tree_remove(window, node);
@@ -260,12 +311,30 @@ mq_window_settled(const MqWindowRef *ref, int64 lo, int64 hi, uint64 xid, bool c
 			unsettle(window, node, mine);
 	}
 	/* ready again, or room for another one */
-	wake = changed && (!committed || window->limited);
+	wake = changed && (came_back || window->limited);
 	if (wake)
 		window->limited = false;
 	mq_window_unlock(ref);
 	if (wake)
 		mq_wake_for_room(window);
+}
+
+void
+mq_window_unleave(const MqWindowRef *ref, int64 lo, int64 hi, uint64 xid)
+{
+	if (!mq_window_lock(ref, LW_EXCLUSIVE))
+		return;
+	while (lo <= hi)
+	{
+		uint32		node = mq_tree_first_in_state(ref->window, MQ_SETTLING, lo);
+
+		if (node == 0 || MqNodeAt(node)->lo > hi)
+			break;
+		if (MqNodeAt(node)->owner == xid)
+			MqNodeAt(node)->flags &= ~MQ_NODE_LEFT;
+		lo = MqNodeAt(node)->hi + 1;
+	}
+	mq_window_unlock(ref);
 }
 
 int

@@ -30,7 +30,8 @@ typedef enum UndoKind
 {
 	UNDO_RECEIVE,
 	UNDO_BORROW,
-	UNDO_SETTLE
+	UNDO_SETTLE,
+	UNDO_LEAVE
 } UndoKind;
 
 struct MqUndo
@@ -126,6 +127,12 @@ MqUndo *
 mq_undo_settle(const MqWindowRef *ref)
 {
 	return push(UNDO_SETTLE, ref);
+}
+
+MqUndo *
+mq_undo_leave(const MqWindowRef *ref)
+{
+	return push(UNDO_LEAVE, ref);
 }
 
 static Replacement *
@@ -257,14 +264,16 @@ is_innocent(void)
 static void
 undo_one(const MqUndo *undo)
 {
+	/* an xid was assigned before the mark was made */
+	FullTransactionId xid = GetTopFullTransactionIdIfAny();
+
 	if (undo->kind == UNDO_SETTLE)
 	{
-		/* an xid was assigned before the mark was made */
-		FullTransactionId xid = GetTopFullTransactionIdIfAny();
-
 		if (FullTransactionIdIsValid(xid))
 			mq_window_settled(&undo->ref, undo->lo, undo->hi, U64FromFullTransactionId(xid), false, true);
 	}
+	else if (undo->kind == UNDO_LEAVE)
+		mq_window_unleave(&undo->ref, undo->lo, undo->hi, U64FromFullTransactionId(xid));
 	else
 	{
 		MqOutcome	outcome = undo->kind == UNDO_BORROW ? MQ_GIVE_BACK : is_innocent() ? MQ_RELEASE : MQ_FAIL;
@@ -272,6 +281,20 @@ undo_one(const MqUndo *undo)
 		(void) mq_window_end_lease(&undo->ref, undo->lo, undo->hi, undo->token, outcome,
 								   outcome == MQ_GIVE_BACK ? 0 : MQ_DUE_AFTER_PAUSE, NULL);
 	}
+}
+
+/*
+ * Newest first. That a message left its pop is undone last: if the pop is undone too, the nack holds, and it counts once.
+ */
+static void
+undo_level(int level)
+{
+	for (MqUndo *undo = undo_list; undo != NULL && undo->level >= level; undo = undo->older)
+		if (undo->kind != UNDO_LEAVE)
+			undo_one(undo);
+	for (; undo_list != NULL && undo_list->level >= level; undo_list = undo_list->older)
+		if (undo_list->kind == UNDO_LEAVE)
+			undo_one(undo_list);
 }
 
 static void
@@ -359,8 +382,7 @@ at_abort(void)
 {
 	/* if it was waiting, it may have been woken and not have looked */
 	mq_wait_leave(true);
-	for (MqUndo *undo = undo_list; undo != NULL; undo = undo->older)
-		undo_one(undo);
+	undo_level(0);
 	drop_replacements(0);
 	forget_n();
 	if (prepared_cell != 0)
@@ -459,11 +481,7 @@ subxact_callback(SubXactEvent event, SubTransactionId sub, SubTransactionId pare
 	{
 		/* a wait that ended in an error, which the transaction survives */
 		mq_wait_leave(true);
-		while (undo_list != NULL && undo_list->level >= level)
-		{
-			undo_one(undo_list);
-			undo_list = undo_list->older;
-		}
+		undo_level(level);
 		drop_replacements(level);
 		last_error = 0;
 	}

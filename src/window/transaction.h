@@ -18,6 +18,7 @@ typedef struct MqUndo MqUndo;
 extern MqUndo *mq_undo_receive(const MqWindowRef *ref, uint64 token);
 extern MqUndo *mq_undo_borrow(const MqWindowRef *ref, uint64 token);	/* leased for a moment: undone without a trace */
 extern MqUndo *mq_undo_settle(const MqWindowRef *ref);
+extern MqUndo *mq_undo_leave(const MqWindowRef *ref);	/* a nack or release of what the transaction has popped */
 extern void mq_undo_widen(MqUndo *undo, int64 lo, int64 hi);
 
 /* Names the running transaction for settling; assigns an xid. */
