@@ -157,12 +157,17 @@ static void
 utility(PlannedStmt *pstmt, const char *text, bool read_only_tree, ProcessUtilityContext context, ParamListInfo params,
 		QueryEnvironment *env, DestReceiver *dest, QueryCompletion *completion)
 {
+	ProcessUtility_hook_type next = previous_utility ? previous_utility : standard_ProcessUtility;
+
+	/* they only note what is to be done when the statement has ended */
+	if (IsA(pstmt->utilityStmt, TransactionStmt))
+	{
+		next(pstmt, text, read_only_tree, context, params, env, dest, completion);
+		return;
+	}
 	PG_TRY();
 	{
-		if (previous_utility)
-			previous_utility(pstmt, text, read_only_tree, context, params, env, dest, completion);
-		else
-			standard_ProcessUtility(pstmt, text, read_only_tree, context, params, env, dest, completion);
+		next(pstmt, text, read_only_tree, context, params, env, dest, completion);
 	}
 	PG_CATCH();
 	{
