@@ -24,7 +24,9 @@
 #include "commands/extension.h"
 #include "commands/sequence.h"
 #include "miscadmin.h"
+#include "pgstat.h"
 #include "storage/bufmgr.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/hsearch.h"
@@ -203,11 +205,18 @@ not_installed(void)
 Relation
 mq_own_relation_open(Oid relid, LOCKMODE mode)
 {
-	Relation	rel = OidIsValid(relid) ? try_relation_open(relid, mode) : NULL;
+	Relation	rel = NULL;
 
+	if (OidIsValid(relid))
+	{
+		/* as relation_open does, which has no kind word, and without the look-up of try_relation_open */
+		LockRelationOid(relid, mode);
+		rel = RelationIdGetRelation(relid);
+	}
 	/* its oid was looked up before a wait for the lock, which DROP EXTENSION had */
-	if (rel == NULL)
+	if (!RelationIsValid(rel))
 		not_installed();
+	pgstat_init_relation(rel);
 	return rel;
 }
 

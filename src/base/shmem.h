@@ -113,6 +113,10 @@ typedef enum MqState
 
 #define MQ_NODE_OWN_SENT	0x01	/* its sender was undecided at hand-out: goes back to UNREAD */
 #define MQ_NODE_OWN_LEASE	0x02	/* SETTLING: leased by the very transaction that acked it */
+#define MQ_NODE_POPPED		0x04	/* SETTLING: by mq.pop, so the transaction may still nack or release it */
+#define MQ_NODE_NACKED		0x08	/* ... and has: at the commit a failure is counted, and due is the due time */
+#define MQ_NODE_RELEASED	0x20	/* ... the same without a failure */
+#define MQ_NODE_LEFT		(MQ_NODE_NACKED | MQ_NODE_RELEASED)
 #define MQ_NODE_OVERDUE		0x10	/* LEASED: was seen past its end, its transaction still open; that ends it at its commit */
 
 /*

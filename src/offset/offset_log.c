@@ -31,8 +31,10 @@
 #include "window/transaction.h"
 
 #define VALUES_PER_ROW 200		/* of int8: 1.6 kB */
-#define HAND_OUT (-1)			/* in replay_from */
 #define MAX_ID ((INT64CONST(1) << 48) - 1)	/* what a receipt has room for */
+/* in replay_from */
+#define HAND_OUT (-1)
+#define VOID (-2)
 
 enum
 {
@@ -132,7 +134,7 @@ insert_row(Relation rel, const MqOffsetRow *row)
 	v[O_HI - 1] = Int64GetDatum(row->hi);
 	isnull[O_RANGES - 1] = row->nvalues == 0;
 	v[O_RANGES - 1] = row->nvalues == 0 ? (Datum) 0 : PointerGetDatum(int8_array(row->values, row->nvalues));
-	isnull[O_REPLAY - 1] = !row->is_checkpoint && !row->is_hand_out;
+	isnull[O_REPLAY - 1] = !row->is_checkpoint && !row->is_hand_out && !row->is_void;
 	v[O_REPLAY - 1] = Int64GetDatum(row->replay_from);
 	tuple = heap_form_tuple(row_descriptor(), v, isnull);
 	size = tuple->t_len;
@@ -205,10 +207,9 @@ insert_rows(Relation rel, MqOffsetRow *row, int64 *values, int nvalues)
 	return bytes;
 }
 
-MqWritten
-mq_offset_log_ack(const MqGroup *group, int level, int32 epoch, const MqRange *ranges, int count)
+static MqWritten
+write_ranges(const MqGroup *group, MqOffsetRow row, const MqRange *ranges, int count)
 {
-	MqOffsetRow row = {.group_no = group->group_no, .level = level, .epoch = epoch};
 	MqWritten	written;
 	Relation	rel;
 	int			table;
@@ -220,6 +221,22 @@ mq_offset_log_ack(const MqGroup *group, int level, int32 epoch, const MqRange *r
 	written.bytes = insert_rows(rel, &row, (int64 *) ranges, count == 1 ? 0 : count * 2);
 	table_close(rel, NoLock);
 	return written;
+}
+
+MqWritten
+mq_offset_log_ack(const MqGroup *group, int level, int32 epoch, const MqRange *ranges, int count)
+{
+	MqOffsetRow row = {.group_no = group->group_no, .level = level, .epoch = epoch};
+
+	return write_ranges(group, row, ranges, count);
+}
+
+MqWritten
+mq_offset_log_void(const MqGroup *group, int level, int32 epoch, const MqRange *ranges, int count)
+{
+	MqOffsetRow row = {.group_no = group->group_no, .level = level, .epoch = epoch, .is_void = true, .replay_from = VOID};
+
+	return write_ranges(group, row, ranges, count);
 }
 
 void
@@ -367,7 +384,8 @@ row_from_tuple(HeapTuple tuple, TupleDesc desc, MqOffsetRow *row)
 	row->hi = DatumGetInt64(v[O_HI - 1]);
 	row->replay_from = isnull[O_REPLAY - 1] ? 0 : DatumGetInt64(v[O_REPLAY - 1]);
 	row->is_hand_out = row->replay_from == HAND_OUT;
-	row->is_checkpoint = !isnull[O_REPLAY - 1] && !row->is_hand_out;
+	row->is_void = row->replay_from == VOID;
+	row->is_checkpoint = !isnull[O_REPLAY - 1] && !row->is_hand_out && !row->is_void;
 	row->nvalues = 0;
 	row->values = NULL;
 	if (!isnull[O_RANGES - 1])

@@ -34,6 +34,13 @@ typedef struct Ack
 	uint64		xid;
 } Ack;
 
+/* A message that left the pop of a transaction: acks with a smaller n do not finish it. */
+typedef struct Void
+{
+	int64		id;
+	int64		n;
+} Void;
+
 typedef struct GroupLog
 {
 	MqGroup    *group;
@@ -46,6 +53,9 @@ typedef struct GroupLog
 	Ack		   *acks;
 	int64		nacks;
 	int64		room_acks;
+	Void	   *voids;
+	int64		nvoids;
+	int64		room_voids;
 	MqRange    *hand_outs;		/* since the checkpoint */
 	int64	   *hand_out_n;
 	int64		nhand_outs;
@@ -116,6 +126,21 @@ take_ack(GroupLog *log, int64 n, int64 lo, int64 hi, uint64 xid)
 }
 
 static void
+take_void(GroupLog *log, int64 n, int64 lo, int64 hi)
+{
+	for (int64 id = lo; id <= hi; id++)
+	{
+		if (log->nvoids == log->room_voids)
+		{
+			log->room_voids = Max(log->room_voids * 2, 64);
+			log->voids = log->voids == NULL ? palloc(log->room_voids * sizeof(Void))
+				: repalloc_huge(log->voids, log->room_voids * sizeof(Void));
+		}
+		log->voids[log->nvoids++] = (Void) {id, n};
+	}
+}
+
+static void
 take_hand_out(GroupLog *log, int64 n, int64 lo, int64 hi)
 {
 	if (log->nhand_outs == log->room_hand_outs)
@@ -158,6 +183,8 @@ take_range(GroupLog *log, const MqOffsetRow *row, int64 lo, int64 hi)
 {
 	if (row->is_hand_out)
 		take_hand_out(log, row->n, lo, hi);
+	else if (row->is_void)
+		take_void(log, row->n, lo, hi);
 	else
 		take_ack(log, row->n, lo, hi, row->xid);
 }
@@ -201,6 +228,58 @@ compare_acks(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
+static int
+compare_voids(const void *a, const void *b)
+{
+	int64		x = ((const Void *) a)->id;
+	int64		y = ((const Void *) b)->id;
+
+	return (x > y) - (x < y);
+}
+
+/* The first void for this id or a greater one. */
+static int64
+first_void(const GroupLog *log, int64 id)
+{
+	int64		lo = 0;
+	int64		hi = log->nvoids;
+
+	while (lo < hi)
+	{
+		int64		middle = lo + (hi - lo) / 2;
+
+		if (log->voids[middle].id < id)
+			lo = middle + 1;
+		else
+			hi = middle;
+	}
+	return lo;
+}
+
+/* Cuts out of the acks what was void later; an ack may be left with nothing. */
+static void
+apply_voids(GroupLog *log)
+{
+	int64		count = log->nvoids == 0 ? 0 : log->nacks;
+
+	if (log->nvoids > 1)
+		qsort(log->voids, log->nvoids, sizeof(Void), compare_voids);
+	for (int64 i = 0; i < count; i++)
+	{
+		Ack			ack = log->acks[i];
+
+		for (int64 v = first_void(log, ack.lo); v < log->nvoids && log->voids[v].id <= ack.hi; v++)
+		{
+			if (log->voids[v].n < ack.n || log->voids[v].id < ack.lo)
+				continue;
+			if (ack.lo < log->voids[v].id)
+				take_ack(log, ack.n, ack.lo, log->voids[v].id - 1, ack.xid);
+			ack.lo = log->voids[v].id + 1;
+		}
+		log->acks[i] = ack;
+	}
+}
+
 /* The committed acks that count, ascending; and behind them, from *ncommitted on, the undecided ones. */
 static int64
 sort_acks(GroupLog *log)
@@ -208,8 +287,9 @@ sort_acks(GroupLog *log)
 	int64		kept = 0;
 	int64		committed = 0;
 
+	apply_voids(log);
 	for (int64 i = 0; i < log->nacks; i++)
-		if (log->acks[i].n >= log->replay_from)
+		if (log->acks[i].n >= log->replay_from && log->acks[i].lo <= log->acks[i].hi)
 			log->acks[kept++] = log->acks[i];
 	log->nacks = kept;
 	for (int64 i = 0; i < kept; i++)
@@ -225,6 +305,18 @@ sort_acks(GroupLog *log)
 	if (committed > 0)
 		qsort(log->acks, committed, sizeof(Ack), compare_acks);
 	return committed;
+}
+
+/* After a crash: what look-ahead had passed may have been handed out; the next hand-out of it is none of a first time. */
+static void
+mark_passed(MqWindow *window, int64 next_id)
+{
+	uint32		node = mq_tree_seek(window, PG_INT64_MIN);
+
+	for (; node != 0 && MqNodeAt(node)->lo < next_id; node = mq_tree_seek(window, MqNodeAt(node)->hi + 1))
+		MqNodeAt(node)->attempts = Max(MqNodeAt(node)->attempts, 1);
+	for (uint32 c = window->rewalk; c != 0 && MqChunkAt(c)->lo < next_id; c = MqChunkAt(c)->next)
+		MqChunkAt(c)->attempts = Max(MqChunkAt(c)->attempts, 1);
 }
 
 static void
@@ -395,6 +487,8 @@ install(MqGroup *group, GroupLog *log, bool after_crash)
 			window->queue_no = group->queue.queue_no;
 			window->epoch = group->epoch;
 			(void) mq_fill(window, parts, count, may_pack, &cells);
+			if (after_crash && log->checkpoint_n > 0)
+				mark_passed(window, log->next_id);
 			for (int64 i = ncommitted; i < log->nacks; i++)
 				mark_settling(window, &log->acks[i], &cells);
 			for (int64 i = 0; i < log->nhand_outs && after_crash; i++)

@@ -10,6 +10,12 @@
 #include "window/lease.h"
 #include "window/wake.h"
 
+static bool
+is_ack(MqClaimAction action)
+{
+	return action == MQ_CLAIM_SETTLE || action == MQ_CLAIM_POP;
+}
+
 /* What claims take: cells, and how many entries more there will be when all that is acked is finished. */
 typedef struct Cuts
 {
@@ -27,19 +33,33 @@ count_cut(Cuts *cuts, const MqNode *n, int64 lo, int64 hi, bool finishing)
 	cuts->growth += finishing ? sides == 2 : sides;
 }
 
-/* Whether every id of the claim is leased with its token, and the leases hold; adds to *cuts what it takes. */
+/* Popped by the running transaction, and still in that pop. */
 static bool
-claim_holds(const MqWindow *window, const MqClaim *claim, TimestampTz now, bool finishing, Cuts *cuts)
+is_own_pop(const MqNode *n, uint64 xid)
+{
+	return n->state == MQ_SETTLING && n->owner == xid && (n->flags & (MQ_NODE_POPPED | MQ_NODE_LEFT)) == MQ_NODE_POPPED;
+}
+
+/*
+ * Whether every id of the claim is leased with its token, and the leases hold (or, to give it up: popped by the very
+ * transaction); adds to *cuts what it takes.
+ */
+static bool
+claim_holds(const MqWindow *window, const MqClaim *claim, MqClaimAction action, uint64 xid, TimestampTz now, Cuts *cuts)
 {
 	int64		id = claim->lo;
 	Cuts		own = *cuts;
+	bool		finishing = is_ack(action);
+	bool		may_leave = xid != 0 && (action == MQ_CLAIM_FAIL || action == MQ_CLAIM_RELEASE || action == MQ_CLAIM_CHECK);
 
 	while (id <= claim->hi)
 	{
 		uint32		node = mq_tree_seek(window, id);
 		const MqNode *n = MqNodeAt(node);
 
-		if (node == 0 || n->lo > id || n->state != MQ_LEASED || n->token != claim->token || !mq_lease_holds(n, now))
+		if (node == 0 || n->lo > id || n->token != claim->token)
+			return false;
+		if (!(may_leave && is_own_pop(n, xid)) && (n->state != MQ_LEASED || !mq_lease_holds(n, now)))
 			return false;
 		count_cut(&own, n, id, claim->hi, finishing);
 		id = n->hi + 1;
@@ -55,12 +75,15 @@ claim_node(MqWindow *window, uint32 node, MqClaimAction action, uint64 xid, Time
 
 	switch (action)
 	{
+		case MQ_CLAIM_POP:
 		case MQ_CLAIM_SETTLE:
 			if (n->state == MQ_UNREAD)
 				n->consumer = 0;
 			n->flags &= ~MQ_NODE_OVERDUE;
 			if (n->owner == mq_session_transaction())
 				n->flags |= MQ_NODE_OWN_LEASE;
+			if (action == MQ_CLAIM_POP)
+				n->flags |= MQ_NODE_POPPED;
 			n->owner = xid;
 			mq_tree_set_state(window, node, MQ_SETTLING);
 			break;
@@ -81,8 +104,16 @@ claim_node(MqWindow *window, uint32 node, MqClaimAction action, uint64 xid, Time
 	}
 }
 
+/* It comes back when the transaction commits, not before: until then a savepoint may undo this. */
+static void
+leave_pop(MqNode *n, MqClaimAction action, TimestampTz due)
+{
+	n->flags |= action == MQ_CLAIM_FAIL ? MQ_NODE_NACKED : MQ_NODE_RELEASED;
+	n->due = due;
+}
+
 static int64
-claim_apply(MqWindow *window, const MqClaim *claim, MqClaimAction action, uint64 xid, TimestampTz due,
+claim_apply(MqWindow *window, MqClaim *claim, MqClaimAction action, uint64 xid, TimestampTz due,
 			MqCellList *cells)
 {
 	int64		id = claim->lo;
@@ -92,7 +123,13 @@ claim_apply(MqWindow *window, const MqClaim *claim, MqClaimAction action, uint64
 		uint32		node = mq_tree_cut(window, mq_tree_seek(window, id), id, claim->hi, cells);
 
 		id = MqNodeAt(node)->hi + 1;
-		claim_node(window, node, action, xid, due);
+		if (MqNodeAt(node)->state == MQ_SETTLING)
+		{
+			leave_pop(MqNodeAt(node), action, due);
+			claim->left = true;
+		}
+		else
+			claim_node(window, node, action, xid, due);
 	}
 	return claim->hi - claim->lo + 1;
 }
@@ -104,7 +141,7 @@ mq_window_claim(const MqWindowRef *ref, MqClaim *claims, int count, MqClaimActio
 	MqWindow   *window = ref->window;
 	TimestampTz now = GetCurrentTimestamp();
 	int64		changed = 0;
-	bool		finishing = action == MQ_CLAIM_SETTLE;
+	bool		finishing = is_ack(action);
 	Cuts		cuts = {0};
 	bool		refused = false;
 
@@ -117,7 +154,8 @@ mq_window_claim(const MqWindowRef *ref, MqClaim *claims, int count, MqClaimActio
 	*epoch = window->epoch;
 	for (int i = 0; i < count; i++)
 	{
-		claims[i].refused = !claim_holds(window, &claims[i], now, finishing, &cuts);
+		claims[i].left = false;
+		claims[i].refused = !claim_holds(window, &claims[i], action, xid, now, &cuts);
 		refused |= claims[i].refused;
 	}
 	if (cells != NULL && cuts.cells > 0 && !(refused && all_or_nothing))
@@ -256,6 +294,15 @@ mq_window_count_unfinished(const MqWindowRef *ref, const int64 *ids, int count)
 	return unfinished;
 }
 
+/* What left the pop of a transaction that is decided, either way. */
+static void
+come_back(MqWindow *window, uint32 node)
+{
+	MqNode	   *n = MqNodeAt(node);
+
+	mq_lease_put_back(window, node, (n->flags & MQ_NODE_NACKED) != 0, n->due);
+}
+
 /*
  * An ack that did not happen: the lease goes on. If the same transaction had taken the lease, that did not happen
  * either: mine (a savepoint of the running transaction) it is still open and keeps it, else the message is ready again.
@@ -272,7 +319,12 @@ unsettle(MqWindow *window, uint32 node, bool mine)
 		mq_lease_put_unread(window, node, n->due);
 		return;
 	}
-	n->flags &= ~MQ_NODE_OWN_LEASE;
+	if (n->flags & MQ_NODE_LEFT)
+	{
+		come_back(window, node);
+		return;
+	}
+	n->flags &= ~(MQ_NODE_OWN_LEASE | MQ_NODE_POPPED);
 	n->owner = mine && own_lease ? mq_session_transaction() : 0;
 	mq_tree_set_state(window, node, MQ_LEASED);
 	if (own_lease && !mine)
@@ -281,7 +333,7 @@ unsettle(MqWindow *window, uint32 node, bool mine)
 
 /* Some of it, from *lo on; returns whether there may be more. */
 static bool
-settle_some(MqWindow *window, int64 *lo, int64 hi, uint64 xid, bool committed, bool mine, bool *changed)
+settle_some(MqWindow *window, int64 *lo, int64 hi, uint64 xid, bool committed, bool mine, bool *changed, bool *came_back)
 {
 	for (int i = 0; i < MQ_ENTRIES_PER_HOLD && *lo <= hi; i++)
 	{
@@ -294,7 +346,12 @@ settle_some(MqWindow *window, int64 *lo, int64 hi, uint64 xid, bool committed, b
 		if (n->owner != xid)
 			continue;
 		*changed = true;
-		if (committed)
+		if (committed && (n->flags & MQ_NODE_LEFT) != 0)
+		{
+			come_back(window, node);
+			*came_back = true;
+		}
+		else if (committed)
 		{
 			mq_consumer_leave(window, n);
 			mq_tree_remove(window, node);
@@ -310,6 +367,7 @@ mq_window_settled(const MqWindowRef *ref, int64 lo, int64 hi, uint64 xid, bool c
 {
 	MqWindow   *window = ref->window;
 	bool		changed = false;
+	bool		came_back = !committed;
 	bool		wake = false;
 	bool		more;
 
@@ -318,11 +376,11 @@ mq_window_settled(const MqWindowRef *ref, int64 lo, int64 hi, uint64 xid, bool c
 		if (!mq_window_lock(ref, LW_EXCLUSIVE))
 			return;
 		window->changes++;
-		more = settle_some(window, &lo, hi, xid, committed, mine, &changed);
+		more = settle_some(window, &lo, hi, xid, committed, mine, &changed, &came_back);
 		if (!more)
 		{
 			/* ready again, or room for another one */
-			wake = changed && (!committed || window->limited);
+			wake = changed && (came_back || window->limited);
 			if (wake)
 				window->limited = false;
 		}
@@ -330,6 +388,24 @@ mq_window_settled(const MqWindowRef *ref, int64 lo, int64 hi, uint64 xid, bool c
 	} while (more);
 	if (wake)
 		mq_wake_for_room(window);
+}
+
+void
+mq_window_unleave(const MqWindowRef *ref, int64 lo, int64 hi, uint64 xid)
+{
+	if (!mq_window_lock(ref, LW_EXCLUSIVE))
+		return;
+	while (lo <= hi)
+	{
+		uint32		node = mq_tree_first_in_state(ref->window, MQ_SETTLING, lo);
+
+		if (node == 0 || MqNodeAt(node)->lo > hi)
+			break;
+		if (MqNodeAt(node)->owner == xid)
+			MqNodeAt(node)->flags &= ~MQ_NODE_LEFT;
+		lo = MqNodeAt(node)->hi + 1;
+	}
+	mq_window_unlock(ref);
 }
 
 /* Adds settlers of some entries, from *id on, to those that are known; returns whether there may be more. */
