@@ -65,7 +65,7 @@ typedef struct GroupLog
 
 typedef struct Replay
 {
-	GroupLog   *groups;
+	GroupLog   *groups;			/* by number, until all is read */
 	int			count;
 	GroupLog   *last;			/* rows of one group often follow each other */
 	int64		max_n;
@@ -84,9 +84,18 @@ log_of(Replay *replay, const MqOffsetRow *row)
 {
 	if (replay->last != NULL && replay->last->group->group_no == row->group_no)
 		return replay->last;
-	for (int i = 0; i < replay->count; i++)
-		if (replay->groups[i].group->group_no == row->group_no)
-			return replay->last = &replay->groups[i];
+	for (int lo = 0, hi = replay->count; lo < hi;)
+	{
+		int			middle = (lo + hi) / 2;
+		int32		group_no = replay->groups[middle].group->group_no;
+
+		if (group_no == row->group_no)
+			return replay->last = &replay->groups[middle];
+		if (group_no < row->group_no)
+			lo = middle + 1;
+		else
+			hi = middle;
+	}
 	return NULL;
 }
 
@@ -459,12 +468,19 @@ left_out(const MqWindowRef *ref)
 	return cells;
 }
 
+/* The window's slot, made if there is none; NULL: all are taken. */
+static MqWindow *
+slot_if_there_is_room(const MqWindowKey *key)
+{
+	MqWindow   *window = mq_window_slot(key, false, NULL);
+
+	return window != NULL || mq_windows_are_full() ? window : mq_window_slot(key, true, NULL);
+}
+
 /* Fills the window, unless another process was first, or there are not enough cells: the reserve is for what goes on. */
 static void
-install(MqGroup *group, GroupLog *log, bool after_crash)
+fill_window(const MqGroup *group, const MqWindowRef *ref, GroupLog *log, bool after_crash)
 {
-	MqWindowKey key = mq_window_key(group, 0);
-	MqWindowRef ref = {mq_window_slot(&key, true, NULL), key};
 	int64		ncommitted = sort_acks(log);
 	int64		count;
 	MqUnfinished *parts = subtract_acks(log, ncommitted, &count);
@@ -475,12 +491,11 @@ install(MqGroup *group, GroupLog *log, bool after_crash)
 	MqCellList	cells = {0};
 	bool		fits = needed <= PG_INT32_MAX && mq_cells_reserve(&cells, (int) needed, false);
 
-	group->window = ref.window;
 	if (!fits)
-		leave_out(&ref, group, needed, parts, count, oldest_needed);
-	else if (mq_window_lock(&ref, LW_EXCLUSIVE))
+		leave_out(ref, group, needed, parts, count, oldest_needed);
+	else if (mq_window_lock(ref, LW_EXCLUSIVE))
 	{
-		MqWindow   *window = ref.window;
+		MqWindow   *window = ref->window;
 
 		if (window->root == 0)
 		{
@@ -500,11 +515,23 @@ install(MqGroup *group, GroupLog *log, bool after_crash)
 			window->walk_seq++;
 			window->changes++;
 		}
-		mq_window_unlock(&ref);
+		mq_window_unlock(ref);
 	}
 	mq_cells_return(&cells);
 	if (parts != NULL)
 		pfree(parts);
+}
+
+/* A group without a slot is left alone: as long as it has none, the offset log is not emptied (mq_all_attached). */
+static void
+install(MqGroup *group, GroupLog *log, bool after_crash)
+{
+	MqWindowKey key = mq_window_key(group, 0);
+	MqWindowRef ref = {slot_if_there_is_room(&key), key};
+
+	group->window = ref.window;
+	if (ref.window != NULL)
+		fill_window(group, &ref, log, after_crash);
 }
 
 /* Prepared transactions that acked hold back the ring as if they were open. */
@@ -545,6 +572,15 @@ publish_ring(MqDatabase *db, const Replay *replay, int tables)
 	SpinLockRelease(&db->mutex);
 }
 
+static int
+compare_numbers(const void *a, const void *b)
+{
+	int32		x = ((const GroupLog *) a)->group->group_no;
+	int32		y = ((const GroupLog *) b)->group->group_no;
+
+	return (x > y) - (x < y);
+}
+
 /* By the memory that they take at most: so what does not fit is what takes most. */
 static int
 compare_need(const void *a, const void *b)
@@ -563,11 +599,13 @@ replay_groups(MqDatabase *db, MqGroup *groups, int count, bool first)
 {
 	Replay		replay = {0};
 	int			tables = mq_offset_log_lock();
+	int			without_slot = 0;
 
 	replay.groups = palloc0(Max(count, 1) * sizeof(GroupLog));
 	replay.count = count;
 	for (int i = 0; i < count; i++)
 		replay.groups[i].group = &groups[i];
+	qsort(replay.groups, count, sizeof(GroupLog), compare_numbers);
 	MQ_STOP_POINT("rebuild_before");
 	mq_offset_log_scan(tables, replay_row, &replay);
 	publish_ring(db, &replay, tables);
@@ -576,7 +614,16 @@ replay_groups(MqDatabase *db, MqGroup *groups, int count, bool first)
 		remember_prepared(db, &replay);
 	qsort(replay.groups, count, sizeof(GroupLog), compare_need);
 	for (int i = 0; i < count; i++)
+	{
 		install(replay.groups[i].group, &replay.groups[i], first && replay.max_n > 0 && !replay.stopped);
+		without_slot += replay.groups[i].group->window == NULL;
+	}
+	if (without_slot > 0)
+		ereport(WARNING,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("%d consumer groups of this database cannot be used: there is room for %d in all databases",
+						without_slot, mq_max_groups),
+				 errhint("Raise mq.max_groups and restart the server, or drop what is not needed.")));
 	return replay.max_group;
 }
 
@@ -664,6 +711,8 @@ attach_window(MqGroup *group)
 	group->window = ref.window;
 	if (window_is_filled(&ref))
 		return true;
+	if (ref.window == NULL && mq_windows_are_full())
+		return false;
 	if (needed > 0 && needed + mq_shared->total_cells / MQ_RESERVE_PART > mq_shared->free_cells)
 		return false;
 	old = begin_rebuild();
@@ -678,7 +727,7 @@ attach_window(MqGroup *group)
 	}
 	end_rebuild(old);
 	ref.window = group->window;
-	return left_out(&ref) == 0;
+	return ref.window != NULL && left_out(&ref) == 0;
 }
 
 void
@@ -718,7 +767,7 @@ groups_next_id(const MqQueue *queue)
 
 		(void) attach_window(&groups[i]);
 		ref = (MqWindowRef) {groups[i].window, mq_window_key(&groups[i], 0)};
-		if (mq_window_counts(&ref, &counts))
+		if (ref.window != NULL && mq_window_counts(&ref, &counts))
 			next = Max(next, counts.next_id);
 	}
 	pfree(groups);
@@ -785,6 +834,12 @@ mq_attach_group_if_it_fits(MqGroup *group)
 void
 mq_attach_group(MqGroup *group)
 {
+	MqWindowKey key = mq_window_key(group, 0);
+
+	if (mq_attach_group_if_it_fits(group))
+		return;
+	/* says so when all slots are taken */
+	(void) mq_window_slot(&key, true, NULL);
 	if (!mq_attach_group_if_it_fits(group))
 		ereport(ERROR,
 				(errcode(ERRCODE_OUT_OF_MEMORY),
