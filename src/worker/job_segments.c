@@ -282,6 +282,19 @@ mq_job_make_segments(MqQueueWork *work)
 	return missing > last;
 }
 
+/* Where DROP raises an error, for an event trigger say: at least the disk is free, until it works again. */
+static bool
+empty_segment(void *arg)
+{
+	SegmentJob *job = arg;
+
+	if (!mq_lock_table_conditionally(job->relid, AccessExclusiveLock) || !may_still_go(job))
+		return false;
+	if (!is_empty(job->relid))
+		mq_segment_truncate(&job->queue, 0, job->segment);
+	return true;
+}
+
 static void
 clear_segment(const MqQueueWork *work, const MqSegmentInfo *segment, int64 kept)
 {
@@ -295,7 +308,11 @@ clear_segment(const MqQueueWork *work, const MqSegmentInfo *segment, int64 kept)
 			(void) mq_job_run(seal_segment, &job, object, psprintf("sealing a segment of queue \"%s\"", name));
 	}
 	else if (is_finished(work->queue, work->all->groups, work->all->ngroups, job.segment))
-		(void) mq_job_run(drop_segment, &job, object, psprintf("dropping a segment of queue \"%s\"", name));
+	{
+		if (!mq_job_run(drop_segment, &job, object, psprintf("dropping a segment of queue \"%s\"", name)) &&
+			mq_job_is_failing(drop_segment, object))
+			(void) mq_job_run(empty_segment, &job, object, psprintf("emptying a segment of queue \"%s\"", name));
+	}
 	else if (!segment->sealed)
 		(void) mq_job_run(seal_segment, &job, object, psprintf("sealing a segment of queue \"%s\"", name));
 	else if (work->queue->drop_unread)
