@@ -627,11 +627,8 @@ mq_all_attached(MqDatabase *db)
 }
 
 void
-mq_attach_missing(MqDatabase *db)
+mq_attach_missing(MqDatabase *db, MqGroup *groups, int count)
 {
-	int			count;
-	MqGroup    *groups = mq_groups_all(&count);
-
 	for (int i = 0; i < count; i++)
 		if (needs_window(db, &groups[i]))
 			mq_attach_group(&groups[i]);

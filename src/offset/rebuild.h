@@ -24,8 +24,8 @@ extern void mq_attach_group(MqGroup *group);
  */
 extern bool mq_all_attached(MqDatabase *db);
 
-/* Makes the windows that mq_all_attached misses. */
-extern void mq_attach_missing(MqDatabase *db);
+/* Makes the windows that mq_all_attached misses, of these groups. */
+extern void mq_attach_missing(MqDatabase *db, MqGroup *groups, int count);
 
 /*
  * Makes the window of a group that this transaction has just created, with what it is to begin with (as mq_fill takes it).
