@@ -787,7 +787,7 @@ mq_segment_record_order(const MqQueue *queue, int level, int64 segment, RelFileN
 	mq_sql("UPDATE mq_internal.segment SET file = %u WHERE queue_no = %d AND level = %d AND segment = " INT64_FORMAT, file,
 		   queue->queue_no, level, segment);
 	/* everybody reads the record again */
-	CacheInvalidateRelcacheByRelid(get_relname_relid(name, mq_extension(false)->schema));
+	CacheInvalidateRelcacheByRelid(get_relname_relid(name, mq_extension(false)->internal));
 	mq_sql_end(&context);
 }
 
