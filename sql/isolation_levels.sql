@@ -61,7 +61,7 @@ SELECT * FROM mq.receive('i');                                  -- 25006
 ROLLBACK;
 SELECT mq.ack(:'r'::uuid);
 
--- cancel and statement_timeout in the middle: nothing of the statement stays, and it was a hand-out, not a failure
+-- cancel and statement_timeout in the middle: nothing of the statement stays; a cancel is a hand-out, the timeout a failure
 SELECT mq.send('i', '"slow"') > 0 AS sent;
 SELECT payload, pg_cancel_backend(pg_backend_pid()), pg_sleep(60) FROM mq.receive('i');   -- 57014
 SELECT payload, attempt, failures FROM mq.receive('i', 1, '1 hour');

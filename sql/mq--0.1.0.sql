@@ -328,17 +328,23 @@ COMMENT ON FUNCTION mq.browse(text, text, text, integer) IS
     'Messages of a group in a state: ready, scheduled, leased, settling or finished, by ascending id. Takes and changes nothing.';
 
 -- ---------------------------------------------------------------------------------------------------------------
--- Views. They show queues on which the caller has some right.
+-- Views. They show queues on which the caller has some right: the functions below them ask. To roles for monitoring
+-- (pg_read_all_stats) they show all.
 
-CREATE FUNCTION mq_internal.queue_state(OUT queue_no integer, OUT next_id bigint)
+CREATE FUNCTION mq_internal.queue_state(OUT queue_no integer, OUT queue_table oid, OUT owner oid, OUT next_id bigint)
 RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_queue_state';
-COMMENT ON FUNCTION mq_internal.queue_state() IS 'Append positions, for the view mq.queues.';
+COMMENT ON FUNCTION mq_internal.queue_state() IS 'The queues that the caller may see, for the views.';
 
-CREATE FUNCTION mq_internal.group_state(OUT group_no integer, OUT epoch integer, OUT low_watermark bigint, OUT next_id bigint,
-    OUT ready bigint, OUT leased bigint, OUT settling bigint, OUT pending bigint, OUT unread bigint, OUT held_back bigint,
-    OUT waiting integer)
+CREATE FUNCTION mq_internal.group_state(OUT group_no integer, OUT rights oid, OUT epoch integer, OUT low_watermark bigint,
+    OUT next_id bigint, OUT ready bigint, OUT leased bigint, OUT settling bigint, OUT pending bigint, OUT unread bigint,
+    OUT held_back bigint, OUT waiting integer)
 RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_group_state';
-COMMENT ON FUNCTION mq_internal.group_state() IS 'Delivery windows, for the view mq.groups.';
+COMMENT ON FUNCTION mq_internal.group_state() IS 'The groups that the caller may see, for the views.';
+
+CREATE FUNCTION mq_internal.segment_bytes(queue_no integer, from_segment bigint)
+RETURNS bigint LANGUAGE c STABLE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_segment_bytes';
+COMMENT ON FUNCTION mq_internal.segment_bytes(integer, bigint) IS
+    'Bytes on disk of a queue''s partitions from one on, for the views. Each is measured once in a statement.';
 
 CREATE FUNCTION mq_internal.in_flight_state(OUT group_no integer, OUT id bigint, OUT state text, OUT attempt integer,
     OUT failures integer, OUT lease_until timestamptz, OUT consumer text, OUT leased_at timestamptz, OUT pid integer)
@@ -347,31 +353,15 @@ COMMENT ON FUNCTION mq_internal.in_flight_state() IS 'Messages handed out, for t
 
 CREATE VIEW mq.queues WITH (security_barrier) AS
 SELECT q.name::pg_catalog.text AS queue,
-       COALESCE((SELECT a.grantee FROM pg_catalog.aclexplode(c.relacl) a
-                 WHERE a.privilege_type OPERATOR(pg_catalog.=) 'TRUNCATE' AND a.is_grantable
-                   AND a.grantor OPERATOR(pg_catalog.=) c.relowner AND a.grantee OPERATOR(pg_catalog.<>) c.relowner
-                 LIMIT 1), c.relowner)::pg_catalog.regrole AS owner,
-       c.oid::pg_catalog.regclass AS queue_table,
+       s.owner::pg_catalog.regrole AS owner,
+       s.queue_table::pg_catalog.regclass AS queue_table,
        q.segment_size,
        s.next_id,
-       p.segments,
-       p.bytes,
+       (SELECT pg_catalog.count(*) FROM mq_internal.segment g WHERE g.queue_no OPERATOR(pg_catalog.=) q.queue_no) AS segments,
+       mq_internal.segment_bytes(q.queue_no, 0) AS bytes,
        q.paused, q.retention, q.retention_bytes, q.drop_unread, q.notify_interval
-FROM mq_internal.queue q
-JOIN pg_catalog.pg_class c ON c.relnamespace OPERATOR(pg_catalog.=) 'mq'::pg_catalog.regnamespace
-    AND c.relname OPERATOR(pg_catalog.=) pg_catalog.concat('q_', q.name)::pg_catalog.name
-LEFT JOIN mq_internal.queue_state() s ON s.queue_no OPERATOR(pg_catalog.=) q.queue_no
-CROSS JOIN LATERAL
-    (SELECT pg_catalog.count(*) AS segments, COALESCE(pg_catalog.sum(pg_catalog.pg_total_relation_size(sc.oid)), 0)::pg_catalog.int8 AS bytes
-     FROM mq_internal.segment g
-     JOIN pg_catalog.pg_class sc ON sc.relnamespace OPERATOR(pg_catalog.=) 'mq_internal'::pg_catalog.regnamespace
-         AND sc.relname OPERATOR(pg_catalog.=) pg_catalog.format('s_%s_%s_%s', g.queue_no, g.level, g.segment)::pg_catalog.name
-     WHERE g.queue_no OPERATOR(pg_catalog.=) q.queue_no) p
-WHERE pg_catalog.has_table_privilege(c.oid, 'SELECT, INSERT, TRUNCATE')
-   OR EXISTS (SELECT FROM mq_internal.consumer_group o
-              JOIN pg_catalog.pg_class r ON r.relnamespace OPERATOR(pg_catalog.=) 'mq_internal'::pg_catalog.regnamespace
-                  AND r.relname OPERATOR(pg_catalog.=) pg_catalog.concat('g_', o.group_no)::pg_catalog.name
-              WHERE o.queue_no OPERATOR(pg_catalog.=) q.queue_no AND CASE WHEN r.relkind OPERATOR(pg_catalog.=) 'S' THEN pg_catalog.has_sequence_privilege(r.oid, 'USAGE') ELSE false END);
+FROM mq_internal.queue_state() s
+JOIN mq_internal.queue q ON q.queue_no OPERATOR(pg_catalog.=) s.queue_no;
 COMMENT ON VIEW mq.queues IS 'The queues the caller has some right on.';
 COMMENT ON COLUMN mq.queues.queue IS 'Name of the queue.';
 COMMENT ON COLUMN mq.queues.owner IS 'Who has the right manage with grant option: may drop the queue and give rights.';
@@ -393,22 +383,12 @@ SELECT q.name::pg_catalog.text AS queue,
        s.waiting,
        q.paused OR g.paused AS paused,
        g.max_in_flight, g.max_in_flight_per_consumer, g.visibility_timeout,
-       (SELECT COALESCE(pg_catalog.sum(pg_catalog.pg_total_relation_size(sc.oid)), 0)::pg_catalog.int8
-        FROM mq_internal.segment p
-        JOIN pg_catalog.pg_class sc ON sc.relnamespace OPERATOR(pg_catalog.=) 'mq_internal'::pg_catalog.regnamespace
-            AND sc.relname OPERATOR(pg_catalog.=) pg_catalog.format('s_%s_%s_%s', p.queue_no, p.level, p.segment)::pg_catalog.name
-        WHERE p.queue_no OPERATOR(pg_catalog.=) q.queue_no
-          AND p.segment OPERATOR(pg_catalog.>=) (s.low_watermark OPERATOR(pg_catalog./) q.segment_size)) AS held_bytes,
+       mq_internal.segment_bytes(q.queue_no, s.low_watermark OPERATOR(pg_catalog./) q.segment_size) AS held_bytes,
        g.dropped,
-       r.oid::pg_catalog.regclass AS rights
+       s.rights::pg_catalog.regclass AS rights
 FROM mq_internal.group_state() s
 JOIN mq_internal.consumer_group g ON g.group_no OPERATOR(pg_catalog.=) s.group_no
-JOIN mq_internal.queue q ON q.queue_no OPERATOR(pg_catalog.=) g.queue_no
-JOIN pg_catalog.pg_class c ON c.relnamespace OPERATOR(pg_catalog.=) 'mq'::pg_catalog.regnamespace
-    AND c.relname OPERATOR(pg_catalog.=) pg_catalog.concat('q_', q.name)::pg_catalog.name
-JOIN pg_catalog.pg_class r ON r.relnamespace OPERATOR(pg_catalog.=) 'mq_internal'::pg_catalog.regnamespace
-    AND r.relname OPERATOR(pg_catalog.=) pg_catalog.concat('g_', g.group_no)::pg_catalog.name
-WHERE pg_catalog.has_table_privilege(c.oid, 'SELECT, TRUNCATE') OR CASE WHEN r.relkind OPERATOR(pg_catalog.=) 'S' THEN pg_catalog.has_sequence_privilege(r.oid, 'USAGE') ELSE false END;
+JOIN mq_internal.queue q ON q.queue_no OPERATOR(pg_catalog.=) g.queue_no;
 COMMENT ON VIEW mq.groups IS 'The consumer groups the caller may manage, browse or consume in, and what is unfinished in them.';
 COMMENT ON COLUMN mq.groups.queue IS 'Name of the queue.';
 COMMENT ON COLUMN mq.groups.consumer_group IS 'Name of the group.';
@@ -434,23 +414,17 @@ CREATE VIEW mq.segments WITH (security_barrier) AS
 SELECT q.name::pg_catalog.text AS queue,
        g.level,
        g.segment,
-       sc.oid::pg_catalog.regclass AS segment_table,
+       c.oid::pg_catalog.regclass AS segment_table,
        g.segment OPERATOR(pg_catalog.*) q.segment_size AS first_id,
        (g.segment OPERATOR(pg_catalog.+) 1::pg_catalog.int8) OPERATOR(pg_catalog.*) q.segment_size OPERATOR(pg_catalog.-) 1::pg_catalog.int8 AS last_id,
        g.sealed,
        g.sealed_at,
-       pg_catalog.pg_total_relation_size(sc.oid) AS bytes
-FROM mq_internal.segment g
-JOIN mq_internal.queue q ON q.queue_no OPERATOR(pg_catalog.=) g.queue_no
-JOIN pg_catalog.pg_class sc ON sc.relnamespace OPERATOR(pg_catalog.=) 'mq_internal'::pg_catalog.regnamespace
-    AND sc.relname OPERATOR(pg_catalog.=) pg_catalog.format('s_%s_%s_%s', g.queue_no, g.level, g.segment)::pg_catalog.name
-JOIN pg_catalog.pg_class c ON c.relnamespace OPERATOR(pg_catalog.=) 'mq'::pg_catalog.regnamespace
-    AND c.relname OPERATOR(pg_catalog.=) pg_catalog.concat('q_', q.name)::pg_catalog.name
-WHERE pg_catalog.has_table_privilege(c.oid, 'SELECT, INSERT, TRUNCATE')
-   OR EXISTS (SELECT FROM mq_internal.consumer_group o
-              JOIN pg_catalog.pg_class r ON r.relnamespace OPERATOR(pg_catalog.=) 'mq_internal'::pg_catalog.regnamespace
-                  AND r.relname OPERATOR(pg_catalog.=) pg_catalog.concat('g_', o.group_no)::pg_catalog.name
-              WHERE o.queue_no OPERATOR(pg_catalog.=) q.queue_no AND CASE WHEN r.relkind OPERATOR(pg_catalog.=) 'S' THEN pg_catalog.has_sequence_privilege(r.oid, 'USAGE') ELSE false END);
+       pg_catalog.pg_total_relation_size(c.oid) AS bytes
+FROM mq_internal.queue_state() s
+JOIN mq_internal.queue q ON q.queue_no OPERATOR(pg_catalog.=) s.queue_no
+JOIN mq_internal.segment g ON g.queue_no OPERATOR(pg_catalog.=) q.queue_no
+JOIN pg_catalog.pg_class c ON c.relnamespace OPERATOR(pg_catalog.=) 'mq_internal'::pg_catalog.regnamespace
+    AND c.relname OPERATOR(pg_catalog.=) pg_catalog.format('s_%s_%s_%s', g.queue_no, g.level, g.segment)::pg_catalog.name;
 COMMENT ON VIEW mq.segments IS 'The partitions of those queues.';
 COMMENT ON COLUMN mq.segments.queue IS 'Name of the queue.';
 COMMENT ON COLUMN mq.segments.level IS 'Priority level; there is one, 0.';
@@ -468,12 +442,7 @@ SELECT q.name::pg_catalog.text AS queue,
        s.id, s.state, s.attempt, s.failures, s.lease_until, s.consumer, s.leased_at, s.pid
 FROM mq_internal.in_flight_state() s
 JOIN mq_internal.consumer_group g ON g.group_no OPERATOR(pg_catalog.=) s.group_no
-JOIN mq_internal.queue q ON q.queue_no OPERATOR(pg_catalog.=) g.queue_no
-JOIN pg_catalog.pg_class c ON c.relnamespace OPERATOR(pg_catalog.=) 'mq'::pg_catalog.regnamespace
-    AND c.relname OPERATOR(pg_catalog.=) pg_catalog.concat('q_', q.name)::pg_catalog.name
-JOIN pg_catalog.pg_class r ON r.relnamespace OPERATOR(pg_catalog.=) 'mq_internal'::pg_catalog.regnamespace
-    AND r.relname OPERATOR(pg_catalog.=) pg_catalog.concat('g_', g.group_no)::pg_catalog.name
-WHERE pg_catalog.has_table_privilege(c.oid, 'SELECT, TRUNCATE') OR CASE WHEN r.relkind OPERATOR(pg_catalog.=) 'S' THEN pg_catalog.has_sequence_privilege(r.oid, 'USAGE') ELSE false END;
+JOIN mq_internal.queue q ON q.queue_no OPERATOR(pg_catalog.=) g.queue_no;
 COMMENT ON VIEW mq.in_flight IS 'The messages of those groups that are handed out, or acked by an undecided transaction (exact).';
 COMMENT ON COLUMN mq.in_flight.queue IS 'Name of the queue.';
 COMMENT ON COLUMN mq.in_flight.consumer_group IS 'Name of the group.';

@@ -25,7 +25,9 @@
 #include "commands/sequence.h"
 #include "common/hashfn.h"
 #include "miscadmin.h"
+#include "pgstat.h"
 #include "storage/bufmgr.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/hsearch.h"
@@ -204,11 +206,18 @@ not_installed(void)
 Relation
 mq_own_relation_open(Oid relid, LOCKMODE mode)
 {
-	Relation	rel = OidIsValid(relid) ? try_relation_open(relid, mode) : NULL;
+	Relation	rel = NULL;
 
+	if (OidIsValid(relid))
+	{
+		/* as relation_open does, which has no kind word, and without the look-up of try_relation_open */
+		LockRelationOid(relid, mode);
+		rel = RelationIdGetRelation(relid);
+	}
 	/* its oid was looked up before a wait for the lock, which DROP EXTENSION had */
-	if (rel == NULL)
+	if (!RelationIsValid(rel))
 		not_installed();
+	pgstat_init_relation(rel);
 	return rel;
 }
 
@@ -745,12 +754,14 @@ mq_catalog_last_group(void)
 	Buffer		buffer = ReadBuffer(rel, 0);
 	Page		page;
 	HeapTupleHeader header;
+	Form_pg_sequence_data data;
 	int64		last;
 
 	LockBuffer(buffer, BUFFER_LOCK_SHARE);
 	page = BufferGetPage(buffer);
 	header = (HeapTupleHeader) PageGetItem(page, PageGetItemId(page, FirstOffsetNumber));
-	last = ((Form_pg_sequence_data) ((char *) header + header->t_hoff))->last_value;
+	data = (Form_pg_sequence_data) ((char *) header + header->t_hoff);
+	last = data->last_value - !data->is_called;
 	UnlockReleaseBuffer(buffer);
 	relation_close(rel, AccessShareLock);
 	return last;

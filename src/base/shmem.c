@@ -307,6 +307,12 @@ mq_chains_are_full(void)
 	return hash_get_num_entries(chain_hash) >= mq_max_queues;
 }
 
+bool
+mq_windows_are_full(void)
+{
+	return hash_get_num_entries(window_hash) >= mq_max_groups;
+}
+
 static int
 free_window_slot(void)
 {
@@ -337,7 +343,9 @@ mq_window_slot(const MqWindowKey *key, bool create, bool *created)
 		pg_atomic_init_u64(&mq_windows[slot].log_bytes, 0);
 		pg_atomic_init_u64(&mq_windows[slot].oldest_needed, 0);
 		pg_atomic_init_u32(&mq_windows[slot].waiters, 0);
-		mq_windows[slot].next_waiting = mq_windows[slot].first_waiter = mq_windows[slot].last_waiter = -1;
+		mq_windows[slot].next_waiting = -1;
+		for (int i = 0; i < MQ_LINES; i++)
+			mq_windows[slot].lines[i] = (MqLine) {-1, -1};
 		mq_windows[slot].timekeeper = -1;
 		mq_windows[slot].key = *key;
 		LWLockRelease(MqWindowLock(&mq_windows[slot]));
@@ -371,7 +379,7 @@ mq_chain_forget(const MqChainKey *key)
 }
 
 void
-mq_window_slot_free(const MqWindowKey *key, void (*clear) (MqWindow *window))
+mq_window_slot_free(const MqWindowKey *key, void (*detach) (MqWindow *window, MqWindow *content), MqWindow *content)
 {
 	WindowEntry *entry;
 
@@ -382,7 +390,7 @@ mq_window_slot_free(const MqWindowKey *key, void (*clear) (MqWindow *window))
 		MqWindow   *window = &mq_windows[entry->slot];
 
 		LWLockAcquire(MqWindowLock(window), LW_EXCLUSIVE);
-		clear(window);
+		detach(window, content);
 		window->key.level = -1;
 		LWLockRelease(MqWindowLock(window));
 		hash_search(window_hash, key, HASH_REMOVE, NULL);

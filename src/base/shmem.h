@@ -113,6 +113,10 @@ typedef enum MqState
 
 #define MQ_NODE_OWN_SENT	0x01	/* its sender was undecided at hand-out: goes back to UNREAD */
 #define MQ_NODE_OWN_LEASE	0x02	/* SETTLING: leased by the very transaction that acked it */
+#define MQ_NODE_POPPED		0x04	/* SETTLING: by mq.pop, so the transaction may still nack or release it */
+#define MQ_NODE_NACKED		0x08	/* ... and has: at the commit a failure is counted, and due is the due time */
+#define MQ_NODE_RELEASED	0x20	/* ... the same without a failure */
+#define MQ_NODE_LEFT		(MQ_NODE_NACKED | MQ_NODE_RELEASED)
 #define MQ_NODE_OVERDUE		0x10	/* LEASED: was seen past its end, its transaction still open; that ends it at its commit */
 
 /*
@@ -199,6 +203,23 @@ typedef union MqCell
 	uint32		next_free;
 } MqCell;
 
+/* Why a receiver in line can take nothing, though there may be something. */
+typedef enum MqBlocked
+{
+	MQ_NOT_BLOCKED,
+	MQ_BLOCKED_BY_LIMIT,		/* its consumer has as many messages as it may */
+	MQ_BLOCKED_BY_SNAPSHOT		/* they are newer than its transaction's snapshot */
+} MqBlocked;
+
+#define MQ_LINES 3				/* one for each, in every group */
+
+/* Process numbers of the first and the last in line, -1: none. */
+typedef struct MqLine
+{
+	int			first;
+	int			last;
+} MqLine;
+
 /*
  * The delivery window of one consumer group (and priority level). All guarded by the window lock, but the key, which
  * changes under the registry lock and the window lock together.
@@ -217,6 +238,9 @@ typedef struct MqWindow
 	int64		pending_ids;	/* in pending chunks and in rewalk */
 	int64		nodes;			/* cells in use */
 	int64		held_back;		/* how often something was given up for lack of memory */
+	int64		left_out;		/* without entries, for that many did not fit at the rebuild; 0: not so */
+	int64		left_out_low;	/* then: what is unfinished begins here, */
+	int64		left_out_next_id;	/* and everything from here on is */
 	TimestampTz pending_checked;	/* when the senders were last looked at */
 	bool		after_crash;	/* hand-outs of messages from before the start are noted on disk first */
 	uint64		changes;		/* goes up with every change that a checkpoint would record */
@@ -231,20 +255,11 @@ typedef struct MqWindow
 	/* receivers that wait (wake.h) */
 	int			chain;			/* slot of the queue's chain; valid while there are any */
 	int			next_waiting;	/* the chain's wait_mutex: slot of the next window with receivers in line, -1: none */
-	int			first_waiter;	/* the chain's wait_mutex: process numbers, -1: none */
-	int			last_waiter;
+	MqLine		lines[MQ_LINES];	/* the chain's wait_mutex; by MqBlocked */
 	int			timekeeper;		/* the chain's wait_mutex to write: who wakes when something is due, -1: nobody */
 	TimestampTz clock;			/* when that will be */
 	pg_atomic_uint32 waiters;	/* in line (written under wait_mutex, read without) */
 } MqWindow;
-
-/* Why a receiver in line can take nothing, though there may be something. */
-typedef enum MqBlocked
-{
-	MQ_NOT_BLOCKED,
-	MQ_BLOCKED_BY_LIMIT,		/* its consumer has as many messages as it may */
-	MQ_BLOCKED_BY_SNAPSHOT		/* they are newer than its transaction's snapshot */
-} MqBlocked;
 
 /* A process as a receiver that waits. Guarded by the wait_mutex of the chain it waits for. */
 typedef struct MqWaiter
@@ -253,7 +268,7 @@ typedef struct MqWaiter
 	int			previous;
 	bool		listed;			/* in line */
 	bool		woken;			/* was taken out of the line by a waker */
-	MqBlocked	blocked;		/* only room or what comes back wakes it (wake.h) */
+	MqBlocked	blocked;		/* which line: others are woken by room, or what comes back, only (wake.h) */
 } MqWaiter;
 
 typedef struct MqShared
@@ -306,13 +321,16 @@ extern MqWindow *mq_window_slot(const MqWindowKey *key, bool create, bool *creat
 
 /* Whether a queue that has no slot yet would get none, at this moment. */
 extern bool mq_chains_are_full(void);
+extern bool mq_windows_are_full(void);
 
 /*
- * Forget a slot. Caller holds no lock. clear frees what is in the window; it is called in the same hold of the registry
- * lock and the window lock in which the key goes, so that nobody finds the one without the other.
+ * Forget a slot. Caller holds no lock. detach takes what is in the window out of it, into content; it is called in the same hold
+ * of the registry lock and the window lock in which the key goes, so that nobody finds the one without the other. However much
+ * it is, it can be freed afterwards.
  */
 extern void mq_chain_forget(const MqChainKey *key);
-extern void mq_window_slot_free(const MqWindowKey *key, void (*clear) (MqWindow *window));
+extern void mq_window_slot_free(const MqWindowKey *key, void (*detach) (MqWindow *window, MqWindow *content),
+								MqWindow *content);
 extern void mq_database_forget(MqDatabase *db);
 
 /* Raises last_group to a number, and returns it. */

@@ -19,6 +19,7 @@
 #include "access/toast_internals.h"
 #include "access/transam.h"
 #include "access/xact.h"
+#include "catalog/pg_sequence.h"
 #include "commands/sequence.h"
 #include "executor/tuptable.h"
 #include "miscadmin.h"
@@ -27,6 +28,7 @@
 #include "utils/fmgroids.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 #include "utils/timestamp.h"
 
 #include "base/stop_point.h"
@@ -35,6 +37,7 @@
 #define PAGES_PER_HOLD		64
 #define TUPLES_PER_CALL		1000
 #define SPINS_BEFORE_SLEEP	20
+#define NEXTVALS_AT_MOST	256	/* a segment has 64 blocks */
 
 /* The id of a message row, read in place: see stamp. */
 static int64
@@ -265,21 +268,74 @@ mq_log_skip(const MqQueue *queue, int level, int64 next_id)
 	LWLockRelease(MqAppendLock(chain));
 }
 
+void
+mq_log_skip_to_end(const MqQueue *queue, int level)
+{
+	mq_log_skip(queue, level, queue_max(queue, level).max_id + 1);
+}
+
 /* ---- append ---- */
 
-/* One nextval reserves as many ids as the sequence's increment. */
+/* How many ids one nextval reserves: the increment that the sequence was made with. */
+static int64
+ids_per_block(const MqQueue *queue)
+{
+	return Max(queue->segment_size / 64, 1);
+}
+
+static void
+check_sequence(const MqQueue *queue, int64 above)
+{
+	HeapTuple	tuple = SearchSysCache1(SEQRELID, ObjectIdGetDatum(queue->sequence));
+	bool		good = false;
+
+	if (HeapTupleIsValid(tuple))
+	{
+		Form_pg_sequence form = (Form_pg_sequence) GETSTRUCT(tuple);
+
+		good = form->seqincrement == ids_per_block(queue) && !form->seqcycle && form->seqmax > above && form->seqmin <= above;
+		ReleaseSysCache(tuple);
+	}
+	if (!good)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the sequence that numbers the messages of queue \"%s\" was altered or dropped", NameStr(queue->name)),
+				 errdetail("It is i_%d, and was made with INCREMENT " INT64_FORMAT ".", queue->queue_no, ids_per_block(queue)),
+				 errhint("Use ALTER SEQUENCE to undo that, with NO MINVALUE NO MAXVALUE NO CYCLE; make it again if it is gone.")));
+}
+
+/* Sets a sequence forward that somebody has set back. If another process does so too, one of the blocks is a gap. */
+static void
+advance_sequence(const MqQueue *queue, int64 above)
+{
+	MqSqlContext context;
+
+	mq_sql_begin(&context);
+	mq_sql("SELECT pg_catalog.setval(%u, " INT64_FORMAT ", false)", queue->sequence, above);
+	mq_sql_end(&context);
+}
+
+/*
+ * One nextval reserves a block of ids. It may answer below what was reserved, when a segment was left before its end, but
+ * not for long.
+ */
 static int64
 reserve_ids(const MqQueue *queue, int64 above, int64 *end)
 {
-	int64		increment = Max(queue->segment_size / 64, 1);
-	int64		start;
+	int64		start = -1;
 
-	do
+	if (!OidIsValid(queue->sequence))
+		check_sequence(queue, above);
+	for (int i = 0; start < above; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
+		if (i == 1)
+			check_sequence(queue, above);
+		else if (i > 0 && i % NEXTVALS_AT_MOST == 0)
+			advance_sequence(queue, above);
 		start = nextval_internal(queue->sequence, false);
-	} while (start < above);
-	*end = start + increment;
+	}
+	*end = start + ids_per_block(queue);
 	return start;
 }
 
@@ -631,6 +687,7 @@ mq_log_fetch_page(Relation rel, BlockNumber block, int64 lo, int64 hi, Snapshot 
 	Page		page;
 	int			count = 0;
 	int			seen = 0;
+	int64		greatest = -1;	/* id in rows */
 	bool		sorted = true;
 
 	*buffer = ReadBuffer(rel, block);
@@ -649,7 +706,7 @@ mq_log_fetch_page(Relation rel, BlockNumber block, int64 lo, int64 hi, Snapshot 
 			continue;
 		rows[count].id = id;
 		rows[count].sight = sight(tuple, *buffer, snapshot);
-		if (count > 0 && rows[count - 1].id >= id)
+		if (id <= greatest)
 		{
 			int			same = same_id(rows, count);
 
@@ -665,6 +722,7 @@ mq_log_fetch_page(Relation rel, BlockNumber block, int64 lo, int64 hi, Snapshot 
 				continue;
 			}
 		}
+		greatest = Max(greatest, id);
 		seen += rows[count].sight == MQ_SEEN;
 		count++;
 	}

@@ -41,6 +41,9 @@ extern bool mq_log_tail(const MqQueue *queue, int level, MqTail *tail);
 /* Makes what readers remember of places in the log void, and lets the next message have at least this id. */
 extern void mq_log_skip(const MqQueue *queue, int level, int64 next_id);
 
+/* The same, above whatever is in the segments on record. */
+extern void mq_log_skip_to_end(const MqQueue *queue, int level);
+
 /* Ids and the greatest time on a page, whatever became of the rows. */
 typedef struct MqPageRange
 {

@@ -541,7 +541,8 @@ ask_worker(const MqQueue *queue, int level, int64 segment)
 /*
  * Whoever locks the whole queue (REINDEX, CREATE INDEX, LOCK TABLE, drop_queue) has the parent first and then waits for
  * senders on its leaves: if one of those waits for a segment, which the worker cannot make meanwhile, neither ever goes on.
- * No deadlock detection sees that, for a sender waits for no lock.
+ * The same when it waits for the parent, and a sender has read that. No deadlock detection sees it, for a sender waits for
+ * no lock. The modes are those that are in the way of making a segment.
  */
 static void
 check_deadlock(const MqQueue *queue, int64 segment)
@@ -551,7 +552,7 @@ check_deadlock(const MqQueue *queue, int64 segment)
 
 	mq_sql_begin(&context);
 	if (mq_sql("SELECT pid FROM pg_catalog.pg_locks WHERE locktype = 'relation' AND database = %u AND relation = %u "
-			   "AND granted AND mode <> 'AccessShareLock' "
+			   "AND mode IN ('ShareUpdateExclusiveLock', 'ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock') "
 			   "AND pg_catalog.pg_backend_pid() = ANY (pg_catalog.pg_blocking_pids(pid)) LIMIT 1",
 			   MyDatabaseId, queue->table) > 0)
 		pid = mq_sql_int32();
@@ -561,7 +562,7 @@ check_deadlock(const MqQueue *queue, int64 segment)
 				(errcode(ERRCODE_T_R_DEADLOCK_DETECTED),
 				 errmsg("deadlock detected while waiting for segment " INT64_FORMAT " of queue \"%s\"",
 						segment, NameStr(queue->name)),
-				 errdetail("It cannot be made while process %d holds a lock on the queue's table, and that process waits for this transaction.", pid),
+				 errdetail("It cannot be made while process %d has or awaits a lock on the queue's table, and that process waits for this transaction.", pid),
 				 errhint("Repeat the transaction.")));
 }
 
@@ -717,6 +718,24 @@ mq_segment_create(const MqQueue *queue, int level, int64 segment)
 		   queue->queue_no, level, segment, name);
 	mq_sql_end(&context);
 	MQ_STOP_POINT("segment_attached");
+}
+
+int64
+mq_segment_record_all(const MqQueue *queue)
+{
+	MqSqlContext context;
+	int64		recorded;
+
+	mq_sql_begin(&context);
+	/* a sealed one is known by its index */
+	recorded = mq_sql("INSERT INTO mq_internal.segment (queue_no, level, segment, file, sealed, sealed_at) "
+					  "SELECT %d, split_part(relname, '_', 3)::integer, split_part(relname, '_', 4)::bigint, 0, relhasindex, "
+					  "CASE WHEN relhasindex THEN clock_timestamp() END "
+					  "FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid "
+					  "WHERE inhparent = %u AND relname ~ '^s_%d_[0-9]+_[0-9]+$' ON CONFLICT DO NOTHING",
+					  queue->queue_no, queue->table, queue->queue_no);
+	mq_sql_end(&context);
+	return recorded;
 }
 
 /* The guards of a table that do not fire always, by name; *whole: it has the one that counts. */

@@ -97,6 +97,9 @@ extern bool mq_segment_is_gone(const MqQueue *queue, int level, int64 segment);
 /* Creates and attaches; runs SQL as the extension's owner, hence 55000 when somebody altered the queue's table. The caller holds, or may wait for, the parent's lock. */
 extern void mq_segment_create(const MqQueue *queue, int level, int64 segment);
 
+/* Puts partitions on record again that are there, when their records went; how many. Their order counts as unknown. */
+extern int64 mq_segment_record_all(const MqQueue *queue);
+
 /* Sealed: no more appends come; indexes for browsing are built. The caller has locked it SHARE. 55000 as above. */
 extern void mq_segment_seal(const MqQueue *queue, int level, int64 segment);
 

@@ -103,24 +103,37 @@ add_chunks(MqUnfinished *out, uint32 chunk)
 	return n;
 }
 
-/* The window's unfinished ranges, unsorted. A lease is as good as ready: it does not survive. */
+typedef struct Collected
+{
+	MqUnfinished *out;
+	int			n;
+} Collected;
+
+/* A lease is as good as ready: it does not survive. The last node is everything from next id on. */
+static void
+add_node(const MqNode *m, void *arg)
+{
+	Collected  *c = arg;
+	MqUnfinished *last = c->n > 0 ? &c->out[c->n - 1] : NULL;
+	int64		due = m->state == MQ_READY || m->state == MQ_UNREAD ? m->due : 0;
+
+	if (m->hi == PG_INT64_MAX)
+		return;
+	if (last != NULL && last->hi + 1 == m->lo && last->failures == m->failures && last->due == due)
+		last->hi = m->hi;
+	else
+		c->out[c->n++] = (MqUnfinished) {m->lo, m->hi, m->failures, due};
+}
+
+/* The window's unfinished ranges, unsorted. */
 static int
 collect(const MqWindow *window, MqUnfinished *out)
 {
-	int			n = 0;
-	uint32		node = mq_tree_seek(window, PG_INT64_MIN);
+	Collected	c = {out, 0};
+	int			n;
 
-	while (node != 0 && MqNodeAt(node)->hi != PG_INT64_MAX)
-	{
-		const MqNode *m = MqNodeAt(node);
-		int64		due = m->state == MQ_READY || m->state == MQ_UNREAD ? m->due : 0;
-
-		if (n > 0 && out[n - 1].hi + 1 == m->lo && out[n - 1].failures == m->failures && out[n - 1].due == due)
-			out[n - 1].hi = m->hi;
-		else
-			out[n++] = (MqUnfinished) {m->lo, m->hi, m->failures, due};
-		node = mq_tree_seek(window, m->hi + 1);
-	}
+	mq_tree_each(window, add_node, &c);
+	n = c.n;
 	n += add_chunks(out + n, window->rewalk);
 	for (uint32 p = window->pending; p != 0; p = MqPendingAt(p)->next)
 		n += add_chunks(out + n, MqPendingAt(p)->first);

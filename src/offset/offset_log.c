@@ -24,13 +24,17 @@
 #include "utils/array.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
+#include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
 #include "log/log.h"
 #include "window/transaction.h"
 
 #define VALUES_PER_ROW 200		/* of int8: 1.6 kB */
-#define HAND_OUT (-1)			/* in replay_from */
+#define MAX_ID ((INT64CONST(1) << 48) - 1)	/* what a receipt has room for */
+/* in replay_from */
+#define HAND_OUT (-1)
+#define VOID (-2)
 
 enum
 {
@@ -90,6 +94,26 @@ int8_array(const int64 *values, int count)
 	return construct_array(datums, count, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE);
 }
 
+static const Oid column_types[O_COLUMNS] = {INT8OID, INT4OID, INT4OID, INT4OID, INT8OID, INT8OID, INT8ARRAYOID, INT8OID};
+
+/* Of a row as it is written: columns that were added and dropped again need not be stored. Lives as long as the process. */
+static TupleDesc
+row_descriptor(void)
+{
+	static TupleDesc desc = NULL;
+	MemoryContext old;
+	TupleDesc	made;
+
+	if (desc != NULL)
+		return desc;
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	made = CreateTemplateTupleDesc(O_COLUMNS);
+	for (int i = 0; i < O_COLUMNS; i++)
+		TupleDescInitEntry(made, (AttrNumber) (i + 1), NULL, column_types[i], -1, 0);
+	MemoryContextSwitchTo(old);
+	return desc = made;
+}
+
 /* Inserts one row; returns its size. */
 static int64
 insert_row(Relation rel, const MqOffsetRow *row)
@@ -110,19 +134,37 @@ insert_row(Relation rel, const MqOffsetRow *row)
 	v[O_HI - 1] = Int64GetDatum(row->hi);
 	isnull[O_RANGES - 1] = row->nvalues == 0;
 	v[O_RANGES - 1] = row->nvalues == 0 ? (Datum) 0 : PointerGetDatum(int8_array(row->values, row->nvalues));
-	isnull[O_REPLAY - 1] = !row->is_checkpoint && !row->is_hand_out;
+	isnull[O_REPLAY - 1] = !row->is_checkpoint && !row->is_hand_out && !row->is_void;
 	v[O_REPLAY - 1] = Int64GetDatum(row->replay_from);
-	tuple = heap_form_tuple(RelationGetDescr(rel), v, isnull);
+	tuple = heap_form_tuple(row_descriptor(), v, isnull);
 	size = tuple->t_len;
 	heap_insert(rel, tuple, GetCurrentCommandId(true), 0, NULL);
 	heap_freetuple(tuple);
 	return size;
 }
 
+/* Rows are read and written by column number. */
+static void
+check_table(Relation rel)
+{
+	TupleDesc	desc = RelationGetDescr(rel);
+	bool		good = rel->rd_tableam == GetHeapamTableAmRoutine() && desc->natts >= O_COLUMNS;
+
+	for (int i = 0; i < desc->natts && good; i++)
+		good = TupleDescAttr(desc, i)->attisdropped == (i >= O_COLUMNS) &&
+			(i >= O_COLUMNS || TupleDescAttr(desc, i)->atttypid == column_types[i]);
+	if (!good)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("table \"%s\" has other columns or another access method than mq has made", RelationGetRelationName(rel)),
+				 errhint("It belongs to the offset log of mq: undo that.")));
+}
+
 static Relation
 open_table(int table, LOCKMODE mode)
 {
 	Oid			relid = mq_offset_log_table(table);
+	Relation	rel;
 
 	if (!OidIsValid(relid))
 	{
@@ -130,7 +172,10 @@ open_table(int table, LOCKMODE mode)
 		AcceptInvalidationMessages();
 		relid = mq_offset_log_table(table);
 	}
-	return mq_own_relation_open(relid, mode);
+	rel = mq_own_relation_open(relid, mode);
+	if (RelationGetDescr(rel)->natts != O_COLUMNS)
+		check_table(rel);
+	return rel;
 }
 
 /* The table for rows of this queue's groups. */
@@ -162,10 +207,9 @@ insert_rows(Relation rel, MqOffsetRow *row, int64 *values, int nvalues)
 	return bytes;
 }
 
-MqWritten
-mq_offset_log_ack(const MqGroup *group, int level, int32 epoch, const MqRange *ranges, int count)
+static MqWritten
+write_ranges(const MqGroup *group, MqOffsetRow row, const MqRange *ranges, int count)
 {
-	MqOffsetRow row = {.group_no = group->group_no, .level = level, .epoch = epoch};
 	MqWritten	written;
 	Relation	rel;
 	int			table;
@@ -177,6 +221,22 @@ mq_offset_log_ack(const MqGroup *group, int level, int32 epoch, const MqRange *r
 	written.bytes = insert_rows(rel, &row, (int64 *) ranges, count == 1 ? 0 : count * 2);
 	table_close(rel, NoLock);
 	return written;
+}
+
+MqWritten
+mq_offset_log_ack(const MqGroup *group, int level, int32 epoch, const MqRange *ranges, int count)
+{
+	MqOffsetRow row = {.group_no = group->group_no, .level = level, .epoch = epoch};
+
+	return write_ranges(group, row, ranges, count);
+}
+
+MqWritten
+mq_offset_log_void(const MqGroup *group, int level, int32 epoch, const MqRange *ranges, int count)
+{
+	MqOffsetRow row = {.group_no = group->group_no, .level = level, .epoch = epoch, .is_void = true, .replay_from = VOID};
+
+	return write_ranges(group, row, ranges, count);
 }
 
 void
@@ -244,7 +304,7 @@ mq_offset_log_lock(void)
 	int			tables = 0;
 	Oid			relid;
 
-	while (OidIsValid(relid = mq_offset_log_table(tables)))
+	while (tables < MQ_MAX_OFFSET_TABLES && OidIsValid(relid = mq_offset_log_table(tables)))
 	{
 		LockRelationOid(relid, AccessShareLock);
 		tables++;
@@ -252,7 +312,16 @@ mq_offset_log_lock(void)
 	return tables;
 }
 
-/* False: aborted. *xid: who is undecided, 0: committed. Looks in progress before committed, as procarray asks for. */
+/* Nobody deletes or updates a row but a superuser by hand. */
+static bool
+is_deleted(HeapTupleHeader header)
+{
+	if ((header->t_infomask & HEAP_XMAX_INVALID) != 0 || HEAP_XMAX_IS_LOCKED_ONLY(header->t_infomask))
+		return false;
+	return TransactionIdDidCommit(HeapTupleHeaderGetUpdateXid(header));
+}
+
+/* False: aborted, or deleted. *xid: who is undecided, 0: committed. Looks in progress before committed, as procarray asks for. */
 static bool
 row_counts(HeapTupleHeader header, uint64 *xid)
 {
@@ -260,7 +329,7 @@ row_counts(HeapTupleHeader header, uint64 *xid)
 
 	*xid = 0;
 	if (HeapTupleHeaderXminCommitted(header))
-		return true;
+		return !is_deleted(header);
 	if (HeapTupleHeaderXminInvalid(header))
 		return false;
 	if (TransactionIdIsCurrentTransactionId(xmin) || TransactionIdIsInProgress(xmin))
@@ -268,16 +337,45 @@ row_counts(HeapTupleHeader header, uint64 *xid)
 		*xid = mq_full_xid(xmin);
 		return true;
 	}
-	return TransactionIdDidCommit(xmin);
+	return TransactionIdDidCommit(xmin) && !is_deleted(header);
 }
 
-static void
+/* Ranges with their ends the right way round; so many values each. */
+static bool
+ranges_are_sound(const MqOffsetRow *row, int step)
+{
+	if (row->nvalues % step != 0)
+		return false;
+	for (int i = 0; i < row->nvalues; i += step)
+		if (row->values[i] < 0 || row->values[i] > row->values[i + 1] || row->values[i + 1] > MAX_ID)
+			return false;
+	return true;
+}
+
+/* Numbers that mq may have written. What somebody else did must not end in memory that is not ours. */
+static bool
+is_sound(const MqOffsetRow *row)
+{
+	if (row->n < 1 || row->n > PG_INT64_MAX / 2 || row->group_no < 0)
+		return false;
+	if (row->is_checkpoint)
+		return row->hi >= 0 && row->hi <= MAX_ID && row->replay_from >= 0 && ranges_are_sound(row, 4);
+	return row->lo >= 0 && row->lo <= row->hi && row->hi <= MAX_ID && ranges_are_sound(row, 2);
+}
+
+/* False: it holds what mq cannot have written. */
+static bool
 row_from_tuple(HeapTuple tuple, TupleDesc desc, MqOffsetRow *row)
 {
 	Datum		v[MaxHeapAttributeNumber];
 	bool		isnull[MaxHeapAttributeNumber];
 
-	mq_deform(tuple, desc, v, isnull, O_COLUMNS);
+	for (int i = 0; i < O_COLUMNS; i++)
+	{
+		v[i] = heap_getattr(tuple, i + 1, desc, &isnull[i]);
+		if (isnull[i] && i < O_RANGES - 1)
+			return false;
+	}
 	row->n = DatumGetInt64(v[O_N - 1]);
 	row->group_no = DatumGetInt32(v[O_GROUP - 1]);
 	row->level = DatumGetInt32(v[O_LEVEL - 1]);
@@ -286,39 +384,51 @@ row_from_tuple(HeapTuple tuple, TupleDesc desc, MqOffsetRow *row)
 	row->hi = DatumGetInt64(v[O_HI - 1]);
 	row->replay_from = isnull[O_REPLAY - 1] ? 0 : DatumGetInt64(v[O_REPLAY - 1]);
 	row->is_hand_out = row->replay_from == HAND_OUT;
-	row->is_checkpoint = !isnull[O_REPLAY - 1] && !row->is_hand_out;
+	row->is_void = row->replay_from == VOID;
+	row->is_checkpoint = !isnull[O_REPLAY - 1] && !row->is_hand_out && !row->is_void;
 	row->nvalues = 0;
 	row->values = NULL;
 	if (!isnull[O_RANGES - 1])
 	{
 		ArrayType  *array = DatumGetArrayTypePCopy(v[O_RANGES - 1]);
 
+		if (ARR_HASNULL(array))
+			return false;
 		row->nvalues = ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array));
 		row->values = (int64 *) ARR_DATA_PTR(array);
 	}
+	return is_sound(row);
 }
 
 static void
 scan_table(int table, MqOffsetRowHandler handler, void *arg)
 {
 	Relation	rel = mq_own_relation_open(mq_offset_log_table(table), AccessShareLock);
-	TableScanDesc scan = table_beginscan(rel, SnapshotAny, 0, NULL);
+	TableScanDesc scan;
 	HeapTuple	tuple;
+	int64		unsound = 0;
 
+	check_table(rel);
+	scan = table_beginscan(rel, SnapshotAny, 0, NULL);
 	while ((tuple = heap_getnext(scan, ForwardScanDirection)) != NULL)
 	{
 		MqOffsetRow row = {.table = table};
-
 		bool		counts;
 
 		CHECK_FOR_INTERRUPTS();
 		counts = row_counts(tuple->t_data, &row.xid);
-		row_from_tuple(tuple, RelationGetDescr(rel), &row);
-		if (counts || row.is_hand_out)
+		if (!row_from_tuple(tuple, RelationGetDescr(rel), &row))
+			unsound += counts;
+		else if (counts || row.is_hand_out)
 			handler(&row, arg);
 	}
 	table_endscan(scan);
 	table_close(rel, NoLock);
+	if (unsound > 0)
+		ereport(WARNING,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("offset log table %d of mq has " INT64_FORMAT " rows that mq cannot have written", table, unsound),
+				 errdetail("They are passed over: what they say is finished may come again.")));
 }
 
 void

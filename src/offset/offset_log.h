@@ -8,11 +8,14 @@
  *   lo, hi       ack: the ids lie in [lo, hi]; checkpoint: low watermark and next id
  *   ranges       ack: pairs (lo, hi), null: all of [lo, hi]
  *                checkpoint: quadruples (lo, hi, failures, due) of what is unfinished below next id
- *   replay_from  null in an ack. Checkpoint: acks with a smaller n are contained in it. -1: a hand-out
+ *   replay_from  null in an ack. Checkpoint: acks with a smaller n are contained in it. -1: a hand-out, -2: void
  *
  * A hand-out says that messages which a crash had left unfinished were about to be handed out again. It counts even if
  * its transaction aborted: it is there to be found after the next crash. Rows of group 0 say that the server's mq was
  * started (hi 1) or stopped in order (hi 0): if the last row of all is not a stop, it was a crash.
+ *
+ * A row that is void, written as an ack is, says that acks with a smaller n do not finish its ids after all: the transaction
+ * popped them, and then nacked or released them. While it had them nobody else could finish them, so it means its own acks.
  *
  * A large checkpoint is several rows with the same n. Everything below next id that is in no range is finished.
  */
@@ -50,6 +53,9 @@ typedef struct MqWritten
 /* Writes the acks of one call. ranges ascending. Errors as heap_insert. */
 extern MqWritten mq_offset_log_ack(const MqGroup *group, int level, int32 epoch, const MqRange *ranges, int count);
 
+/* Writes that the transaction's own acks of these ids do not count. ranges ascending. Errors as heap_insert. */
+extern MqWritten mq_offset_log_void(const MqGroup *group, int level, int32 epoch, const MqRange *ranges, int count);
+
 extern MqWritten mq_offset_log_checkpoint(const MqGroup *group, int level, int32 epoch, int64 low, int64 next_id,
 										  int64 replay_from, const MqUnfinished *ranges, int count);
 
@@ -73,6 +79,7 @@ typedef struct MqOffsetRow
 	int64		hi;
 	bool		is_checkpoint;
 	bool		is_hand_out;
+	bool		is_void;
 	int64		replay_from;
 	int			nvalues;
 	int64	   *values;			/* of ranges */

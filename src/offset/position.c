@@ -65,12 +65,13 @@ add_undecided(Relation rel, BlockNumber block, int64 below, Snapshot judge, MqPo
 			add_part(position, rows[i].id, rows[i].id);
 }
 
+/* Adds the ids below next_id whose senders are undecided, ascending. */
 static void
-find_latest(const MqQueue *queue, const MqSegmentInfo *segments, int count, int64 next_id, MqPosition *position)
+find_undecided(const MqQueue *queue, const MqSegmentInfo *segments, int count, int64 next_id, MqPosition *position)
 {
 	Snapshot	judge = RegisterSnapshot(GetLatestSnapshot());
 
-	for (int i = 0; i < count; i++)
+	for (int i = 0; i < count && segments[i].segment * queue->segment_size < next_id; i++)
 	{
 		Relation	rel = mq_segment_open(queue, segments[i].level, segments[i].segment, AccessShareLock);
 		Buffer		map = InvalidBuffer;
@@ -92,7 +93,29 @@ find_latest(const MqQueue *queue, const MqSegmentInfo *segments, int count, int6
 	UnregisterSnapshot(judge);
 	/* pages of a rewritten segment are in no order */
 	position->count = mq_unfinished_sort(position->parts, position->count);
+}
+
+static void
+find_latest(const MqQueue *queue, const MqSegmentInfo *segments, int count, int64 next_id, MqPosition *position)
+{
+	find_undecided(queue, segments, count, next_id, position);
 	add_part(position, next_id, PG_INT64_MAX);
+}
+
+/* Says how many messages with lower ids are passed over though they may still be committed. */
+static void
+warn_of_undecided(const MqQueue *queue, const MqSegmentInfo *segments, int count, int64 start)
+{
+	MqPosition	undecided = {NULL, 0};
+	int64		messages = 0;
+
+	find_undecided(queue, segments, count, start, &undecided);
+	for (int64 i = 0; i < undecided.count; i++)
+		messages += undecided.parts[i].hi - undecided.parts[i].lo + 1;
+	if (messages > 0)
+		ereport(NOTICE,
+				(errmsg("messages below id " INT64_FORMAT " that are not committed yet are passed over: " INT64_FORMAT, start, messages),
+				 errhint("To miss nothing, start at 'latest', or at a lower id, or when their transactions have ended.")));
 }
 
 static int64
@@ -182,5 +205,7 @@ mq_position_find(const MqQueue *queue, const MqStart *start, MqPosition *positio
 			add_part(position, find_time(queue, segments, count, end, start->time), PG_INT64_MAX);
 			break;
 	}
+	if (start->kind == MQ_START_ID || start->kind == MQ_START_TIME)
+		warn_of_undecided(queue, segments, count, position->parts[0].lo);
 	pfree(segments);
 }

@@ -34,9 +34,16 @@ typedef struct Ack
 	uint64		xid;
 } Ack;
 
+/* A message that left the pop of a transaction: acks with a smaller n do not finish it. */
+typedef struct Void
+{
+	int64		id;
+	int64		n;
+} Void;
+
 typedef struct GroupLog
 {
-	const MqGroup *group;
+	MqGroup    *group;
 	int64		checkpoint_n;	/* 0: none */
 	int64		next_id;
 	int64		replay_from;
@@ -46,6 +53,9 @@ typedef struct GroupLog
 	Ack		   *acks;
 	int64		nacks;
 	int64		room_acks;
+	Void	   *voids;
+	int64		nvoids;
+	int64		room_voids;
 	MqRange    *hand_outs;		/* since the checkpoint */
 	int64	   *hand_out_n;
 	int64		nhand_outs;
@@ -55,12 +65,12 @@ typedef struct GroupLog
 
 typedef struct Replay
 {
-	GroupLog   *groups;
+	GroupLog   *groups;			/* by number, until all is read */
 	int			count;
 	GroupLog   *last;			/* rows of one group often follow each other */
 	int64		max_n;
 	bool		stopped;		/* the row with max_n says so */
-	int32		max_group;
+	int64		max_group;		/* greatest number of a group in any row */
 	int64		table_max[MQ_MAX_OFFSET_TABLES];
 	uint64	   *undecided;		/* xids of rows that are neither committed nor aborted, with their n */
 	int64	   *undecided_n;
@@ -74,9 +84,18 @@ log_of(Replay *replay, const MqOffsetRow *row)
 {
 	if (replay->last != NULL && replay->last->group->group_no == row->group_no)
 		return replay->last;
-	for (int i = 0; i < replay->count; i++)
-		if (replay->groups[i].group->group_no == row->group_no)
-			return replay->last = &replay->groups[i];
+	for (int lo = 0, hi = replay->count; lo < hi;)
+	{
+		int			middle = (lo + hi) / 2;
+		int32		group_no = replay->groups[middle].group->group_no;
+
+		if (group_no == row->group_no)
+			return replay->last = &replay->groups[middle];
+		if (group_no < row->group_no)
+			lo = middle + 1;
+		else
+			hi = middle;
+	}
 	return NULL;
 }
 
@@ -113,6 +132,21 @@ take_ack(GroupLog *log, int64 n, int64 lo, int64 hi, uint64 xid)
 			: repalloc_huge(log->acks, log->room_acks * sizeof(Ack));
 	}
 	log->acks[log->nacks++] = (Ack) {n, lo, hi, xid};
+}
+
+static void
+take_void(GroupLog *log, int64 n, int64 lo, int64 hi)
+{
+	for (int64 id = lo; id <= hi; id++)
+	{
+		if (log->nvoids == log->room_voids)
+		{
+			log->room_voids = Max(log->room_voids * 2, 64);
+			log->voids = log->voids == NULL ? palloc(log->room_voids * sizeof(Void))
+				: repalloc_huge(log->voids, log->room_voids * sizeof(Void));
+		}
+		log->voids[log->nvoids++] = (Void) {id, n};
+	}
 }
 
 static void
@@ -158,6 +192,8 @@ take_range(GroupLog *log, const MqOffsetRow *row, int64 lo, int64 hi)
 {
 	if (row->is_hand_out)
 		take_hand_out(log, row->n, lo, hi);
+	else if (row->is_void)
+		take_void(log, row->n, lo, hi);
 	else
 		take_ack(log, row->n, lo, hi, row->xid);
 }
@@ -173,8 +209,8 @@ replay_row(const MqOffsetRow *row, void *arg)
 		replay->max_n = row->n;
 		replay->stopped = row->group_no == 0 && row->hi == 0;
 	}
-	replay->max_group = Max(replay->max_group, row->group_no);
 	replay->table_max[row->table] = Max(replay->table_max[row->table], row->n);
+	replay->max_group = Max(replay->max_group, row->group_no);
 	if (row->xid != 0 && !row->is_checkpoint && !row->is_hand_out)
 		note_undecided(replay, row);
 	if (log == NULL || log->group->epoch != row->epoch)
@@ -201,6 +237,58 @@ compare_acks(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
+static int
+compare_voids(const void *a, const void *b)
+{
+	int64		x = ((const Void *) a)->id;
+	int64		y = ((const Void *) b)->id;
+
+	return (x > y) - (x < y);
+}
+
+/* The first void for this id or a greater one. */
+static int64
+first_void(const GroupLog *log, int64 id)
+{
+	int64		lo = 0;
+	int64		hi = log->nvoids;
+
+	while (lo < hi)
+	{
+		int64		middle = lo + (hi - lo) / 2;
+
+		if (log->voids[middle].id < id)
+			lo = middle + 1;
+		else
+			hi = middle;
+	}
+	return lo;
+}
+
+/* Cuts out of the acks what was void later; an ack may be left with nothing. */
+static void
+apply_voids(GroupLog *log)
+{
+	int64		count = log->nvoids == 0 ? 0 : log->nacks;
+
+	if (log->nvoids > 1)
+		qsort(log->voids, log->nvoids, sizeof(Void), compare_voids);
+	for (int64 i = 0; i < count; i++)
+	{
+		Ack			ack = log->acks[i];
+
+		for (int64 v = first_void(log, ack.lo); v < log->nvoids && log->voids[v].id <= ack.hi; v++)
+		{
+			if (log->voids[v].n < ack.n || log->voids[v].id < ack.lo)
+				continue;
+			if (ack.lo < log->voids[v].id)
+				take_ack(log, ack.n, ack.lo, log->voids[v].id - 1, ack.xid);
+			ack.lo = log->voids[v].id + 1;
+		}
+		log->acks[i] = ack;
+	}
+}
+
 /* The committed acks that count, ascending; and behind them, from *ncommitted on, the undecided ones. */
 static int64
 sort_acks(GroupLog *log)
@@ -208,8 +296,9 @@ sort_acks(GroupLog *log)
 	int64		kept = 0;
 	int64		committed = 0;
 
+	apply_voids(log);
 	for (int64 i = 0; i < log->nacks; i++)
-		if (log->acks[i].n >= log->replay_from)
+		if (log->acks[i].n >= log->replay_from && log->acks[i].lo <= log->acks[i].hi)
 			log->acks[kept++] = log->acks[i];
 	log->nacks = kept;
 	for (int64 i = 0; i < kept; i++)
@@ -225,6 +314,18 @@ sort_acks(GroupLog *log)
 	if (committed > 0)
 		qsort(log->acks, committed, sizeof(Ack), compare_acks);
 	return committed;
+}
+
+/* After a crash: what look-ahead had passed may have been handed out; the next hand-out of it is none of a first time. */
+static void
+mark_passed(MqWindow *window, int64 next_id)
+{
+	uint32		node = mq_tree_seek(window, PG_INT64_MIN);
+
+	for (; node != 0 && MqNodeAt(node)->lo < next_id; node = mq_tree_seek(window, MqNodeAt(node)->hi + 1))
+		MqNodeAt(node)->attempts = Max(MqNodeAt(node)->attempts, 1);
+	for (uint32 c = window->rewalk; c != 0 && MqChunkAt(c)->lo < next_id; c = MqChunkAt(c)->next)
+		MqChunkAt(c)->attempts = Max(MqChunkAt(c)->attempts, 1);
 }
 
 static void
@@ -249,6 +350,7 @@ subtract_acks(GroupLog *log, int64 ncommitted, int64 *count)
 	MqUnfinished *parts = NULL;
 	int64		room = 0;
 	int64		a = 0;
+	int64		end = 0;
 	MqUnfinished rest = {log->checkpoint_n > 0 ? log->next_id : log->group->start_id, PG_INT64_MAX, 0, 0};
 
 	*count = 0;
@@ -258,8 +360,10 @@ subtract_acks(GroupLog *log, int64 ncommitted, int64 *count)
 	for (int64 i = 0; i <= log->nunfinished; i++)
 	{
 		const MqUnfinished *range = i < log->nunfinished ? &log->unfinished[i] : &rest;
-		int64		lo = range->lo;
+		/* a log that somebody has changed may say things twice; the window must not */
+		int64		lo = Max(range->lo, end);
 
+		end = range->hi < PG_INT64_MAX ? Max(end, range->hi + 1) : end;
 		while (a < ncommitted && log->acks[a].hi < lo)
 			a++;
 		for (int64 b = a; b < ncommitted && log->acks[b].lo <= range->hi; b++)
@@ -313,46 +417,121 @@ count_hand_out(MqWindow *window, const MqRange *range, MqCellList *cells)
 	}
 }
 
-/* Fills the window, unless another process was first. */
+/* ---- what does not fit ---- */
+
+#define MEMORY_HINT "Raise mq.shared_memory and restart the server; mq.purge, mq.seek and mq.drop_group give the messages up."
+
+/* The group has a window without entries: others' messages, and its queue's senders, go on without it. */
 static void
-install(MqGroup *group, GroupLog *log, bool after_crash)
+leave_out(const MqWindowRef *ref, const MqGroup *group, int64 cells, const MqUnfinished *parts, int64 count,
+		  int64 oldest_needed)
 {
-	MqWindowKey key = mq_window_key(group, 0);
-	MqWindowRef ref = {mq_window_slot(&key, true, NULL), key};
+	bool		news = false;
+
+	if (mq_window_lock(ref, LW_EXCLUSIVE))
+	{
+		MqWindow   *window = ref->window;
+
+		if (window->root == 0)
+		{
+			news = window->left_out == 0;
+			window->queue_no = group->queue.queue_no;
+			window->epoch = group->epoch;
+			window->left_out = cells;
+			window->left_out_low = parts[0].lo;
+			window->left_out_next_id = parts[count - 1].lo;
+			window->held_back++;
+			/* what it needs of the offset log stays there */
+			pg_atomic_write_u64(&window->oldest_needed, oldest_needed);
+		}
+		mq_window_unlock(ref);
+	}
+	if (news)
+		ereport(WARNING,
+				(errcode(ERRCODE_OUT_OF_MEMORY),
+				 errmsg("consumer group \"%s\" of queue \"%s\" is left out, its unfinished messages do not fit into mq's shared memory",
+						NameStr(group->name), NameStr(group->queue.name)),
+				 errdetail("Entries needed: " INT64_FORMAT ".", cells),
+				 errhint(MEMORY_HINT)));
+}
+
+/* Of a window without entries: how many it takes; 0: it was not left out. */
+static int64
+left_out(const MqWindowRef *ref)
+{
+	int64		cells;
+
+	if (ref->window == NULL || !mq_window_lock(ref, LW_SHARED))
+		return 0;
+	cells = ref->window->root == 0 ? ref->window->left_out : 0;
+	mq_window_unlock(ref);
+	return cells;
+}
+
+/* The window's slot, made if there is none; NULL: all are taken. */
+static MqWindow *
+slot_if_there_is_room(const MqWindowKey *key)
+{
+	MqWindow   *window = mq_window_slot(key, false, NULL);
+
+	return window != NULL || mq_windows_are_full() ? window : mq_window_slot(key, true, NULL);
+}
+
+/* Fills the window, unless another process was first, or there are not enough cells: the reserve is for what goes on. */
+static void
+fill_window(const MqGroup *group, const MqWindowRef *ref, GroupLog *log, bool after_crash)
+{
 	int64		ncommitted = sort_acks(log);
 	int64		count;
 	MqUnfinished *parts = subtract_acks(log, ncommitted, &count);
 	int64		marks = log->nacks - ncommitted + log->nhand_outs;
 	bool		may_pack = marks == 0;	/* marks are made on the tree */
-	MqCellList	cells;
+	int64		needed = mq_fill(NULL, parts, count, may_pack, NULL) + 3 * marks;
+	int64		oldest_needed = log->checkpoint_n > 0 ? Min(log->replay_from, log->checkpoint_n) : log->oldest_n;
+	MqCellList	cells = {0};
+	bool		fits = needed <= PG_INT32_MAX && mq_cells_reserve(&cells, (int) needed, false);
 
-	group->window = ref.window;
-	mq_need_cells(&cells, mq_fill(NULL, parts, count, may_pack, NULL) + 3 * marks);
-	if (mq_window_lock(&ref, LW_EXCLUSIVE))
+	if (!fits)
+		leave_out(ref, group, needed, parts, count, oldest_needed);
+	else if (mq_window_lock(ref, LW_EXCLUSIVE))
 	{
-		MqWindow   *window = ref.window;
+		MqWindow   *window = ref->window;
 
 		if (window->root == 0)
 		{
 			window->queue_no = group->queue.queue_no;
 			window->epoch = group->epoch;
 			(void) mq_fill(window, parts, count, may_pack, &cells);
+			if (after_crash && log->checkpoint_n > 0)
+				mark_passed(window, log->next_id);
 			for (int64 i = ncommitted; i < log->nacks; i++)
 				mark_settling(window, &log->acks[i], &cells);
 			for (int64 i = 0; i < log->nhand_outs && after_crash; i++)
 				if (log->hand_out_n[i] > log->checkpoint_n)
 					count_hand_out(window, &log->hand_outs[i], &cells);
 			window->after_crash = after_crash;
-			pg_atomic_write_u64(&window->oldest_needed,
-								log->checkpoint_n > 0 ? Min(log->replay_from, log->checkpoint_n) : log->oldest_n);
+			window->left_out = 0;
+			pg_atomic_write_u64(&window->oldest_needed, oldest_needed);
 			window->walk_seq++;
 			window->changes++;
 		}
-		mq_window_unlock(&ref);
+		mq_window_unlock(ref);
 	}
 	mq_cells_return(&cells);
 	if (parts != NULL)
 		pfree(parts);
+}
+
+/* A group without a slot is left alone: as long as it has none, the offset log is not emptied (mq_all_attached). */
+static void
+install(MqGroup *group, GroupLog *log, bool after_crash)
+{
+	MqWindowKey key = mq_window_key(group, 0);
+	MqWindowRef ref = {slot_if_there_is_room(&key), key};
+
+	group->window = ref.window;
+	if (ref.window != NULL)
+		fill_window(group, &ref, log, after_crash);
 }
 
 /* Prepared transactions that acked hold back the ring as if they were open. */
@@ -393,25 +572,59 @@ publish_ring(MqDatabase *db, const Replay *replay, int tables)
 	SpinLockRelease(&db->mutex);
 }
 
-/* One pass over the ring for these groups. */
-static void
+static int
+compare_numbers(const void *a, const void *b)
+{
+	int32		x = ((const GroupLog *) a)->group->group_no;
+	int32		y = ((const GroupLog *) b)->group->group_no;
+
+	return (x > y) - (x < y);
+}
+
+/* By the memory that they take at most: so what does not fit is what takes most. */
+static int
+compare_need(const void *a, const void *b)
+{
+	const GroupLog *x = a;
+	const GroupLog *y = b;
+	int64		need_x = x->nunfinished + x->nacks + x->nhand_outs;
+	int64		need_y = y->nunfinished + y->nacks + y->nhand_outs;
+
+	return (need_x > need_y) - (need_x < need_y);
+}
+
+/* One pass over the ring for these groups; the greatest number of a group in it. */
+static int64
 replay_groups(MqDatabase *db, MqGroup *groups, int count, bool first)
 {
 	Replay		replay = {0};
 	int			tables = mq_offset_log_lock();
+	int			without_slot = 0;
 
 	replay.groups = palloc0(Max(count, 1) * sizeof(GroupLog));
 	replay.count = count;
 	for (int i = 0; i < count; i++)
 		replay.groups[i].group = &groups[i];
+	qsort(replay.groups, count, sizeof(GroupLog), compare_numbers);
 	MQ_STOP_POINT("rebuild_before");
 	mq_offset_log_scan(tables, replay_row, &replay);
 	publish_ring(db, &replay, tables);
 	(void) mq_database_last_group(db, replay.max_group);
 	if (first)
 		remember_prepared(db, &replay);
+	qsort(replay.groups, count, sizeof(GroupLog), compare_need);
 	for (int i = 0; i < count; i++)
-		install(&groups[i], &replay.groups[i], first && replay.max_n > 0 && !replay.stopped);
+	{
+		install(replay.groups[i].group, &replay.groups[i], first && replay.max_n > 0 && !replay.stopped);
+		without_slot += replay.groups[i].group->window == NULL;
+	}
+	if (without_slot > 0)
+		ereport(WARNING,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("%d consumer groups of this database cannot be used: there is room for %d in all databases",
+						without_slot, mq_max_groups),
+				 errhint("Raise mq.max_groups and restart the server, or drop what is not needed.")));
+	return replay.max_group;
 }
 
 static bool
@@ -460,9 +673,12 @@ mq_attach_database(MqDatabase *db)
 		int			native = 0;
 
 		for (int i = 0; i < count; i++)
+		{
+			known = Max(known, groups[i].group_no);
 			if (!groups[i].queue.foreign)
 				groups[native++] = groups[i];
-		replay_groups(db, groups, native, true);
+		}
+		known = Max(known, replay_groups(db, groups, native, true));
 		SpinLockAcquire(&db->mutex);
 		db->known_groups = known;
 		db->rebuilt = true;
@@ -483,20 +699,26 @@ window_is_filled(const MqWindowRef *ref)
 	return filled;
 }
 
-static void
+/* False: it does not fit; that costs no replay as long as there is not more memory. */
+static bool
 attach_window(MqGroup *group)
 {
 	MqWindowKey key = mq_window_key(group, 0);
 	MqWindowRef ref = {mq_window_slot(&key, false, NULL), key};
+	int64		needed = left_out(&ref);
 	MemoryContext old;
 
 	group->window = ref.window;
 	if (window_is_filled(&ref))
-		return;
+		return true;
+	if (ref.window == NULL && mq_windows_are_full())
+		return false;
+	if (needed > 0 && needed + mq_shared->total_cells / MQ_RESERVE_PART > mq_shared->free_cells)
+		return false;
 	old = begin_rebuild();
 	/* one that the rebuild could not see may have rows too: its transaction was prepared, or somebody was dropping it */
 	if (group->queue.foreign || group->group_no <= group->queue.db->known_groups)
-		replay_groups(group->queue.db, group, 1, false);
+		(void) replay_groups(group->queue.db, group, 1, false);
 	else
 	{
 		GroupLog	empty = {group};
@@ -504,6 +726,8 @@ attach_window(MqGroup *group)
 		install(group, &empty, false);
 	}
 	end_rebuild(old);
+	ref.window = group->window;
+	return ref.window != NULL && left_out(&ref) == 0;
 }
 
 void
@@ -541,9 +765,9 @@ groups_next_id(const MqQueue *queue)
 		MqWindowCounts counts;
 		MqWindowRef ref;
 
-		attach_window(&groups[i]);
+		(void) attach_window(&groups[i]);
 		ref = (MqWindowRef) {groups[i].window, mq_window_key(&groups[i], 0)};
-		if (mq_window_counts(&ref, &counts))
+		if (ref.window != NULL && mq_window_counts(&ref, &counts))
 			next = Max(next, counts.next_id);
 	}
 	pfree(groups);
@@ -593,16 +817,36 @@ mq_attach_queue(MqQueue *queue)
 	mq_catalog_remember_chain(queue);
 }
 
-void
-mq_attach_group(MqGroup *group)
+bool
+mq_attach_group_if_it_fits(MqGroup *group)
 {
 	MqWindowKey key = mq_window_key(group, 0);
 
 	mq_attach_queue(&group->queue);
 	if (group->window != NULL && memcmp(&group->window->key, &key, sizeof(key)) == 0)
-		return;
-	attach_window(group);
+		return true;
+	if (!attach_window(group))
+		return false;
 	mq_catalog_remember(group);
+	return true;
+}
+
+void
+mq_attach_group(MqGroup *group)
+{
+	MqWindowKey key = mq_window_key(group, 0);
+
+	if (mq_attach_group_if_it_fits(group))
+		return;
+	/* says so when all slots are taken */
+	(void) mq_window_slot(&key, true, NULL);
+	if (!mq_attach_group_if_it_fits(group))
+		ereport(ERROR,
+				(errcode(ERRCODE_OUT_OF_MEMORY),
+				 errmsg("the unfinished messages of consumer group \"%s\" of queue \"%s\" do not fit into mq's shared memory",
+						NameStr(group->name), NameStr(group->queue.name)),
+				 errdetail("Entries needed: " INT64_FORMAT ".", group->window->left_out),
+				 errhint(MEMORY_HINT)));
 }
 
 static bool
@@ -611,7 +855,7 @@ needs_window(const MqDatabase *db, const MqGroup *group)
 	MqWindowKey key = mq_window_key(group, 0);
 	MqWindowRef ref = {mq_window_slot(&key, false, NULL), key};
 
-	return !group->queue.foreign && group->group_no <= db->known_groups && !window_is_filled(&ref);
+	return !group->queue.foreign && group->group_no <= db->known_groups && !window_is_filled(&ref) && left_out(&ref) == 0;
 }
 
 bool
@@ -626,12 +870,15 @@ mq_all_attached(MqDatabase *db)
 	return true;
 }
 
-void
+bool
 mq_attach_missing(MqDatabase *db, MqGroup *groups, int count)
 {
+	bool		all = true;
+
 	for (int i = 0; i < count; i++)
 		if (needs_window(db, &groups[i]))
-			mq_attach_group(&groups[i]);
+			all &= mq_attach_group_if_it_fits(&groups[i]);
+	return all;
 }
 
 static bool

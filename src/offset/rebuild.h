@@ -18,14 +18,20 @@ extern bool mq_queue_is_attached(MqQueue *queue);
 extern void mq_attach_group(MqGroup *group);
 
 /*
+ * The same without an error (53200) where what is unfinished for the group does not fit into the memory: false, and its
+ * window, which is set, has no entries. (Counts say what may be unfinished.)
+ */
+extern bool mq_attach_group_if_it_fits(MqGroup *group);
+
+/*
  * Whether every group that had rows in the offset log at the start of the server has its window: a group that was being
  * made by a prepared transaction then was not seen, and no window says which rows it needs. To be asked when nobody can
  * become visible that needs a row which is looked at (ring.c).
  */
 extern bool mq_all_attached(MqDatabase *db);
 
-/* Makes the windows that mq_all_attached misses, of these groups. */
-extern void mq_attach_missing(MqDatabase *db, MqGroup *groups, int count);
+/* Makes the windows that mq_all_attached misses, of these groups; false: there was no room for one. */
+extern bool mq_attach_missing(MqDatabase *db, MqGroup *groups, int count);
 
 /*
  * Makes the window of a group that this transaction has just created, with what it is to begin with (as mq_fill takes it).

@@ -132,6 +132,18 @@ out_of_cells(void)
 			 errhint("Raise mq.shared_memory, or finish messages that are held.")));
 }
 
+/* Somebody else's messages must find memory too. */
+static void
+over_share(const MqGroup *group)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OUT_OF_MEMORY),
+			 errmsg("consumer group \"%s\" of queue \"%s\" has its share of mq's shared memory", NameStr(group->name),
+					NameStr(group->queue.name)),
+			 errdetail("Entries for unfinished messages in use: " INT64_FORMAT ".", group->window->nodes),
+			 errhint("Give all messages of a hand-out the same fate, or finish them from the first one on; raise mq.shared_memory.")));
+}
+
 static void
 check_duplicates(const ClaimCall *call)
 {
@@ -180,71 +192,110 @@ write_ack(const MqGroup *group, const MqWindowRef *ref, int32 epoch, const MqCla
 	pfree(ranges);
 }
 
+static bool
+is_ack(MqClaimAction action)
+{
+	return action == MQ_CLAIM_SETTLE || action == MQ_CLAIM_POP;
+}
+
 /*
  * How many leases have to be cut is only known under the lock, and cells are to be had only before it: if there are too
- * few, ask for what it takes and try again.
+ * few, ask for what it takes and try again. What cuts none goes on without any, and only what finishes messages may use the
+ * reserve.
  */
 static int64
-claim_with_cells(const ClaimCall *call, const MqWindowRef *ref, MqClaim *claims, int count, uint64 xid, int32 *epoch)
+claim_with_cells(const ClaimCall *call, const MqGroup *group, const MqWindowRef *ref, MqClaim *claims, int count,
+				 uint64 xid, int32 *epoch)
 {
+	MqCellList	cells;
 	int			needed = 2;
 	int64		changed;
 
-	do
+	(void) mq_cells_reserve(&cells, needed, is_ack(call->action));
+	while ((changed = mq_window_claim(ref, claims, count, call->action, call->strict, xid, call->due, &cells, &needed,
+									  epoch)) < 0)
 	{
-		MqCellList	cells;
-
-		CHECK_FOR_INTERRUPTS();
-		if (!mq_cells_reserve(&cells, needed, true))
-			out_of_cells();
-		changed = mq_window_claim(ref, claims, count, call->action, call->strict, xid, call->due, &cells, &needed,
-								  epoch);
 		mq_cells_return(&cells);
-	} while (changed < 0);
+		CHECK_FOR_INTERRUPTS();
+		if (needed == MQ_OVER_SHARE)
+			over_share(group);
+		if (!mq_cells_reserve(&cells, needed, is_ack(call->action)))
+			out_of_cells();
+	}
+	mq_cells_return(&cells);
 	return changed;
 }
 
-/* Claims of one window; with strict all of them or none. Returns whether all were granted. */
+/* The ack that popped them is in the log already; this row takes it back. */
+static void
+write_left(const MqGroup *group, const MqWindowRef *ref, int32 epoch, const MqClaim *claims, int count)
+{
+	MqRange    *ranges = palloc(count * sizeof(MqRange));
+	int			n = 0;
+
+	for (int i = 0; i < count; i++)
+		if (claims[i].left)
+			ranges[n++] = (MqRange) {claims[i].lo, claims[i].hi};
+	if (n > 0)
+		mq_offset_log_wrote(ref->window, &ref->key, mq_offset_log_void(group, 0, epoch, ranges, n));
+	pfree(ranges);
+}
+
+/* What has to be there before a mark is made; NULL: the action is not undone. */
+static MqUndo **
+prepare_undo(MqClaimAction action, const MqWindowRef *ref, int count, uint64 xid)
+{
+	MqUndo	  **undo;
+
+	if (xid == 0 || action == MQ_CLAIM_EXTEND)
+		return NULL;
+	undo = palloc(count * sizeof(MqUndo *));
+	for (int i = 0; i < count; i++)
+		undo[i] = is_ack(action) ? mq_undo_settle(ref) : mq_undo_leave(ref);
+	return undo;
+}
+
+/*
+ * Claims of one window; with strict all of them or none. Returns whether all were granted. What a transaction without an xid
+ * nacks or releases it cannot have popped.
+ */
 static bool
 claim_window(const ClaimCall *call, const MqGroup *group, MqClaim *claims, int count)
 {
 	MqWindowRef ref = {group->window, mq_window_key(group, 0)};
-	MqUndo	  **undo = NULL;
-	uint64		xid = 0;
+	uint64		xid = is_ack(call->action) ? mq_transaction_xid() : U64FromFullTransactionId(GetTopFullTransactionIdIfAny());
+	MqUndo	  **undo = prepare_undo(call->action, &ref, count, xid);
 	int64		changed;
 	int32		epoch = 0;
 	bool		granted = true;
 
-	if (call->action == MQ_CLAIM_SETTLE)
-	{
-		xid = mq_transaction_xid();
-		undo = palloc(count * sizeof(MqUndo *));
-		for (int i = 0; i < count; i++)
-			undo[i] = mq_undo_settle(&ref);
-	}
-	changed = claim_with_cells(call, &ref, claims, count, xid, &epoch);
+	changed = claim_with_cells(call, group, &ref, claims, count, xid, &epoch);
 	for (int i = 0; i < count; i++)
 		granted &= !claims[i].refused;
-	if (call->action != MQ_CLAIM_SETTLE)
+	if (undo == NULL)
 		return granted;
 	for (int i = 0; i < count && changed > 0; i++)
-		if (!claims[i].refused)
+		if (!claims[i].refused && (is_ack(call->action) || claims[i].left))
 			mq_undo_widen(undo[i], claims[i].lo, claims[i].hi);
-	if (changed > 0)
+	if (changed > 0 && is_ack(call->action))
 		write_ack(group, &ref, epoch, claims, count);
+	else if (changed > 0)
+		write_left(group, &ref, epoch, claims, count);
 	pfree(undo);
 	return granted;
 }
 
 /* Only sees which claims would be refused; returns whether any. */
 static bool
-check_window(const MqGroup *group, MqClaim *claims, int count)
+check_window(const ClaimCall *call, const MqGroup *group, MqClaim *claims, int count)
 {
 	MqWindowRef ref = {group->window, mq_window_key(group, 0)};
+	bool		gives_up = call->action == MQ_CLAIM_FAIL || call->action == MQ_CLAIM_RELEASE;
+	uint64		xid = gives_up ? U64FromFullTransactionId(GetTopFullTransactionIdIfAny()) : 0;
 	bool		refused = false;
 	int32		epoch;
 
-	(void) mq_window_claim(&ref, claims, count, MQ_CLAIM_CHECK, true, 0, 0, NULL, NULL, &epoch);
+	(void) mq_window_claim(&ref, claims, count, MQ_CLAIM_CHECK, true, xid, 0, NULL, NULL, &epoch);
 	for (int i = 0; i < count; i++)
 		refused |= claims[i].refused;
 	return refused;
@@ -255,14 +306,14 @@ check_window(const MqGroup *group, MqClaim *claims, int count)
  * hold again (an ack by somebody else was rolled back), so that it is worth another try.
  */
 static bool
-find_refused(const MqGroup *group, Receipt *receipts, int count)
+find_refused(const ClaimCall *call, const MqGroup *group, Receipt *receipts, int count)
 {
 	MqClaim    *claims = palloc(count * sizeof(MqClaim));
 	bool		refused;
 
 	for (int i = 0; i < count; i++)
 		claims[i] = (MqClaim) {receipts[i].r.id, receipts[i].r.id, receipts[i].r.token, false};
-	refused = check_window(group, claims, count);
+	refused = check_window(call, group, claims, count);
 	for (int i = 0; i < count; i++)
 		receipts[i].refused = claims[i].refused;
 	pfree(claims);
@@ -282,10 +333,10 @@ claim_strictly(const ClaimCall *call, const MqGroup *group, Receipt *receipts, i
 
 		CHECK_FOR_INTERRUPTS();
 		if (only_check)
-			refused = check_window(group, claims, n);
+			refused = check_window(call, group, claims, n);
 		else
 			refused = !claim_window(call, group, claims, n);
-	} while (refused && !find_refused(group, receipts, count));
+	} while (refused && !find_refused(call, group, receipts, count));
 	pfree(claims);
 	return !refused;
 }
@@ -582,7 +633,7 @@ receipts_of(const MqGroup *group, uint64 token, const MqRange *ranges, int nrang
 void
 mq_ack_popped(const MqGroup *group, uint64 token, const MqRange *ranges, int count)
 {
-	ClaimCall	call = {"mq.pop()", MQ_CLAIM_SETTLE, 0, true, NULL, 0};
+	ClaimCall	call = {"mq.pop()", MQ_CLAIM_POP, 0, true, NULL, 0};
 	MqClaim    *claims = palloc(count * sizeof(MqClaim));
 
 	for (int i = 0; i < count; i++)
@@ -594,7 +645,7 @@ mq_ack_popped(const MqGroup *group, uint64 token, const MqRange *ranges, int cou
 		Receipt    *receipts = receipts_of(group, token, ranges, count, &n);
 
 		CHECK_FOR_INTERRUPTS();
-		if (find_refused(group, receipts, n))
+		if (find_refused(&call, group, receipts, n))
 			note_known(group, receipts, n);
 		raise_if_lost(receipts, n);
 		pfree(receipts);
@@ -670,8 +721,12 @@ lease_own(const MqWindowRef *ref, uint64 xid, OwnLease *own)
 
 	*own = (OwnLease) {taker.token, palloc(room * sizeof(MqRun)), 0};
 	undo = mq_undo_borrow(ref, own->token);
-	while ((count = mq_window_take_own(ref, xid, PG_INT32_MAX, &taker, own->runs + own->count, room - own->count)) > 0)
+	for (;;)
 	{
+		mq_undo_room(undo, room - own->count);
+		count = mq_window_take_own(ref, xid, PG_INT32_MAX, &taker, own->runs + own->count, room - own->count);
+		if (count == 0)
+			break;
 		for (int i = own->count; i < own->count + count; i++)
 			mq_undo_widen(undo, own->runs[i].lo, own->runs[i].hi);
 		own->count += count;
@@ -728,6 +783,8 @@ mq_discard(PG_FUNCTION_ARGS)
 	for (int64 i = 0; i < discarded; i++)
 		mq_undo_widen(undo[i], ids[i], ids[i]);
 	mq_cells_return(&cells);
+	if (discarded < 0)
+		over_share(&group);
 	give_back_own(&ref, &own);
 
 	claims = palloc((discarded + 1) * sizeof(MqClaim));

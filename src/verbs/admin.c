@@ -46,32 +46,11 @@ check_segment_size(int64 size)
 				 errhint("The default is " INT64_FORMAT " ids.", SEGMENT_SIZE_DEFAULT)));
 }
 
-/*
- * A number that nothing on disk has: the sequence may have been set back, by a restore into a living database say, and tables
- * without definitions may be left from one.
- */
-static int32
-next_queue_no(void)
-{
-	for (;;)
-	{
-		int32		number;
-
-		CHECK_FOR_INTERRUPTS();
-		mq_sql("SELECT nextval('mq_internal.queue_no')::integer");
-		number = mq_sql_int32();
-		if (mq_sql("SELECT FROM mq_internal.queue WHERE queue_no = %d UNION ALL SELECT FROM mq_internal.segment WHERE queue_no = %d "
-				   "UNION ALL SELECT FROM pg_class WHERE relnamespace = 'mq_internal'::regnamespace AND relname = 'i_%d'",
-				   number, number, number) == 0)
-			return number;
-	}
-}
-
 /* The row of mq_internal.queue; 0: the name is taken (by a transaction that has committed). */
 static int32
 insert_queue_row(const char *name, int64 segment_size)
 {
-	int32		number = next_queue_no();
+	int32		number = mq_next_number("queue_no", "queue", "queue_no", "i", 1);
 	bool		inserted = mq_sql("INSERT INTO mq_internal.queue (queue_no, name, segment_size, system_identifier, database, extension, queue_table) "
 								  "VALUES (%d, %s, " INT64_FORMAT ", " INT64_FORMAT ", %u, %u, 0) ON CONFLICT (name) DO NOTHING",
 								  number, quote_literal_cstr(name), segment_size, (int64) GetSystemIdentifier(), MyDatabaseId,
@@ -310,7 +289,8 @@ group_has_unfinished(MqGroup *group)
 	MqWindowRef ref;
 	MqWindowCounts counts;
 
-	mq_attach_group(group);
+	if (!mq_attach_group_if_it_fits(group))
+		return true;
 	ref = (MqWindowRef) {group->window, mq_window_key(group, 0)};
 	do
 	{

@@ -29,31 +29,24 @@ static const MqOption options[] = {
 	{"visibility_timeout", MQ_OPTION_INTERVAL, 1, MQ_INTERVAL_MAX_DAYS * USECS_PER_DAY, "It must be more than zero and at most 365 days."},
 };
 
-/*
- * A number that no group has, and no row of the offset log. The sequence may have been set back (by a restore into a living
- * database); last_group says what was given before.
- */
-static int32
-next_group_no(MqDatabase *db)
+int32
+mq_next_number(const char *sequence, const char *table, const char *column, const char *prefix, int64 above)
 {
-	int64		last = mq_database_last_group(db, 0);
+	int32		number;
 
-	for (;;)
+	do
 	{
-		int32		number;
-
-		CHECK_FOR_INTERRUPTS();
-		mq_sql("SELECT nextval('mq_internal.group_no')::integer");
+		mq_sql("SELECT nextval('mq_internal.%s')::integer", sequence);
 		number = mq_sql_int32();
-		if (number > last &&
-			mq_sql("SELECT FROM mq_internal.consumer_group WHERE group_no = %d "
-				   "UNION ALL SELECT FROM pg_class WHERE relnamespace = 'mq_internal'::regnamespace AND relname = 'g_%d'",
-				   number, number) == 0)
-		{
-			(void) mq_database_last_group(db, number);
-			return number;
-		}
-	}
+		/* somebody has set it back */
+		if (number < above)
+			mq_sql("SELECT count(nextval('mq_internal.%s')) FROM generate_series(1, least(" INT64_FORMAT ", 100000))", sequence,
+				   above - number - 1);
+		CHECK_FOR_INTERRUPTS();
+	} while (number < above ||
+			 mq_sql("SELECT FROM mq_internal.%s WHERE %s = %d UNION ALL SELECT FROM pg_class "
+					"WHERE relnamespace = 'mq_internal'::regnamespace AND relname = '%s_%d'", table, column, number, prefix, number) > 0);
+	return number;
 }
 
 /* The right to consume in a group, for a role with grant option. */
@@ -98,7 +91,9 @@ mq_group_insert(const MqQueue *queue, const char *name, int64 start_id)
 
 	mq_attach_database(queue->db);
 	mq_sql_begin(&context);
-	group_no = next_group_no(queue->db);
+	/* one that has rows in the offset log would begin where they say */
+	group_no = mq_next_number("group_no", "consumer_group", "group_no", "g", mq_database_last_group(queue->db, 0) + 1);
+	(void) mq_database_last_group(queue->db, group_no);
 	inserted = mq_sql("INSERT INTO mq_internal.consumer_group (group_no, queue_no, name, start_id) "
 					  "VALUES (%d, %d, %s, " INT64_FORMAT ") ON CONFLICT (queue_no, name) DO NOTHING",
 					  group_no, queue->queue_no, quote_literal_cstr(name), start_id) > 0;
@@ -350,7 +345,7 @@ seek(MqGroup *group, const MqPosition *position)
 	int32		epoch;
 	int64		oldest_needed;
 
-	mq_attach_group(group);
+	(void) mq_attach_group_if_it_fits(group);
 	ref = (MqWindowRef) {group->window, mq_window_key(group, 0)};
 	mq_queue_check_not_dropped(&group->queue);
 	epoch = raise_epoch(group->group_no, position->parts[position->count - 1].lo);

@@ -6,6 +6,12 @@
 
 #include "base/catalog.h"
 
+/*
+ * The next number of a queue or group, at least `above`: one that no row of the table has in that column, and no relation
+ * <prefix>_<number>, wherever somebody has set the sequence. Within mq_sql_begin/end.
+ */
+extern int32 mq_next_number(const char *sequence, const char *table, const char *column, const char *prefix, int64 above);
+
 /* Writes the definition of a group and makes the sequence that carries its rights; returns its number. */
 extern int32 mq_group_insert(const MqQueue *queue, const char *name, int64 start_id);
 

@@ -305,6 +305,7 @@ take_and_deliver(ReceiveCall *call, bool own, MqWalkFirst *walk_first)
 	MqRun		runs[RUNS_PER_TAKE];
 	int			count;
 
+	mq_undo_room(call->undo, Min(call->max - call->got, RUNS_PER_TAKE));
 	if (own)
 		count = mq_window_take_own(&call->ref, mq_transaction_xid(), call->max - call->got, &call->taker, runs,
 								   RUNS_PER_TAKE);

@@ -1,39 +1,54 @@
 /*
  * views.c: the functions behind the views mq.queues, mq.groups and mq.in_flight.
  *
- * They show only queues on which the caller has some right, and cost what they show, not the backlog.
+ * They show only queues on which the caller has some right, or all to roles for monitoring, and cost what they show, not the
+ * backlog. A standby shows what is on disk.
  */
 #include "postgres.h"
 
 #include "access/transam.h"
 #include "access/xlog.h"
+#include "catalog/pg_authid.h"
+#include "catalog/pg_class.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "storage/procarray.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/hsearch.h"
 #include "utils/memutils.h"
+#include "utils/syscache.h"
 #include "utils/timestamp.h"
 
+#include "base/owner.h"
 #include "log/log.h"
 #include "offset/rebuild.h"
 #include "verbs/verbs.h"
 
 #define ROWS_PER_LOOK 1024
 
+/* A role for monitoring sees that there is something and how much of it, never what is in a message. */
 static bool
-may_see_group(const MqGroup *group)
+sees_all(void)
 {
-	return mq_has_right(&group->queue, MQ_RIGHT_BROWSE | MQ_RIGHT_MANAGE) || mq_may_consume(group);
+	return has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS);
 }
 
 static bool
-may_see_queue(const MqQueue *queue)
+may_see_group(const MqGroup *group, bool all)
+{
+	return all || mq_has_right(&group->queue, MQ_RIGHT_BROWSE | MQ_RIGHT_MANAGE) || mq_may_consume(group);
+}
+
+static bool
+may_see_queue(const MqQueue *queue, bool all)
 {
 	int			count;
 	MqGroup    *groups;
 
-	if (mq_has_right(queue, MQ_RIGHT_SEND | MQ_RIGHT_BROWSE | MQ_RIGHT_MANAGE))
+	if (all || mq_has_right(queue, MQ_RIGHT_SEND | MQ_RIGHT_BROWSE | MQ_RIGHT_MANAGE))
 		return true;
 	groups = mq_groups_of(queue, &count);
 	for (int i = 0; i < count; i++)
@@ -42,11 +57,19 @@ may_see_queue(const MqQueue *queue)
 	return false;
 }
 
+/*
+ * Whether what is in shared memory of the queue can be shown: not on a standby, nor where there is no room for it, nor while
+ * the worker takes over another table. The view then has nulls: that it is not known is not that it is nothing.
+ */
 static bool
-in_memory_only(void)
+attach_to_show(MqQueue *queue)
 {
-	mq_require_preload();
-	return RecoveryInProgress();
+	MqChainKey	key = mq_chain_key(queue, 0);
+
+	if (RecoveryInProgress() || queue->replaced || (mq_chain_slot(&key, false, NULL) == NULL && mq_chains_are_full()))
+		return false;
+	mq_attach_queue(queue);
+	return true;
 }
 
 MQ_FUNCTION(mq_queue_state);
@@ -54,26 +77,26 @@ Datum
 mq_queue_state(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	bool		all = sees_all();
 	int			count;
 	MqQueue    *queues;
 
 	InitMaterializedSRF(fcinfo, 0);
-	if (in_memory_only())
-		return (Datum) 0;
 	queues = mq_queues_all(&count);
 	for (int i = 0; i < count; i++)
 	{
-		Datum		v[2];
-		bool		isnull[2] = {false};
+		Datum		v[4];
+		bool		isnull[4] = {false};
 		MqTail		tail;
 
-		if (!may_see_queue(&queues[i]))
-			continue;
-		mq_attach_queue(&queues[i]);
-		if (!mq_log_tail(&queues[i], 0, &tail))
+		CHECK_FOR_INTERRUPTS();
+		if (!may_see_queue(&queues[i], all))
 			continue;
 		v[0] = Int32GetDatum(queues[i].queue_no);
-		v[1] = Int64GetDatum(tail.next_id);
+		v[1] = ObjectIdGetDatum(queues[i].table);
+		v[2] = ObjectIdGetDatum(mq_queue_owner(&queues[i]));
+		isnull[3] = !attach_to_show(&queues[i]) || !mq_log_tail(&queues[i], 0, &tail);
+		v[3] = isnull[3] ? (Datum) 0 : Int64GetDatum(tail.next_id);
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, v, isnull);
 	}
 	return (Datum) 0;
@@ -89,46 +112,178 @@ unread_estimate(const MqGroup *group, const MqWindowCounts *counts)
 	return counts->ids[MQ_UNREAD] + Max(tail.next_id - counts->next_id, 0);
 }
 
+/* fits: what is unfinished in it is in memory; else there are counts only of what is not. */
+static bool
+attach_group_to_show(MqGroup *group, MqWindowRef *ref, bool *fits)
+{
+	MqWindowKey key = mq_window_key(group, 0);
+
+	if (!attach_to_show(&group->queue) || (mq_window_slot(&key, false, NULL) == NULL && mq_windows_are_full()))
+		return false;
+	*fits = mq_attach_group_if_it_fits(group);
+	*ref = (MqWindowRef) {group->window, key};
+	return true;
+}
+
+#define GROUP_COLUMNS 12
+
 MQ_FUNCTION(mq_group_state);
 Datum
 mq_group_state(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	bool		all = sees_all();
 	int			count;
 	MqGroup    *groups;
 
 	InitMaterializedSRF(fcinfo, 0);
-	if (in_memory_only())
-		return (Datum) 0;
 	groups = mq_groups_all(&count);
 	for (int i = 0; i < count; i++)
 	{
-		Datum		v[11];
-		bool		isnull[11] = {false};
-		MqWindowRef ref;
+		Datum		v[GROUP_COLUMNS] = {0};
+		bool		isnull[GROUP_COLUMNS] = {false};
 		MqWindowCounts counts;
+		MqWindowRef ref;
+		bool		fits;
 
-		if (!may_see_group(&groups[i]))
-			continue;
-		mq_attach_group(&groups[i]);
-		ref = (MqWindowRef) {groups[i].window, mq_window_key(&groups[i], 0)};
-		if (!mq_window_counts(&ref, &counts))
+		CHECK_FOR_INTERRUPTS();
+		if (!may_see_group(&groups[i], all))
 			continue;
 		v[0] = Int32GetDatum(groups[i].group_no);
-		v[1] = Int32GetDatum(counts.epoch);
-		v[2] = Int64GetDatum(counts.low_watermark);
-		v[3] = Int64GetDatum(counts.next_id);
-		v[4] = Int64GetDatum(counts.ids[MQ_READY]);
-		v[5] = Int64GetDatum(counts.ids[MQ_LEASED]);
-		v[6] = Int64GetDatum(counts.ids[MQ_SETTLING]);
-		v[7] = Int64GetDatum(counts.pending);
-		v[8] = Int64GetDatum(unread_estimate(&groups[i], &counts));
-		v[9] = Int64GetDatum(counts.held_back);
-		v[10] = Int32GetDatum(counts.waiting);
+		v[1] = ObjectIdGetDatum(groups[i].rights);
+		v[2] = Int32GetDatum(groups[i].epoch);
+		if (attach_group_to_show(&groups[i], &ref, &fits) && mq_window_counts(&ref, &counts))
+		{
+			v[2] = Int32GetDatum(counts.epoch);
+			v[3] = Int64GetDatum(counts.low_watermark);
+			v[4] = Int64GetDatum(counts.next_id);
+			v[5] = Int64GetDatum(counts.ids[MQ_READY]);
+			v[6] = Int64GetDatum(counts.ids[MQ_LEASED]);
+			v[7] = Int64GetDatum(counts.ids[MQ_SETTLING]);
+			v[8] = Int64GetDatum(counts.pending);
+			v[9] = Int64GetDatum(unread_estimate(&groups[i], &counts));
+			v[10] = Int64GetDatum(counts.held_back);
+			v[11] = Int32GetDatum(counts.waiting);
+		}
+		else
+			memset(isnull + 3, true, (GROUP_COLUMNS - 3) * sizeof(bool));
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, v, isnull);
 	}
 	return (Datum) 0;
 }
+
+/* ---- sizes ---- */
+
+/* Segments of one queue, ascending, with the bytes of each and all after it. For one statement. */
+typedef struct Sizes
+{
+	int32		queue_no;
+	int			count;
+	int64	   *segments;
+	int64	   *bytes;
+} Sizes;
+
+/* Calls a size function of PostgreSQL, which says null for what was dropped meanwhile. */
+static int64
+ask_size(PGFunction function, Oid relid, const char *fork)
+{
+	LOCAL_FCINFO(fcinfo, 2);
+	Datum		size;
+
+	InitFunctionCallInfoData(*fcinfo, NULL, fork == NULL ? 1 : 2, InvalidOid, NULL, NULL);
+	fcinfo->args[0] = (NullableDatum) {ObjectIdGetDatum(relid), false};
+	fcinfo->args[1] = (NullableDatum) {fork == NULL ? (Datum) 0 : CStringGetTextDatum(fork), false};
+	size = function(fcinfo);
+	return fcinfo->isnull ? 0 : DatumGetInt64(size);
+}
+
+static Oid
+toast_of(Oid relid)
+{
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+	Oid			toast;
+
+	if (!HeapTupleIsValid(tuple))
+		return InvalidOid;
+	toast = ((Form_pg_class) GETSTRUCT(tuple))->reltoastrelid;
+	ReleaseSysCache(tuple);
+	return toast;
+}
+
+/* Most partitions of idle queues are made ahead and empty: all that there is of one is a page of the TOAST table's index. */
+static int64
+size_of(Oid relid)
+{
+	Oid			toast = toast_of(relid);
+
+	if (OidIsValid(toast) && ask_size(pg_relation_size, relid, "main") == 0 && ask_size(pg_relation_size, toast, "main") == 0)
+		return BLCKSZ;
+	return ask_size(pg_total_relation_size, relid, NULL);
+}
+
+static void
+measure(Sizes *sizes, MemoryContext context)
+{
+	MqQueue		queue = {.queue_no = sizes->queue_no};
+	int			count;
+	MqSegmentInfo *list = mq_segment_list(&queue, &count);
+	int64		sum = 0;
+
+	sizes->count = count;
+	sizes->segments = MemoryContextAlloc(context, (count + 1) * sizeof(int64));
+	sizes->bytes = MemoryContextAlloc(context, (count + 1) * sizeof(int64));
+	for (int i = count - 1; i >= 0; i--)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (OidIsValid(list[i].relid))
+			sum += size_of(list[i].relid);
+		sizes->segments[i] = list[i].segment;
+		sizes->bytes[i] = sum;
+	}
+	pfree(list);
+}
+
+static HTAB *
+sizes_of_statement(FmgrInfo *flinfo)
+{
+	HASHCTL		ctl;
+
+	if (flinfo->fn_extra == NULL)
+	{
+		ctl.keysize = sizeof(int32);
+		ctl.entrysize = sizeof(Sizes);
+		ctl.hcxt = flinfo->fn_mcxt;
+		flinfo->fn_extra = hash_create("mq sizes", 64, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	}
+	return flinfo->fn_extra;
+}
+
+/* A queue's groups ask for the same partitions: each is measured once in a statement. */
+MQ_FUNCTION(mq_segment_bytes);
+Datum
+mq_segment_bytes(PG_FUNCTION_ARGS)
+{
+	int32		queue_no = PG_GETARG_INT32(0);
+	int64		from = PG_GETARG_INT64(1);
+	bool		found;
+	Sizes	   *sizes = hash_search(sizes_of_statement(fcinfo->flinfo), &queue_no, HASH_ENTER, &found);
+	int			lo = 0;
+
+	if (!found)
+		measure(sizes, fcinfo->flinfo->fn_mcxt);
+	for (int hi = sizes->count; lo < hi;)
+	{
+		int			middle = (lo + hi) / 2;
+
+		if (sizes->segments[middle] < from)
+			lo = middle + 1;
+		else
+			hi = middle;
+	}
+	PG_RETURN_INT64(lo < sizes->count ? sizes->bytes[lo] : 0);
+}
+
+/* ---- in flight ---- */
 
 /* An entry in flight and who has it. */
 typedef struct InFlight
@@ -224,23 +379,27 @@ mq_in_flight_state(PG_FUNCTION_ARGS)
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	InFlight   *entries = palloc(ROWS_PER_LOOK * sizeof(InFlight));
 	Acker		acker = {0};
+	bool		all = sees_all();
 	int			count;
 	MqGroup    *groups;
 
 	InitMaterializedSRF(fcinfo, 0);
-	if (in_memory_only())
+	if (RecoveryInProgress())
+	{
+		ereport(NOTICE,
+				(errmsg("what is in flight is known on the primary only")));
 		return (Datum) 0;
+	}
 	groups = mq_groups_all(&count);
 	for (int i = 0; i < count; i++)
 	{
 		MqWindowRef ref;
+		bool		fits;
 		int64		id = 0;
 		int			n;
 
-		if (!may_see_group(&groups[i]))
+		if (!may_see_group(&groups[i], all) || !attach_group_to_show(&groups[i], &ref, &fits) || !fits)
 			continue;
-		mq_attach_group(&groups[i]);
-		ref = (MqWindowRef) {groups[i].window, mq_window_key(&groups[i], 0)};
 		/* one look shows a moment; only who has more in flight than fits into one sees several */
 		do
 		{

@@ -10,24 +10,61 @@
 #include "window/lease.h"
 #include "window/wake.h"
 
-/* Whether every id of the claim is leased with its token, and the leases hold; *cuts grows by the cells it takes. */
 static bool
-claim_holds(const MqWindow *window, const MqClaim *claim, TimestampTz now, int *cuts)
+is_ack(MqClaimAction action)
+{
+	return action == MQ_CLAIM_SETTLE || action == MQ_CLAIM_POP;
+}
+
+/* What claims take: cells, and how many entries more there will be when all that is acked is finished. */
+typedef struct Cuts
+{
+	int			cells;
+	int			growth;
+} Cuts;
+
+/* An ack leaves one entry for each side of the node that it does not cover, instead of the node. */
+static void
+count_cut(Cuts *cuts, const MqNode *n, int64 lo, int64 hi, bool finishing)
+{
+	int			sides = (n->lo < lo) + (n->hi > hi);
+
+	cuts->cells += sides;
+	cuts->growth += finishing ? sides == 2 : sides;
+}
+
+/* Popped by the running transaction, and still in that pop. */
+static bool
+is_own_pop(const MqNode *n, uint64 xid)
+{
+	return n->state == MQ_SETTLING && n->owner == xid && (n->flags & (MQ_NODE_POPPED | MQ_NODE_LEFT)) == MQ_NODE_POPPED;
+}
+
+/*
+ * Whether every id of the claim is leased with its token, and the leases hold (or, to give it up: popped by the very
+ * transaction); adds to *cuts what it takes.
+ */
+static bool
+claim_holds(const MqWindow *window, const MqClaim *claim, MqClaimAction action, uint64 xid, TimestampTz now, Cuts *cuts)
 {
 	int64		id = claim->lo;
-	int			own_cuts = 0;
+	Cuts		own = *cuts;
+	bool		finishing = is_ack(action);
+	bool		may_leave = xid != 0 && (action == MQ_CLAIM_FAIL || action == MQ_CLAIM_RELEASE || action == MQ_CLAIM_CHECK);
 
 	while (id <= claim->hi)
 	{
 		uint32		node = mq_tree_seek(window, id);
 		const MqNode *n = MqNodeAt(node);
 
-		if (node == 0 || n->lo > id || n->state != MQ_LEASED || n->token != claim->token || !mq_lease_holds(n, now))
+		if (node == 0 || n->lo > id || n->token != claim->token)
 			return false;
-		own_cuts += (n->lo < id) + (n->hi > claim->hi);
+		if (!(may_leave && is_own_pop(n, xid)) && (n->state != MQ_LEASED || !mq_lease_holds(n, now)))
+			return false;
+		count_cut(&own, n, id, claim->hi, finishing);
 		id = n->hi + 1;
 	}
-	*cuts += own_cuts;
+	*cuts = own;
 	return true;
 }
 
@@ -38,12 +75,15 @@ claim_node(MqWindow *window, uint32 node, MqClaimAction action, uint64 xid, Time
 
 	switch (action)
 	{
+		case MQ_CLAIM_POP:
 		case MQ_CLAIM_SETTLE:
 			if (n->state == MQ_UNREAD)
 				n->consumer = 0;
 			n->flags &= ~MQ_NODE_OVERDUE;
 			if (n->owner == mq_session_transaction())
 				n->flags |= MQ_NODE_OWN_LEASE;
+			if (action == MQ_CLAIM_POP)
+				n->flags |= MQ_NODE_POPPED;
 			n->owner = xid;
 			mq_tree_set_state(window, node, MQ_SETTLING);
 			break;
@@ -64,8 +104,16 @@ claim_node(MqWindow *window, uint32 node, MqClaimAction action, uint64 xid, Time
 	}
 }
 
+/* It comes back when the transaction commits, not before: until then a savepoint may undo this. */
+static void
+leave_pop(MqNode *n, MqClaimAction action, TimestampTz due)
+{
+	n->flags |= action == MQ_CLAIM_FAIL ? MQ_NODE_NACKED : MQ_NODE_RELEASED;
+	n->due = due;
+}
+
 static int64
-claim_apply(MqWindow *window, const MqClaim *claim, MqClaimAction action, uint64 xid, TimestampTz due,
+claim_apply(MqWindow *window, MqClaim *claim, MqClaimAction action, uint64 xid, TimestampTz due,
 			MqCellList *cells)
 {
 	int64		id = claim->lo;
@@ -75,7 +123,13 @@ claim_apply(MqWindow *window, const MqClaim *claim, MqClaimAction action, uint64
 		uint32		node = mq_tree_cut(window, mq_tree_seek(window, id), id, claim->hi, cells);
 
 		id = MqNodeAt(node)->hi + 1;
-		claim_node(window, node, action, xid, due);
+		if (MqNodeAt(node)->state == MQ_SETTLING)
+		{
+			leave_pop(MqNodeAt(node), action, due);
+			claim->left = true;
+		}
+		else
+			claim_node(window, node, action, xid, due);
 	}
 	return claim->hi - claim->lo + 1;
 }
@@ -87,7 +141,8 @@ mq_window_claim(const MqWindowRef *ref, MqClaim *claims, int count, MqClaimActio
 	MqWindow   *window = ref->window;
 	TimestampTz now = GetCurrentTimestamp();
 	int64		changed = 0;
-	int			cuts = 0;
+	bool		finishing = is_ack(action);
+	Cuts		cuts = {0};
 	bool		refused = false;
 
 	if (!mq_window_lock(ref, LW_EXCLUSIVE))
@@ -99,14 +154,20 @@ mq_window_claim(const MqWindowRef *ref, MqClaim *claims, int count, MqClaimActio
 	*epoch = window->epoch;
 	for (int i = 0; i < count; i++)
 	{
-		claims[i].refused = !claim_holds(window, &claims[i], now, &cuts);
+		claims[i].left = false;
+		claims[i].refused = !claim_holds(window, &claims[i], action, xid, now, &cuts);
 		refused |= claims[i].refused;
 	}
-	if (cells != NULL && cuts > cells->count && !(refused && all_or_nothing))
+	if (cells != NULL && cuts.cells > 0 && !(refused && all_or_nothing))
 	{
-		*needed = cuts;
-		mq_window_unlock(ref);
-		return -1;
+		bool		over = cuts.growth > 0 && !mq_window_may_grow(window, cells->count, finishing);
+
+		if (over || cuts.cells > cells->count)
+		{
+			*needed = over ? MQ_OVER_SHARE : cuts.cells;
+			mq_window_unlock(ref);
+			return -1;
+		}
 	}
 	for (int i = 0; i < count && action != MQ_CLAIM_CHECK && !(refused && all_or_nothing); i++)
 		if (!claims[i].refused)
@@ -115,6 +176,25 @@ mq_window_claim(const MqWindowRef *ref, MqClaim *claims, int count, MqClaimActio
 	if (changed > 0 && (action == MQ_CLAIM_FAIL || action == MQ_CLAIM_RELEASE))
 		mq_wake_for_room(window);
 	return changed;
+}
+
+/* Whether finishing the ids one by one leaves more entries than there are. */
+static bool
+discard_grows(const MqWindow *window, const int64 *ids, int count)
+{
+	Cuts		cuts = {0};
+
+	for (int i = 0; i < count && cuts.growth == 0; i++)
+	{
+		uint32		node = mq_tree_seek(window, ids[i]);
+		int64		first = ids[i];
+
+		while (i + 1 < count && ids[i + 1] == ids[i] + 1)
+			i++;
+		if (node != 0 && MqNodeAt(node)->lo <= first && MqNodeAt(node)->state != MQ_SETTLING)
+			count_cut(&cuts, MqNodeAt(node), first, ids[i], true);
+	}
+	return cuts.growth > 0;
 }
 
 int64
@@ -127,6 +207,11 @@ mq_window_discard(const MqWindowRef *ref, const int64 *ids, int count, uint64 xi
 	if (!mq_window_lock(ref, LW_EXCLUSIVE))
 		return 0;
 	*epoch = window->epoch;
+	if (!mq_window_may_grow(window, cells->count, true) && discard_grows(window, ids, count))
+	{
+		mq_window_unlock(ref);
+		return -1;
+	}
 	for (int i = 0; i < count; i++)
 	{
 		uint32		node = mq_tree_seek(window, ids[i]);
@@ -209,6 +294,15 @@ mq_window_count_unfinished(const MqWindowRef *ref, const int64 *ids, int count)
 	return unfinished;
 }
 
+/* What left the pop of a transaction that is decided, either way. */
+static void
+come_back(MqWindow *window, uint32 node)
+{
+	MqNode	   *n = MqNodeAt(node);
+
+	mq_lease_put_back(window, node, (n->flags & MQ_NODE_NACKED) != 0, n->due);
+}
+
 /*
  * An ack that did not happen: the lease goes on. If the same transaction had taken the lease, that did not happen
  * either: mine (a savepoint of the running transaction) it is still open and keeps it, else the message is ready again.
@@ -225,35 +319,39 @@ unsettle(MqWindow *window, uint32 node, bool mine)
 		mq_lease_put_unread(window, node, n->due);
 		return;
 	}
-	n->flags &= ~MQ_NODE_OWN_LEASE;
+	if (n->flags & MQ_NODE_LEFT)
+	{
+		come_back(window, node);
+		return;
+	}
+	n->flags &= ~(MQ_NODE_OWN_LEASE | MQ_NODE_POPPED);
 	n->owner = mine && own_lease ? mq_session_transaction() : 0;
 	mq_tree_set_state(window, node, MQ_LEASED);
 	if (own_lease && !mine)
 		mq_lease_put_back(window, node, true, MQ_DUE_AFTER_PAUSE);
 }
 
-void
-mq_window_settled(const MqWindowRef *ref, int64 lo, int64 hi, uint64 xid, bool committed, bool mine)
+/* Some of it, from *lo on; returns whether there may be more. */
+static bool
+settle_some(MqWindow *window, int64 *lo, int64 hi, uint64 xid, bool committed, bool mine, bool *changed, bool *came_back)
 {
-	MqWindow   *window = ref->window;
-	bool		changed = false;
-	bool		wake;
-
-	if (!mq_window_lock(ref, LW_EXCLUSIVE))
-		return;
-	window->changes++;
-	while (lo <= hi)
+	for (int i = 0; i < MQ_ENTRIES_PER_HOLD && *lo <= hi; i++)
 	{
-		uint32		node = mq_tree_first_in_state(window, MQ_SETTLING, lo);
+		uint32		node = mq_tree_first_in_state(window, MQ_SETTLING, *lo);
 		MqNode	   *n = MqNodeAt(node);
 
 		if (node == 0 || n->lo > hi)
-			break;
-		lo = n->hi + 1;
+			return false;
+		*lo = n->hi + 1;
 		if (n->owner != xid)
 			continue;
-		changed = true;
-		if (committed)
+		*changed = true;
+		if (committed && (n->flags & MQ_NODE_LEFT) != 0)
+		{
+			come_back(window, node);
+			*came_back = true;
+		}
+		else if (committed)
 		{
 			mq_consumer_leave(window, n);
 			mq_tree_remove(window, node);
@@ -261,37 +359,91 @@ mq_window_settled(const MqWindowRef *ref, int64 lo, int64 hi, uint64 xid, bool c
 		else
 			unsettle(window, node, mine);
 	}
-	/* ready again, or room for another one */
-	wake = changed && (!committed || window->limited);
-	if (wake)
-		window->limited = false;
-	mq_window_unlock(ref);
+	return *lo <= hi;
+}
+
+void
+mq_window_settled(const MqWindowRef *ref, int64 lo, int64 hi, uint64 xid, bool committed, bool mine)
+{
+	MqWindow   *window = ref->window;
+	bool		changed = false;
+	bool		came_back = !committed;
+	bool		wake = false;
+	bool		more;
+
+	do
+	{
+		if (!mq_window_lock(ref, LW_EXCLUSIVE))
+			return;
+		window->changes++;
+		more = settle_some(window, &lo, hi, xid, committed, mine, &changed, &came_back);
+		if (!more)
+		{
+			/* ready again, or room for another one */
+			wake = changed && (came_back || window->limited);
+			if (wake)
+				window->limited = false;
+		}
+		mq_window_unlock(ref);
+	} while (more);
 	if (wake)
 		mq_wake_for_room(window);
+}
+
+void
+mq_window_unleave(const MqWindowRef *ref, int64 lo, int64 hi, uint64 xid)
+{
+	if (!mq_window_lock(ref, LW_EXCLUSIVE))
+		return;
+	while (lo <= hi)
+	{
+		uint32		node = mq_tree_first_in_state(ref->window, MQ_SETTLING, lo);
+
+		if (node == 0 || MqNodeAt(node)->lo > hi)
+			break;
+		if (MqNodeAt(node)->owner == xid)
+			MqNodeAt(node)->flags &= ~MQ_NODE_LEFT;
+		lo = MqNodeAt(node)->hi + 1;
+	}
+	mq_window_unlock(ref);
+}
+
+/* Adds settlers of some entries, from *id on, to those that are known; returns whether there may be more. */
+static bool
+some_settlers(const MqWindow *window, int64 *id, uint64 *xids, int *count, int max)
+{
+	int			same = 0;		/* neighbours often have the same one */
+
+	for (int i = 0; i < MQ_ENTRIES_PER_HOLD; i++)
+	{
+		uint32		node = mq_tree_first_in_state(window, MQ_SETTLING, *id);
+
+		if (node == 0 || *count == max)
+			return false;
+		*id = MqNodeAt(node)->hi + 1;
+		if (same < *count && xids[same] == MqNodeAt(node)->owner)
+			continue;
+		for (same = 0; same < *count && xids[same] != MqNodeAt(node)->owner; same++)
+			;
+		if (same == *count)
+			xids[(*count)++] = MqNodeAt(node)->owner;
+	}
+	return true;
 }
 
 int
 mq_window_settlers(const MqWindowRef *ref, uint64 *xids, int max)
 {
-	MqWindow   *window = ref->window;
 	int			count = 0;
 	int64		id = PG_INT64_MIN;
+	bool		more;
 
-	if (!mq_window_lock(ref, LW_SHARED))
-		return 0;
-	while (count < max)
+	do
 	{
-		uint32		node = mq_tree_first_in_state(window, MQ_SETTLING, id);
-		int			i = 0;
-
-		if (node == 0)
-			break;
-		id = MqNodeAt(node)->hi + 1;
-		while (i < count && xids[i] != MqNodeAt(node)->owner)
-			i++;
-		if (i == count)
-			xids[count++] = MqNodeAt(node)->owner;
-	}
-	mq_window_unlock(ref);
+		if (!mq_window_lock(ref, LW_SHARED))
+			return 0;
+		more = some_settlers(ref->window, &id, xids, &count, max);
+		mq_window_unlock(ref);
+	} while (more);
 	return count;
 }

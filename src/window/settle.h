@@ -14,27 +14,41 @@ typedef struct MqClaim
 	int64		hi;
 	uint64		token;
 	bool		refused;		/* out: not ours, not leased, or the lease is over */
+	bool		left;			/* out: nacked or released after the transaction itself had popped it */
 } MqClaim;
 
 /* Marks claims refused that do not hold. With all_or_nothing the others are left alone if one is refused. */
 typedef enum MqClaimAction
 {
 	MQ_CLAIM_SETTLE,			/* acked by transaction xid */
+	MQ_CLAIM_POP,				/* the same; it may still be nacked or released by that */
 	MQ_CLAIM_FAIL,				/* nack: ready at due, a failure counted */
 	MQ_CLAIM_RELEASE,
 	MQ_CLAIM_EXTEND,			/* lease ends at due */
-	MQ_CLAIM_CHECK				/* nothing: only see whether it would be refused */
+	MQ_CLAIM_CHECK				/* nothing: only see whether it would be refused (xid: by a nack or release) */
 } MqClaimAction;
 
+/* Not to be had, however many cells there are: the window has its share of the memory. */
+#define MQ_OVER_SHARE	(-1)
+
 /*
- * Returns the number of messages changed; -1: nothing was done, it takes *needed cells. *epoch: that of the window, in
- * which an ack is to be written down; a seek may have raised it since the caller read the definition.
+ * Returns the number of messages changed; -1: nothing was done, it takes *needed cells, or is MQ_OVER_SHARE. *epoch: that of the
+ * window, in which an ack is to be written down; a seek may have raised it since the caller read the definition.
  */
 extern int64 mq_window_claim(const MqWindowRef *ref, MqClaim *claims, int count, MqClaimAction action,
 							 bool all_or_nothing, uint64 xid, TimestampTz due, MqCellList *cells, int *needed,
 							 int32 *epoch);
 
-/* Finishes ids in any state, as an ack by transaction xid; ids and counts are of messages below next_id. */
+/*
+ * The transaction xid has rolled back to a savepoint: what of [lo, hi] it had popped and then nacked or released is as popped
+ * as before. Never throws, never allocates.
+ */
+extern void mq_window_unleave(const MqWindowRef *ref, int64 lo, int64 hi, uint64 xid);
+
+/*
+ * Finishes ids (ascending) in any state, as an ack by transaction xid; ids and counts are of messages below next_id. -1: nothing
+ * was done, the window has its share of the memory.
+ */
 extern int64 mq_window_discard(const MqWindowRef *ref, const int64 *ids, int count, uint64 xid, MqCellList *cells,
 							   int64 *discarded, int32 *epoch);
 

@@ -1,8 +1,9 @@
 /*
- * statement.c: the statements that run in this process, one inside the other.
+ * statement.c: the statements that run in this process, one inside the other, and why they fail.
  *
- * Owns the executor's hooks and with them a stack of what runs, each entry in the C stack of the hook that runs it. No locks,
- * nothing shared.
+ * Owns the hooks of the executor and of utility commands, and with them a stack of the queries that run, each entry in the C
+ * stack of the hook that runs it. An error on its way out is noted for the abort callback, which cannot see it. (What fails
+ * outside of them, in the parser or planner, or a RAISE that the same block catches, is not known.) No locks, nothing shared.
  */
 #include "postgres.h"
 
@@ -11,8 +12,11 @@
 #include "catalog/pg_class.h"
 #include "executor/executor.h"
 #include "nodes/plannodes.h"
+#include "tcop/utility.h"
+#include "utils/memutils.h"
 
 #include "base/compat.h"
+#include "window/transaction.h"
 
 typedef struct Running
 {
@@ -23,6 +27,7 @@ typedef struct Running
 static Running *innermost = NULL;
 static ExecutorRun_hook_type previous_run = NULL;
 static ExecutorFinish_hook_type previous_finish = NULL;
+static ProcessUtility_hook_type previous_utility = NULL;
 
 /* The tables that an INSERT of this plan goes to are not read by it. */
 static Bitmapset *
@@ -79,6 +84,28 @@ enter(Running *running, const QueryDesc *query)
 	innermost = running;
 }
 
+/* A user's cancel and a timeout have one SQLSTATE; the message, before it is translated, tells them apart. */
+static bool
+is_timeout(void)
+{
+	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+	ErrorData  *error = CopyErrorData();
+	bool		result = error->message_id != NULL && strcmp(error->message_id, "canceling statement due to statement timeout") == 0;
+
+	FreeErrorData(error);
+	MemoryContextSwitchTo(old);
+	return result;
+}
+
+/* In PG_CATCH only. */
+static void
+note_error(void)
+{
+	int			sqlstate = geterrcode();
+
+	mq_transaction_failed(sqlstate, sqlstate == ERRCODE_QUERY_CANCELED && is_timeout());
+}
+
 static void
 executor_run(MQ_EXECUTOR_RUN_PARAMETERS)
 {
@@ -92,11 +119,14 @@ executor_run(MQ_EXECUTOR_RUN_PARAMETERS)
 		else
 			standard_ExecutorRun(MQ_EXECUTOR_RUN_ARGUMENTS);
 	}
-	PG_FINALLY();
+	PG_CATCH();
 	{
 		innermost = running.outer;
+		note_error();
+		PG_RE_THROW();
 	}
 	PG_END_TRY();
+	innermost = running.outer;
 }
 
 /* What of the statement was not run yet (WITH parts that write), and AFTER triggers. */
@@ -113,9 +143,36 @@ executor_finish(QueryDesc *query)
 		else
 			standard_ExecutorFinish(query);
 	}
-	PG_FINALLY();
+	PG_CATCH();
 	{
 		innermost = running.outer;
+		note_error();
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	innermost = running.outer;
+}
+
+static void
+utility(PlannedStmt *pstmt, const char *text, bool read_only_tree, ProcessUtilityContext context, ParamListInfo params,
+		QueryEnvironment *env, DestReceiver *dest, QueryCompletion *completion)
+{
+	ProcessUtility_hook_type next = previous_utility ? previous_utility : standard_ProcessUtility;
+
+	/* they only note what is to be done when the statement has ended */
+	if (IsA(pstmt->utilityStmt, TransactionStmt))
+	{
+		next(pstmt, text, read_only_tree, context, params, env, dest, completion);
+		return;
+	}
+	PG_TRY();
+	{
+		next(pstmt, text, read_only_tree, context, params, env, dest, completion);
+	}
+	PG_CATCH();
+	{
+		note_error();
+		PG_RE_THROW();
 	}
 	PG_END_TRY();
 }
@@ -123,6 +180,8 @@ executor_finish(QueryDesc *query)
 void
 mq_statement_init(void)
 {
+	previous_utility = ProcessUtility_hook;
+	ProcessUtility_hook = utility;
 	previous_run = ExecutorRun_hook;
 	ExecutorRun_hook = executor_run;
 	previous_finish = ExecutorFinish_hook;

@@ -85,15 +85,15 @@ typedef struct Taking
 } Taking;
 
 /*
- * Locks the window; false (and no lock): it is gone. A name may take its cell from the reserve: else, with memory full,
- * nobody with a name could take anything.
+ * Locks the window; false (and no lock): it is gone. A name may take its cell from the reserve, as long as the window has
+ * no more than its share: else, with memory full, nobody with a name could take anything.
  */
 static bool
 taking_begin(Taking *t, const MqWindowRef *ref, MqTaker *taker, int max, int cells)
 {
 	t->now = GetCurrentTimestamp();
 	(void) mq_cells_reserve(&t->cells, cells, false);
-	(void) mq_cells_reserve(&t->for_name, taker->consumer != NULL, true);
+	(void) mq_cells_reserve(&t->for_name, taker->consumer != NULL, mq_window_may_grow(ref->window, 0, true));
 	if (!mq_window_lock(ref, LW_EXCLUSIVE))
 	{
 		mq_cells_return(&t->cells);
@@ -132,7 +132,7 @@ cut_to_size(Taking *t, MqWindow *window, uint32 node, int64 after)
 
 	if (cuts == 0)
 		return node;
-	if (t->cells.count < cuts || !mq_window_may_grow(window))
+	if (t->cells.count < cuts || !mq_window_may_grow(window, t->cells.count, false))
 		return 0;
 	return mq_tree_cut(window, node, lo, Min(MqNodeAt(node)->hi, lo + t->max - 1), &t->cells);
 }
@@ -217,47 +217,72 @@ mq_window_take_own(const MqWindowRef *ref, uint64 xid, int max, MqTaker *taker, 
 	return count;
 }
 
+/* The end of leases: what is still to do, and what was done. */
+typedef struct Ending
+{
+	int64		lo;
+	int64		hi;
+	uint64		token;
+	MqOutcome	outcome;
+	TimestampTz due;
+	MqCellList *cells;
+	int64		changed;
+	bool		for_others;		/* not only for who sent it itself */
+} Ending;
+
+/* Ends some; returns whether there may be more. */
+static bool
+end_some(MqWindow *window, Ending *e)
+{
+	for (int i = 0; i < MQ_ENTRIES_PER_HOLD && e->lo <= e->hi; i++)
+	{
+		uint32		node = mq_tree_seek(window, e->lo);
+
+		if (node == 0 || MqNodeAt(node)->lo > e->hi)
+			return false;
+		if (MqNodeAt(node)->state == MQ_LEASED && MqNodeAt(node)->token == e->token)
+		{
+			if (e->cells != NULL)
+				node = mq_tree_cut(window, node, e->lo, e->hi, e->cells);
+			e->lo = MqNodeAt(node)->hi + 1;
+			e->changed += MqNodeAt(node)->hi - MqNodeAt(node)->lo + 1;
+			e->for_others |= (MqNodeAt(node)->flags & MQ_NODE_OWN_SENT) == 0;
+			apply_outcome(window, node, e->outcome, e->due);
+		}
+		else if (MqNodeAt(node)->hi == PG_INT64_MAX)
+			return false;
+		else
+			e->lo = MqNodeAt(node)->hi + 1;
+	}
+	return e->lo <= e->hi;
+}
+
 int64
 mq_window_end_lease(const MqWindowRef *ref, int64 lo, int64 hi, uint64 token, MqOutcome outcome, TimestampTz due,
 					MqCellList *cells)
 {
 	MqWindow   *window = ref->window;
-	int64		changed = 0;
-	bool		for_others = false;
-	bool		wake;
+	Ending		e = {lo, hi, token, outcome, due, cells};
+	bool		wake = false;
+	bool		more;
 
-	if (!mq_window_lock(ref, LW_EXCLUSIVE))
-		return 0;
-	while (lo <= hi)
+	do
 	{
-		uint32		node = mq_tree_seek(window, lo);
-
-		if (node == 0 || MqNodeAt(node)->lo > hi)
-			break;
-		if (MqNodeAt(node)->state == MQ_LEASED && MqNodeAt(node)->token == token)
-		{
-			if (cells != NULL)
-				node = mq_tree_cut(window, node, lo, hi, cells);
-			lo = MqNodeAt(node)->hi + 1;
-			changed += MqNodeAt(node)->hi - MqNodeAt(node)->lo + 1;
-			for_others |= (MqNodeAt(node)->flags & MQ_NODE_OWN_SENT) == 0;
-			apply_outcome(window, node, outcome, due);
-		}
-		else if (MqNodeAt(node)->hi == PG_INT64_MAX)
-			break;
-		else
-			lo = MqNodeAt(node)->hi + 1;
-	}
-	/* what a transaction sent and may not see yet itself is for nobody before it commits, but it took room */
-	wake = changed > 0 && (for_others || outcome != MQ_GIVE_BACK || window->limited);
-	if (wake)
-		window->limited = false;
-	mq_window_unlock(ref);
+		if (!mq_window_lock(ref, LW_EXCLUSIVE))
+			return e.changed;
+		more = end_some(window, &e);
+		/* what a transaction sent and may not see yet itself is for nobody before it commits, but it took room */
+		if (!more)
+			wake = e.changed > 0 && (e.for_others || outcome != MQ_GIVE_BACK || window->limited);
+		if (wake)
+			window->limited = false;
+		mq_window_unlock(ref);
+	} while (more);
 	if (wake && outcome == MQ_GIVE_BACK)
 		mq_wake_for_given_back(window);
 	else if (wake)
 		mq_wake_for_room(window);
-	return changed;
+	return e.changed;
 }
 
 void

@@ -6,9 +6,9 @@
  * decided by the xid's fate (the worker looks). The callbacks take window locks only, change shared memory in
  * place, and neither allocate nor throw: an error at that point would be a PANIC.
  *
- * A rollback counts as a failure of the messages received, unless it was none of the consumer's doing: cancel,
- * serialization failure, deadlock, shutdown. The SQLSTATE is seen by a log hook, the only place that shows it to an
- * abort callback.
+ * A rollback counts as a failure of the messages received, unless it was none of the work's doing: a user's cancel, shutdown,
+ * conflicts with other transactions, resources that are used up, an error of the commit itself. Which error it was is told
+ * by the hooks of statement.c, so no setting of the log decides; how the session ended, if it did, by PostgreSQL's statistics.
  */
 #include "postgres.h"
 
@@ -16,6 +16,8 @@
 
 #include "access/xact.h"
 #include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/ipc.h"
 #include "utils/elog.h"
 #include "utils/memutils.h"
 
@@ -28,8 +30,16 @@ typedef enum UndoKind
 {
 	UNDO_RECEIVE,
 	UNDO_BORROW,
-	UNDO_SETTLE
+	UNDO_SETTLE,
+	UNDO_LEAVE
 } UndoKind;
+
+/* Ids from lo to hi. */
+typedef struct Range
+{
+	int64		lo;
+	int64		hi;
+} Range;
 
 struct MqUndo
 {
@@ -37,9 +47,11 @@ struct MqUndo
 	UndoKind	kind;
 	int			level;			/* nesting of the subtransaction that did it */
 	MqWindowRef ref;
-	int64		lo;
-	int64		hi;
 	uint64		token;			/* UNDO_RECEIVE, UNDO_BORROW */
+	int			count;			/* of ranges in use */
+	int			room;
+	Range	   *ranges;			/* what was marked; between them may be any number of others' messages */
+	Range		first;			/* where ranges points as long as one is enough */
 };
 
 /* A seek, or the end of a group: takes effect at commit. */
@@ -69,8 +81,9 @@ static Sent *sent_to = NULL;
 static MqDatabase *numbered_in = NULL;	/* where this transaction holds an n */
 static MqDatabase *wants_worker = NULL;
 static uint32 prepared_cell = 0;	/* taken before PREPARE, linked after it */
-static int	last_error = 0;
-static emit_log_hook_type previous_log_hook = NULL;
+static int	last_error = 0;		/* SQLSTATE of the error that ends a statement; 0: none that is known */
+static bool last_error_is_timeout = false;
+static bool committing = false; /* what fails now is the commit, not the work */
 
 static MqUndo *
 push(UndoKind kind, const MqWindowRef *ref)
@@ -80,10 +93,10 @@ push(UndoKind kind, const MqWindowRef *ref)
 	undo->kind = kind;
 	undo->level = GetCurrentTransactionNestLevel();
 	undo->ref = *ref;
-	/* nothing yet */
-	undo->lo = 0;
-	undo->hi = -1;
 	undo->token = 0;
+	undo->count = 0;
+	undo->room = 1;
+	undo->ranges = &undo->first;
 	undo->older = undo_list;
 	undo_list = undo;
 	return undo;
@@ -98,9 +111,23 @@ mq_undo_receive(const MqWindowRef *ref)
 void
 mq_undo_token(MqUndo *undo, uint64 token)
 {
-	undo->lo = 0;
-	undo->hi = -1;
+	undo->count = 0;
 	undo->token = token;
+}
+
+void
+mq_undo_room(MqUndo *undo, int ranges)
+{
+	Range	   *grown;
+
+	if (undo->count + ranges <= undo->room)
+		return;
+	grown = MemoryContextAlloc(TopTransactionContext, (undo->count + 2 * ranges) * sizeof(Range));
+	memcpy(grown, undo->ranges, undo->count * sizeof(Range));
+	if (undo->ranges != &undo->first)
+		pfree(undo->ranges);
+	undo->ranges = grown;
+	undo->room = undo->count + 2 * ranges;
 }
 
 MqUndo *
@@ -115,19 +142,24 @@ mq_undo_borrow(const MqWindowRef *ref, uint64 token)
 void
 mq_undo_widen(MqUndo *undo, int64 lo, int64 hi)
 {
-	if (undo->lo > undo->hi)
-	{
-		undo->lo = lo;
-		undo->hi = hi;
-	}
-	undo->lo = Min(undo->lo, lo);
-	undo->hi = Max(undo->hi, hi);
+	Range	   *last = undo->count > 0 ? &undo->ranges[undo->count - 1] : NULL;
+
+	if (last != NULL && (undo->count == undo->room || last->hi + 1 == lo))
+		*last = (Range) {Min(last->lo, lo), Max(last->hi, hi)};
+	else
+		undo->ranges[undo->count++] = (Range) {lo, hi};
 }
 
 MqUndo *
 mq_undo_settle(const MqWindowRef *ref)
 {
 	return push(UNDO_SETTLE, ref);
+}
+
+MqUndo *
+mq_undo_leave(const MqWindowRef *ref)
+{
+	return push(UNDO_LEAVE, ref);
 }
 
 static Replacement *
@@ -168,6 +200,7 @@ remember_queue(const MqQueue *queue)
 		sent = sent->older;
 	if (sent != NULL)
 		return sent;
+	mq_wake_prepare();
 	sent = MemoryContextAlloc(TopTransactionContext, sizeof(Sent));
 	*sent = (Sent) {sent_to, queue->chain, queue->db, false};
 	return sent_to = sent;
@@ -214,27 +247,42 @@ mq_transaction_wants_worker(MqDatabase *db)
 	wants_worker = db;
 }
 
-/* Remembers why the transaction is about to fail. */
-static void
-log_hook(ErrorData *edata)
+void
+mq_transaction_failed(int sqlstate, bool is_timeout)
 {
-	if (edata->elevel >= ERROR)
-		last_error = edata->sqlerrcode;
-	if (previous_log_hook)
-		previous_log_hook(edata);
+	last_error = sqlstate;
+	last_error_is_timeout = is_timeout;
+}
+
+/* The session ends with the transaction open: somebody ended it, or it lost its client or its time was over. */
+static bool
+session_was_ended(void)
+{
+	return pgStatSessionEndCause == DISCONNECT_KILLED || MyBackendType == B_BG_WORKER;
 }
 
 /* Whether the rollback says nothing about the message. */
 static bool
 is_innocent(void)
 {
+	if (proc_exit_inprogress)
+		return session_was_ended();
+	if (committing)
+		return true;
+	switch (ERRCODE_TO_CATEGORY(last_error))
+	{
+		case ERRCODE_TRANSACTION_ROLLBACK:
+		case ERRCODE_INSUFFICIENT_RESOURCES:
+			return true;
+		default:
+			break;
+	}
 	switch (last_error)
 	{
 		case ERRCODE_QUERY_CANCELED:
+			return !last_error_is_timeout;
 		case ERRCODE_ADMIN_SHUTDOWN:
 		case ERRCODE_CRASH_SHUTDOWN:
-		case ERRCODE_T_R_SERIALIZATION_FAILURE:
-		case ERRCODE_T_R_DEADLOCK_DETECTED:
 			return true;
 		default:
 			return false;
@@ -242,23 +290,50 @@ is_innocent(void)
 }
 
 static void
+settled(const MqUndo *undo, FullTransactionId xid, bool committed)
+{
+	for (int i = 0; i < undo->count; i++)
+		mq_window_settled(&undo->ref, undo->ranges[i].lo, undo->ranges[i].hi, U64FromFullTransactionId(xid), committed, true);
+}
+
+static void
 undo_one(const MqUndo *undo)
 {
+	/* an xid was assigned before the mark was made */
+	FullTransactionId xid = GetTopFullTransactionIdIfAny();
+
 	if (undo->kind == UNDO_SETTLE)
 	{
-		/* an xid was assigned before the mark was made */
-		FullTransactionId xid = GetTopFullTransactionIdIfAny();
-
 		if (FullTransactionIdIsValid(xid))
-			mq_window_settled(&undo->ref, undo->lo, undo->hi, U64FromFullTransactionId(xid), false, true);
+			settled(undo, xid, false);
+	}
+	else if (undo->kind == UNDO_LEAVE)
+	{
+		for (int i = 0; i < undo->count; i++)
+			mq_window_unleave(&undo->ref, undo->ranges[i].lo, undo->ranges[i].hi, U64FromFullTransactionId(xid));
 	}
 	else
 	{
 		MqOutcome	outcome = undo->kind == UNDO_BORROW ? MQ_GIVE_BACK : is_innocent() ? MQ_RELEASE : MQ_FAIL;
 
-		(void) mq_window_end_lease(&undo->ref, undo->lo, undo->hi, undo->token, outcome,
-								   outcome == MQ_GIVE_BACK ? 0 : MQ_DUE_AFTER_PAUSE, NULL);
+		for (int i = 0; i < undo->count; i++)
+			(void) mq_window_end_lease(&undo->ref, undo->ranges[i].lo, undo->ranges[i].hi, undo->token, outcome,
+									   outcome == MQ_GIVE_BACK ? 0 : MQ_DUE_AFTER_PAUSE, NULL);
 	}
+}
+
+/*
+ * Newest first. That a message left its pop is undone last: if the pop is undone too, the nack holds, and it counts once.
+ */
+static void
+undo_level(int level)
+{
+	for (MqUndo *undo = undo_list; undo != NULL && undo->level >= level; undo = undo->older)
+		if (undo->kind != UNDO_LEAVE)
+			undo_one(undo);
+	for (; undo_list != NULL && undo_list->level >= level; undo_list = undo_list->older)
+		if (undo_list->kind == UNDO_LEAVE)
+			undo_one(undo_list);
 }
 
 static void
@@ -320,7 +395,8 @@ static inline void
 keep_lease(const MqUndo *undo)
 {
 	if (undo->kind == UNDO_RECEIVE && undo->ref.window->overdue)
-		mq_window_end_overdue(&undo->ref, undo->lo, undo->hi, undo->token);
+		for (int i = 0; i < undo->count; i++)
+			mq_window_end_overdue(&undo->ref, undo->ranges[i].lo, undo->ranges[i].hi, undo->token);
 }
 
 static void
@@ -330,6 +406,7 @@ reset(void)
 	sent_to = NULL;
 	wants_worker = NULL;
 	last_error = 0;
+	committing = false;
 }
 
 static void
@@ -342,7 +419,7 @@ at_commit(void)
 	pg_memory_barrier();
 	for (MqUndo *undo = undo_list; undo != NULL; undo = undo->older)
 		if (undo->kind == UNDO_SETTLE)
-			mq_window_settled(&undo->ref, undo->lo, undo->hi, U64FromFullTransactionId(xid), true, true);
+			settled(undo, xid, true);
 		else
 			keep_lease(undo);
 	apply_replacements();
@@ -359,8 +436,7 @@ at_abort(void)
 {
 	/* if it was waiting, it may have been woken and not have looked */
 	mq_wait_leave(true);
-	for (MqUndo *undo = undo_list; undo != NULL; undo = undo->older)
-		undo_one(undo);
+	undo_level(0);
 	drop_replacements(0);
 	forget_n();
 	if (prepared_cell != 0)
@@ -375,6 +451,7 @@ before_prepare(void)
 {
 	MqCellList	cells;
 
+	committing = true;
 	/* COMMIT PREPARED runs no callback that could do it. (That a group is gone is seen by the worker, a second later.) */
 	for (Replacement *r = replacements; r != NULL; r = r->older)
 		if (r->content != NULL)
@@ -424,6 +501,7 @@ xact_callback(XactEvent event, void *arg)
 	switch (event)
 	{
 		case XACT_EVENT_PRE_COMMIT:
+			committing = true;
 			if (numbered_in != NULL)
 				MQ_STOP_POINT("pre_commit");
 			break;
@@ -460,11 +538,7 @@ subxact_callback(SubXactEvent event, SubTransactionId sub, SubTransactionId pare
 	{
 		/* a wait that ended in an error, which the transaction survives */
 		mq_wait_leave(true);
-		while (undo_list != NULL && undo_list->level >= level)
-		{
-			undo_one(undo_list);
-			undo_list = undo_list->older;
-		}
+		undo_level(level);
 		drop_replacements(level);
 		last_error = 0;
 	}
@@ -475,6 +549,4 @@ mq_transaction_init(void)
 {
 	RegisterXactCallback(xact_callback, NULL);
 	RegisterSubXactCallback(subxact_callback, NULL);
-	previous_log_hook = emit_log_hook;
-	emit_log_hook = log_hook;
 }

@@ -11,7 +11,8 @@ extern void mq_transaction_init(void);	/* once per process, from _PG_init */
 /*
  * Remember, before the shared mark is made, that the current subtransaction is about to receive with this token, or to
  * settle a range. May raise out-of-memory, nothing else. It covers nothing until mq_undo_widen says, right after the
- * mark, what was marked: a refused ack must not undo one that an outer level made.
+ * mark, what was marked: a refused ack must not undo one that an outer level made. Ranges that do not touch are kept apart as
+ * far as mq_undo_room was asked for (a first one needs none); else the last one grows over what lies between, which costs time only.
  */
 typedef struct MqUndo MqUndo;
 
@@ -19,6 +20,8 @@ extern MqUndo *mq_undo_receive(const MqWindowRef *ref);
 extern void mq_undo_token(MqUndo *undo, uint64 token);	/* nothing leased with another one is left; before it is used */
 extern MqUndo *mq_undo_borrow(const MqWindowRef *ref, uint64 token);	/* leased for a moment: undone without a trace */
 extern MqUndo *mq_undo_settle(const MqWindowRef *ref);
+extern MqUndo *mq_undo_leave(const MqWindowRef *ref);	/* a nack or release of what the transaction has popped */
+extern void mq_undo_room(MqUndo *undo, int ranges);	/* for so many more; may raise out-of-memory */
 extern void mq_undo_widen(MqUndo *undo, int64 lo, int64 hi);
 
 /* Names the running transaction for settling; assigns an xid. */
@@ -41,6 +44,12 @@ extern void mq_transaction_changed(const MqQueue *queue);
 
 /* This transaction drops the group: who waits for it is sent away at commit. */
 extern void mq_transaction_drops(const MqWindowRef *ref);
+
+/*
+ * A statement fails, with this error; is_timeout: a cancel that nobody asked for. 0: none has failed yet. If the transaction
+ * or savepoint is undone because of it, it decides whether that is a failure of the messages.
+ */
+extern void mq_transaction_failed(int sqlstate, bool is_timeout);
 
 /* At commit, see that the database has a worker (a queue was made). */
 extern void mq_transaction_wants_worker(MqDatabase *db);

@@ -357,6 +357,22 @@ mq_tree_coalesce(MqWindow *window, uint32 node)
 }
 
 static void
+each(uint32 tree, void (*visit) (const MqNode *node, void *arg), void *arg)
+{
+	for (; tree != 0; tree = MqNodeAt(tree)->right)
+	{
+		each(MqNodeAt(tree)->left, visit, arg);
+		visit(MqNodeAt(tree), arg);
+	}
+}
+
+void
+mq_tree_each(const MqWindow *window, void (*visit) (const MqNode *node, void *arg), void *arg)
+{
+	each(window->root, visit, arg);
+}
+
+static void
 clear(uint32 tree)
 {
 	if (tree == 0)

@@ -44,6 +44,9 @@ extern uint32 mq_tree_cut(MqWindow *window, uint32 node, int64 lo, int64 hi, MqC
 /* Joins a READY node with neighbours that are alike and on the same page. */
 extern void mq_tree_coalesce(MqWindow *window, uint32 node);
 
+/* Visits every node, by id. */
+extern void mq_tree_each(const MqWindow *window, void (*visit) (const MqNode *node, void *arg), void *arg);
+
 /* Frees every node. */
 extern void mq_tree_clear(MqWindow *window);
 

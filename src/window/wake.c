@@ -2,7 +2,7 @@
  * wake.c: receivers that wait, and who wakes them. See wake.h.
  *
  * Owns MqWaiter and the waiting fields of MqWindow and MqChain. The spinlock wait_mutex of a queue's chain guards the
- * lines of all its groups, and is held for a few pointer changes; latches are set after it. Lock order: window lock, then
+ * lines of all its groups (three each, by what the receivers in them can take), and is held for a few pointer changes; latches are set after it. Lock order: window lock, then
  * wait_mutex; a sender takes wait_mutex alone. A window's binding to its chain is made under the window lock, and
  * windows are forgotten before chains, so both locks of a listed process are the right ones. A crash loses the lines
  * together with the processes in them; a process that ends leaves the line in its abort callback.
@@ -15,10 +15,13 @@
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/proc.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
 
 #include "base/clock.h"
 
-#define WAKES_AT_ONCE 32
+/* Room for the processes that a wake-up of a whole queue takes out of its lines: each is in one line at most. */
+static int *to_wake = NULL;
 
 /* Where this process waits. */
 static MqChain *my_chain = NULL;
@@ -58,25 +61,35 @@ unlink_window(MqChain *chain, MqWindow *window)
 	window->next_waiting = -1;
 }
 
+static bool
+has_waiters(const MqWindow *window)
+{
+	for (int i = 0; i < MQ_LINES; i++)
+		if (window->lines[i].first >= 0)
+			return true;
+	return false;
+}
+
 static void
-put_into_line(MqChain *chain, MqWindow *window, int procno, bool at_front)
+put_into_line(MqChain *chain, MqWindow *window, int procno, MqBlocked blocked, bool at_front)
 {
 	MqWaiter   *w = &mq_waiters[procno];
+	MqLine	   *line = &window->lines[blocked];
 
-	if (window->first_waiter < 0)
+	if (!has_waiters(window))
 		link_window(chain, window);
-	w->previous = at_front ? -1 : window->last_waiter;
-	w->next = at_front ? window->first_waiter : -1;
+	w->previous = at_front ? -1 : line->last;
+	w->next = at_front ? line->first : -1;
 	if (w->previous >= 0)
 		mq_waiters[w->previous].next = procno;
 	else
-		window->first_waiter = procno;
+		line->first = procno;
 	if (w->next >= 0)
 		mq_waiters[w->next].previous = procno;
 	else
-		window->last_waiter = procno;
+		line->last = procno;
 	w->listed = true;
-	w->blocked = MQ_NOT_BLOCKED;
+	w->blocked = blocked;
 	if (window->timekeeper < 0)
 		window->timekeeper = procno;
 	count_waiters(chain, window, 1);
@@ -86,19 +99,20 @@ static void
 take_out_of_line(MqChain *chain, MqWindow *window, int procno)
 {
 	MqWaiter   *w = &mq_waiters[procno];
+	MqLine	   *line = &window->lines[w->blocked];
 
 	if (w->previous >= 0)
 		mq_waiters[w->previous].next = w->next;
 	else
-		window->first_waiter = w->next;
+		line->first = w->next;
 	if (w->next >= 0)
 		mq_waiters[w->next].previous = w->previous;
 	else
-		window->last_waiter = w->previous;
+		line->last = w->previous;
 	w->listed = false;
 	w->blocked = MQ_NOT_BLOCKED;
 	count_waiters(chain, window, -1);
-	if (window->first_waiter < 0)
+	if (!has_waiters(window))
 		unlink_window(chain, window);
 }
 
@@ -106,10 +120,8 @@ take_out_of_line(MqChain *chain, MqWindow *window, int procno)
 static int
 pop(MqChain *chain, MqWindow *window, MqBlocked blocked)
 {
-	int			procno = window->first_waiter;
+	int			procno = window->lines[blocked].first;
 
-	while (procno >= 0 && mq_waiters[procno].blocked != blocked)
-		procno = mq_waiters[procno].next;
 	if (procno < 0)
 		return -1;
 	take_out_of_line(chain, window, procno);
@@ -119,11 +131,10 @@ pop(MqChain *chain, MqWindow *window, MqBlocked blocked)
 
 /* ---- waking ---- */
 
-/* Of each line the first one that is not blocked, or all. The latches are set without the spinlock, but for what does not fit. */
+/* Of each group the first one that is not blocked, or all. The latches are set without the spinlock. */
 static void
 wake_lines(MqChain *chain, bool all)
 {
-	int			woken[WAKES_AT_ONCE];
 	int			count = 0;
 	int			next;
 
@@ -141,15 +152,20 @@ wake_lines(MqChain *chain, bool all)
 				procno = pop(chain, window, MQ_BLOCKED_BY_LIMIT);
 			if (procno < 0 && all)
 				procno = pop(chain, window, MQ_BLOCKED_BY_SNAPSHOT);
-			if (procno >= 0 && count < WAKES_AT_ONCE)
-				woken[count++] = procno;
-			else if (procno >= 0)
-				set_latch(procno);
+			if (procno >= 0)
+				to_wake[count++] = procno;
 		} while (all && procno >= 0);
 	}
 	SpinLockRelease(&chain->wait_mutex);
 	for (int i = 0; i < count; i++)
-		set_latch(woken[i]);
+		set_latch(to_wake[i]);
+}
+
+void
+mq_wake_prepare(void)
+{
+	if (to_wake == NULL)
+		to_wake = MemoryContextAlloc(TopMemoryContext, mq_shared->nprocs * sizeof(int));
 }
 
 void
@@ -260,7 +276,7 @@ mq_wait_enlist(MqChain *chain, MqWindow *window, bool again)
 	SpinLockAcquire(&chain->wait_mutex);
 	mq_waiters[me].woken = false;
 	if (!mq_waiters[me].listed)
-		put_into_line(chain, window, me, again);
+		put_into_line(chain, window, me, MQ_NOT_BLOCKED, again);
 	SpinLockRelease(&chain->wait_mutex);
 	my_chain = chain;
 	my_window = window;
@@ -278,10 +294,12 @@ mq_wait_block(MqBlocked why)
 	if (w->listed || why != MQ_NOT_BLOCKED)
 	{
 		changed = !w->listed || w->blocked != why;
-		if (!w->listed)
-			put_into_line(my_chain, my_window, me, true);
+		/* for a moment it is not counted: who passes it over then is seen by the look that follows */
+		if (w->listed && changed)
+			take_out_of_line(my_chain, my_window, me);
+		if (changed)
+			put_into_line(my_chain, my_window, me, why, true);
 		w->woken = false;
-		w->blocked = why;
 	}
 	SpinLockRelease(&my_chain->wait_mutex);
 	return changed;
@@ -345,6 +363,16 @@ mq_wait_sleep(int64 us)
 	return was_woken();
 }
 
+/* The last in line, of those that are not blocked if there are any; -1: nobody. */
+static int
+any_waiter(const MqWindow *window)
+{
+	for (int i = 0; i < MQ_LINES; i++)
+		if (window->lines[i].last >= 0)
+			return window->lines[i].last;
+	return -1;
+}
+
 void
 mq_wait_leave(bool pass_on)
 {
@@ -363,7 +391,7 @@ mq_wait_leave(bool pass_on)
 	pass_on |= mq_waiters[me].woken;
 	mq_waiters[me].woken = false;
 	if (window->timekeeper == me)
-		next = window->timekeeper = window->last_waiter;
+		next = window->timekeeper = any_waiter(window);
 	SpinLockRelease(&chain->wait_mutex);
 	/* it has to find out how long it may sleep */
 	if (next >= 0)

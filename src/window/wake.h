@@ -16,6 +16,9 @@
 
 /* ---- to wake; none of these throws or allocates, all return at once when nobody waits ---- */
 
+/* Takes the memory that waking a whole queue wants; to be called before, outside of a callback. May raise out-of-memory. */
+extern void mq_wake_prepare(void);
+
 /* One receiver of each group of the queue: a sender's commit. The chain may have got another owner: that does no harm. */
 extern void mq_wake_queue(MqChain *chain);
 

@@ -454,7 +454,7 @@ apply(const MqWindowRef *ref, const WalkJob *job, const Findings *found)
 {
 	MqWindow   *window = ref->window;
 	MqCellList	cells;
-	bool		enough = mq_window_may_grow(window) && mq_cells_reserve(&cells, cells_needed(found), false);
+	bool		enough = mq_window_may_grow(window, 0, false) && mq_cells_reserve(&cells, cells_needed(found), false);
 
 	if (!mq_window_lock(ref, LW_EXCLUSIVE))
 	{

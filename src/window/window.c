@@ -35,11 +35,10 @@ mq_window_unlock(const MqWindowRef *ref)
 }
 
 bool
-mq_window_may_grow(const MqWindow *window)
+mq_window_may_grow(const MqWindow *window, int cells, bool finishing)
 {
-	/* half of what is there for the first, half of the rest for the next, ...: read without a lock, a guess is enough */
-	uint32		free = mq_shared->free_cells;
-	uint32		reserve = mq_shared->total_cells / MQ_RESERVE_PART;
+	uint32		free = mq_shared->free_cells + (uint32) cells;
+	uint32		reserve = finishing ? 0 : mq_shared->total_cells / MQ_RESERVE_PART;
 
 	return free > reserve && window->nodes < free - reserve;
 }
@@ -183,6 +182,12 @@ mq_window_counts(const MqWindowRef *ref, MqWindowCounts *counts)
 	counts->low_watermark = mq_pending_low(window, low_watermark(window));
 	counts->next_id = mq_window_next_id(window);
 	memcpy(counts->ids, window->ids, sizeof(counts->ids));
+	if (window->root == 0 && window->left_out > 0)
+	{
+		counts->low_watermark = window->left_out_low;
+		counts->next_id = window->left_out_next_id;
+		counts->ids[MQ_UNREAD] = counts->next_id - counts->low_watermark;
+	}
 	counts->pending = window->pending_ids;
 	counts->held_back = window->held_back;
 	counts->waiting = (int32) pg_atomic_read_u32(&window->waiters);
@@ -200,19 +205,6 @@ mq_window_clear(MqWindow *window)
 	window->walk_seq++;
 }
 
-static void
-send_away_and_clear(MqWindow *window)
-{
-	mq_wake_all(window);
-	mq_window_clear(window);
-}
-
-void
-mq_window_forget(const MqWindowKey *key)
-{
-	mq_window_slot_free(key, send_away_and_clear);
-}
-
 #define SWAP(type, a, b) do { type swap_ = (a); (a) = (b); (b) = swap_; } while (0)
 
 static void
@@ -228,6 +220,25 @@ swap_entries(MqWindow *a, MqWindow *b)
 		SWAP(int64, a->ids[i], b->ids[i]);
 }
 
+/* Who waits goes before the slot is anybody else's. */
+static void
+send_away_and_detach(MqWindow *window, MqWindow *content)
+{
+	mq_wake_all(window);
+	swap_entries(window, content);
+	window->walk_seq++;
+}
+
+void
+mq_window_forget(const MqWindowKey *key)
+{
+	MqWindow	content = {0};
+
+	mq_window_slot_free(key, send_away_and_detach, &content);
+	/* nobody else knows what is in it */
+	mq_window_clear(&content);
+}
+
 void
 mq_window_replace(const MqWindowRef *ref, MqWindow *content, int32 epoch, int64 oldest_needed)
 {
@@ -238,6 +249,7 @@ mq_window_replace(const MqWindowRef *ref, MqWindow *content, int32 epoch, int64 
 		if (window->epoch < epoch)
 		{
 			swap_entries(window, content);
+			window->left_out = 0;
 			window->epoch = epoch;
 			window->walk_seq++;
 			window->changes++;

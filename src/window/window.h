@@ -21,6 +21,9 @@ typedef struct MqWindowRef
 /* As the due time of what comes back: after a pause that grows with how often it did (lease.c). */
 #define MQ_DUE_AFTER_PAUSE PG_INT64_MIN
 
+/* Who has much to do in a window lets others in after so many entries. */
+#define MQ_ENTRIES_PER_HOLD	256
+
 /* Locks; false (and no lock) when the window is gone. */
 extern bool mq_window_lock(const MqWindowRef *ref, LWLockMode mode);
 extern void mq_window_unlock(const MqWindowRef *ref);
@@ -68,8 +71,13 @@ extern bool mq_window_counts(const MqWindowRef *ref, MqWindowCounts *counts);
 /* Where look-ahead ends: every message below was seen. Caller holds the lock. */
 extern int64 mq_window_next_id(const MqWindow *window);
 
-/* Whether this window may still take memory for look-ahead; the others must find some too. */
-extern bool mq_window_may_grow(const MqWindow *window);
+/*
+ * Whether this window may still take memory: half of what is there for the first, half of the rest for the next, ..., so that the
+ * others find some too. For look-ahead, hand-outs, and cuts that leave more entries than there were; finishing: for an ack that
+ * does, which may use the reserve. What leaves no more entries behind needs no leave. cells: what the caller has reserved for it.
+ * A hint: free cells are read without their lock.
+ */
+extern bool mq_window_may_grow(const MqWindow *window, int cells, bool finishing);
 
 /* Frees the window and all in it. Caller holds no lock. */
 extern void mq_window_forget(const MqWindowKey *key);

@@ -79,6 +79,14 @@ has_failed_lately(MqJob job, MqJobFor object)
 	return failure != NULL && !mq_backoff_is_over(&failure->backoff, object.urgent);
 }
 
+bool
+mq_job_is_failing(MqJob job, MqJobFor object)
+{
+	FailureKey	key = failure_key(job, object);
+
+	return hash_get_num_entries(failures) > 0 && hash_search(failures, &key, HASH_FIND, NULL) != NULL;
+}
+
 /* What has not been tried for long is no more. */
 static void
 sweep(void)

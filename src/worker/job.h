@@ -49,6 +49,9 @@ extern bool mq_job_lock(Oid relid, LOCKMODE mode);
 extern bool mq_job_stand_in_line(int timeout_ms, const char *what);
 extern void mq_job_leave_line(void);
 
+/* Whether the job raised an error when it was tried last. */
+extern bool mq_job_is_failing(MqJob job, MqJobFor object);
+
 /* What a visit of a queue (visit.h) has to do with. */
 typedef struct MqQueueWork
 {

@@ -187,7 +187,8 @@ finish_for_group(MqGroup *group, Relation rel, int64 lo, int64 hi)
 	int32		epoch;
 	bool		any;
 
-	mq_attach_group(group);
+	if (!mq_attach_group_if_it_fits(group))
+		return;
 	ref = (MqWindowRef) {group->window, mq_window_key(group, 0)};
 	(void) mq_walk_settle(&ref);
 	while (ref.window->rewalk != 0 && mq_walk(group, &ref, PG_INT32_MAX))

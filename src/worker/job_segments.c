@@ -40,13 +40,29 @@ table_exists(Oid relid)
 }
 
 static bool
+has_segment(const MqSegmentInfo *list, int count, int64 segment)
+{
+	for (int i = 0; i < count; i++)
+		if (list[i].segment == segment && OidIsValid(list[i].relid))
+			return true;
+	return false;
+}
+
+static bool
 make_segment(void *arg)
 {
 	SegmentJob *job = arg;
+	MqSegmentInfo *list;
+	int			count;
 
 	if (!mq_job_lock(job->queue.table, ShareUpdateExclusiveLock) || !table_exists(job->queue.table))
 		return false;
-	mq_segment_create(&job->queue, 0, job->segment);
+	/* it may be there, but its record was deleted, with others */
+	if (mq_segment_record_all(&job->queue) > 0)
+		mq_log_skip_to_end(&job->queue, 0);
+	list = mq_segment_list(&job->queue, &count);
+	if (!has_segment(list, count, job->segment))
+		mq_segment_create(&job->queue, 0, job->segment);
 	return true;
 }
 
@@ -130,15 +146,6 @@ drop_segment(void *arg)
 	}
 	if (!is_empty(job->relid))
 		mq_segment_truncate(&job->queue, 0, job->segment);
-	return false;
-}
-
-static bool
-has_segment(const MqSegmentInfo *list, int count, int64 segment)
-{
-	for (int i = 0; i < count; i++)
-		if (list[i].segment == segment && OidIsValid(list[i].relid))
-			return true;
 	return false;
 }
 
@@ -268,30 +275,41 @@ mq_job_make_segments(MqQueueWork *work)
 	return missing > last;
 }
 
-static void
-seal_or_drop(MqQueueWork *work, const MqSegmentInfo *segment, int64 kept, bool drop)
+/* Where DROP raises an error, for an event trigger say: at least the disk is free, until it works again. */
+static bool
+empty_segment(void *arg)
 {
-	SegmentJob	job = {*work->queue, segment->segment, segment->relid, segment, kept};
+	SegmentJob *job = arg;
 
-	(void) mq_job_run(drop ? drop_segment : seal_segment, &job, (MqJobFor) {segment->segment, work->queue->queue_no},
-					  psprintf("%s a segment of queue \"%s\"", drop ? "dropping" : "sealing", NameStr(work->queue->name)));
-	mq_visit_again(0);
+	if (!mq_lock_table_conditionally(job->relid, AccessExclusiveLock) || !may_still_go(job))
+		return false;
+	if (!is_empty(job->relid))
+		mq_segment_truncate(&job->queue, 0, job->segment);
+	return true;
 }
 
 static void
 clear_segment(MqQueueWork *work, const MqSegmentInfo *segment, int64 kept)
 {
+	SegmentJob	job = {*work->queue, segment->segment, segment->relid, segment, kept};
+	MqJobFor	object = {segment->segment, work->queue->queue_no};
+	char	   *name = NameStr(work->queue->name);
 	bool		may_go = mq_job_retention_lets_go(work->queue, segment, kept);
 
-	if (may_go && is_finished(work->queue, work->groups, work->ngroups, &work->lagging, segment->segment))
-		seal_or_drop(work, segment, kept, true);
-	else if (!segment->sealed)
-		seal_or_drop(work, segment, kept, false);
-	else if (may_go && work->queue->drop_unread)
+	if (may_go && is_finished(work->queue, work->groups, work->ngroups, &work->lagging, job.segment))
 	{
-		mq_job_drop_unread(work->queue, segment, kept);
-		mq_visit_again(0);
+		if (!mq_job_run(drop_segment, &job, object, psprintf("dropping a segment of queue \"%s\"", name)) &&
+			mq_job_is_failing(drop_segment, object))
+			(void) mq_job_run(empty_segment, &job, object, psprintf("emptying a segment of queue \"%s\"", name));
 	}
+	else if (!segment->sealed)
+		(void) mq_job_run(seal_segment, &job, object, psprintf("sealing a segment of queue \"%s\"", name));
+	else if (may_go && work->queue->drop_unread)
+		mq_job_drop_unread(work->queue, segment, kept);
+	else
+		return;
+	/* what comes next, after it was sealed, say */
+	mq_visit_again(0);
 }
 
 /* Old segments: dropped if finished by all and the retention lets them go, else sealed. */

@@ -277,16 +277,29 @@ has_slot(void)
 }
 
 static bool
+attach_missing(void)
+{
+	bool		all = true;
+
+	for (int i = 0; i < list.count; i++)
+		all &= mq_attach_missing(mq_worker_database, list.items[i].groups, list.items[i].ngroups);
+	return all;
+}
+
+static bool
 list_all(void *arg)
 {
+	static bool attached = false;	/* all windows that there have to be */
 	const MqExtension *ext = mq_extension(true);
 
 	if (ext == NULL || ext->oid != mq_worker_database->key.extension || !has_slot())
 		proc_exit(0);
 	mq_attach_database(mq_worker_database);
 	mq_list_refresh(&list);
-	for (int i = 0; i < list.count && list.fresh; i++)
-		mq_attach_missing(mq_worker_database, list.items[i].groups, list.items[i].ngroups);
+	if (attached && !list.fresh)
+		return true;
+	attached = false;
+	attached = attach_missing();
 	return true;
 }
 

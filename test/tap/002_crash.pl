@@ -172,7 +172,7 @@ sub after_crash
 	is(one($node, "SELECT count(*) FROM mq.receive('counts', 100)"), '0', 'a due time far ahead survives a crash by checkpoint');
 	# send another poison, due at once, and go round again
 	one($node, "SELECT t.put('counts', 'poison2', 1)");
-	for (1 .. 3) { one($node, "SELECT mq.nack(receipt) FROM mq.receive('counts')"); }
+	for (1 .. 3) { one($node, "SELECT mq.nack(receipt, '0') FROM mq.receive('counts')"); }
 	my $held = one($node, "SELECT receipt FROM mq.receive('counts', 1, '1 hour')");
 	$end = time() + 4;
 	while (time() < $end) { $i++; one($node, "SELECT t.put('counts', 'd$i', 20); SELECT t.take('counts', 5) FROM generate_series(1, 4)"); }

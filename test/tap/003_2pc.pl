@@ -140,7 +140,7 @@ for my $how (qw(none kill9))
 		one($node, "BEGIN; SELECT t.take('$q', 20); SELECT t.put('$q', 'p', 20); PREPARE TRANSACTION '$q'");
 		# small acks until the ring has moved on to another file (an empty table, one emptied meanwhile, or a new one), then
 		# two seconds more, so that the worker has had its chance to empty the one with the prepared rows
-		my $used = "relname ~ '^consumer_offset' AND relnamespace = 'mq'::regnamespace AND relkind = 'r' AND pg_relation_size(oid) > 0";
+		my $used = "relname ~ '^consumer_offset' AND relnamespace = 'mq_internal'::regnamespace AND relkind = 'r' AND pg_relation_size(oid) > 0";
 		my $files = one($node, "SELECT string_agg(relfilenode::text, ',') FROM pg_class WHERE $used");
 		my ($round, $more) = (0, 0);
 		my $moved = poll_until('the ring to move on', sub {

@@ -107,11 +107,11 @@ $v->q("SET idle_in_transaction_session_timeout = '100 ms'; BEGIN; SELECT receipt
 ok(poll_until('the message', sub { look() ne '' }), 'idle_in_transaction_session_timeout: the message comes back');
 $v->close;
 
-# --- cancel and time-outs: hand-outs, not failures -----------------------------------------------------------------------
+# --- cancel: a hand-out, not a failure; time-outs: a failure -----------------------------------------------------------------------
 fresh();
 $v = session($node);
 is($v->try("SET statement_timeout = '100 ms'; SELECT pg_sleep(100) FROM mq.receive('l', 1, '1 hour')"), '57014', 'statement_timeout after a receive');
-is(look(), "$serial 2 0", 'the message is back, no failure');
+is(look(), "$serial 2 1", 'the message is back, a failure');
 $v->try("ROLLBACK; RESET statement_timeout");
 
 fresh();

@@ -11,6 +11,7 @@ my $node = mq_node('failing', conf => "mq.visibility_timeout = '10 min'\n");
 
 # takes one at a time; message 1 comes back by `how`; ends when all others are done, or after so many hand-outs of message 1
 one($node, <<'SQL');
+CREATE FUNCTION fail() RETURNS void LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'innocent' USING errcode = '40001'; END $$;
 CREATE TABLE tries (q text, at timestamptz, attempt int, failures int);
 CREATE PROCEDURE work(q text, how text, at_least int, at_most int) LANGUAGE plpgsql AS $$
 DECLARE m mq.message; bad int := 0; done int := 0;
@@ -28,7 +29,7 @@ BEGIN
 				IF how LIKE '%savepoint' THEN
 					RAISE EXCEPTION 'bad';
 				ELSIF how = '40001' THEN
-					RAISE EXCEPTION 'innocent' USING errcode = '40001';
+					PERFORM fail();
 				ELSIF how = 'nack' THEN
 					PERFORM mq.nack(m.receipt);
 				END IF;
@@ -55,7 +56,7 @@ END $$;
 SQL
 
 my $i = 0;
-for my $how ('rollback', 'savepoint', 'pop, rollback', 'pop, savepoint', 'nack', 'lease end')
+for my $how ('rollback', 'savepoint', 'pop, rollback', 'pop, savepoint', 'nack', 'lease end', '40001')
 {
 	my $q = 'q' . ++$i;
 	one($node, "SELECT mq.create_queue('$q')");

@@ -63,9 +63,9 @@ foreach my $sql ("VACUUM %t", "VACUUM (ANALYZE) %t", "BEGIN; LOCK TABLE %t IN SH
 	$s->close;
 }
 
-# Whoever locks the whole queue has the parent and waits for the sender's transaction, which needs a segment that the worker
+# Whoever locks the whole queue has the parent (or waits for it, if the sender has read it) and waits for the sender's transaction, which needs a segment that the worker
 # cannot make meanwhile. That is a deadlock, and seen as one; everybody else goes on.
-foreach my $sql ('LOCK TABLE %t IN SHARE MODE', 'REINDEX TABLE %t', "SELECT mq.drop_queue('%q', force => true)")
+foreach my $sql ('LOCK TABLE %t IN SHARE MODE', 'LOCK TABLE %t IN ACCESS EXCLUSIVE MODE', 'REINDEX TABLE %t', "SELECT mq.drop_queue('%q', force => true)")
 {
 	my $q = 'circle' . ++$n;
 	(my $do = $sql) =~ s/%t/mq.q_$q/;
@@ -73,12 +73,13 @@ foreach my $sql ('LOCK TABLE %t IN SHARE MODE', 'REINDEX TABLE %t', "SELECT mq.d
 	one($node, "SELECT mq.create_queue('$q', segment_size => 1024)");
 	my ($s, $m, $o) = map { session($node) } 1 .. 3;
 	$s->q("SET deadlock_timeout = '100 ms'; BEGIN; SELECT t.put_batch('$q', 'a', 500)");
+	$s->q("SELECT count(*) FROM mq.q_$q") if $do =~ /ACCESS EXCLUSIVE/;
 	$m->start("BEGIN; $do; COMMIT") if $do !~ /REINDEX/;
 	$m->start($do) if $do =~ /REINDEX/;
 	ok(poll_until("$do to wait", sub { $m->waits_on_lock($node) }), "$do: waits for the sender");
 	my $start = time();
 	is($s->try("SELECT t.put_batch('$q', 'b', 20000)"), '40P01', sprintf("$do: a sender that needs more segments is told of a deadlock (%.1f s)", time() - $start));
-	like($s->{last_err}, qr/DETAIL:  It cannot be made while process $m->{pid} holds a lock/, "$do: and by whom");
+	like($s->{last_err}, qr/DETAIL:  It cannot be made while process $m->{pid} has or awaits a lock/, "$do: and by whom");
 	$s->q('ROLLBACK');
 	is(($m->finish)[0], '', "$do: goes on");
 	if ($do !~ /drop/)
@@ -87,6 +88,22 @@ foreach my $sql ('LOCK TABLE %t IN SHARE MODE', 'REINDEX TABLE %t', "SELECT mq.d
 		ledger_ok($node, $q, "$do: ledger");
 	}
 	$_->close for $s, $m, $o;
+}
+
+# Who holds the sender up no more than that, and is held up by it, makes no circle.
+{
+	one($node, "SELECT mq.create_queue('line', segment_size => 1024); CREATE TABLE t.other (n int); INSERT INTO t.other VALUES (1)");
+	my ($s, $m) = map { session($node) } 1 .. 2;
+	$s->q("SET deadlock_timeout = '100 ms'; BEGIN; UPDATE t.other SET n = 2");
+	$m->q('BEGIN; LOCK TABLE mq.q_line IN ROW SHARE MODE');
+	$m->start('UPDATE t.other SET n = 3');
+	ok(poll_until('the other to wait', sub { $m->waits_on_lock($node) }), 'a session with a weak lock on the table waits for the sender');
+	is($s->try("SELECT t.put_batch('line', 'a', 20000)"), '', 'who gets its segments');
+	$s->q('COMMIT');
+	$m->finish;
+	$m->q('COMMIT');
+	$_->close for $s, $m;
+	ledger_ok($node, 'line', 'a weak lock: ledger');
 }
 
 $node->stop;

@@ -1,0 +1,59 @@
+# What a transaction undoes costs what it did, not what others hold between; and what is done under a lock that others need is done in
+# pieces. Compared with the same work without the others, in the same run: no clock of the machine's.
+use strict;
+use warnings;
+use FindBin;
+use lib $FindBin::Bin;
+use Test::More;
+use MqTest;
+
+my $others = 200_000;
+my $node = mq_node('long_lists', conf => "mq.shared_memory = '128MB'\nautovacuum = off\nsynchronous_commit = off\nfsync = off\n");
+
+# the shortest of several times that rolling back a receive of two messages takes, in microseconds. The first one is the lowest
+# id there is, the second the highest.
+one($node, <<'SQL');
+CREATE FUNCTION t.undo_time(q text, times int) RETURNS float8 LANGUAGE plpgsql AS $$
+DECLARE began timestamptz; best float8 := 'infinity'; n int;
+BEGIN
+	FOR i IN 1 .. times LOOP
+		BEGIN
+			SELECT count(*) INTO STRICT n FROM mq.receive(q, 2, '1 h');
+			IF n <> 2 THEN RAISE EXCEPTION 'received %', n; END IF;
+			began := clock_timestamp();
+			RAISE EXCEPTION SQLSTATE 'ZZ000';
+		EXCEPTION WHEN SQLSTATE 'ZZ000' THEN
+			best := least(best, extract(epoch FROM clock_timestamp() - began) * 1e6);
+		END;
+	END LOOP;
+	RETURN best;
+END $$;
+CREATE PROCEDURE t.fill(q text, n int) LANGUAGE plpgsql AS $$
+DECLARE lowest uuid;
+BEGIN
+	PERFORM mq.create_queue(q);
+	FOR i IN 1 .. n / 1000 LOOP
+		PERFORM mq.send_batch(q, (SELECT array_agg(to_jsonb(j)) FROM generate_series(1, 1000) j));
+		COMMIT;
+	END LOOP;
+	SELECT receipt INTO STRICT lowest FROM mq.receive(q, 1, '1 h');
+	COMMIT;
+	-- of the others every second one is acked, so that no two leases touch
+	FOR i IN 1 .. n / 1000 LOOP
+		PERFORM mq.ack((SELECT array_agg(receipt) FILTER (WHERE id % 2 = 0) FROM mq.receive(q, 1000, '1 h')));
+		COMMIT;
+	END LOOP;
+	PERFORM mq.send(q, '"the highest"');
+	PERFORM mq.release(lowest);
+END $$;
+SQL
+
+one($node, "CALL t.fill('few', 1000)");
+one($node, "CALL t.fill('many', $others)");
+cmp_ok(one($node, "SELECT leased FROM mq.groups WHERE queue = 'many'"), '>=', $others / 2 - 1, 'many leases, none touching the next');
+my $short = one($node, "SELECT t.undo_time('few', 50)");
+my $long = one($node, "SELECT t.undo_time('many', 50)");
+diag("undoing two hand-outs: $short us, with $others others' between $long us");
+cmp_ok($long, '<', 10 * $short + 100, 'undoing a receive does not walk over what others hold');
+
+done_testing();
