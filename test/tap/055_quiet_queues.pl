@@ -168,14 +168,16 @@ my $fill = sub { my ($q) = @_; one($node, "SELECT t.put_batch('$q', 'f', 3000); 
 }
 SKIP:
 {
-	skip 'no stop points', 1 if !$points;
+	skip 'no stop points', 2 if !$points;
+	one($node, "SELECT mq.create_queue('fails', segment_size => 1024)");
+	soon('a queue is made', sub { $served->('fails', 3) });
 	one($node, "ALTER SYSTEM SET mq.stop_point = 'segment_created:error'");
 	$node->reload;
-	one($node, "SELECT mq.create_queue('fails')");
+	one($node, "SELECT t.put_batch('fails', 'f', 2000)");
 	turns(3);
 	one($node, "ALTER SYSTEM RESET mq.stop_point");
 	$node->reload;
-	soon('what has failed is tried again', sub { $served->('fails', 3) });
+	soon('what has failed is tried again', sub { $served->('fails', 4) });
 }
 
 # --- slots of what was rolled back; a queue of the same name ------------------------------------------------------------------------
