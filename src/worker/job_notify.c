@@ -145,6 +145,9 @@ has_something(MqGroup *group, TimestampTz *next_event)
 		if (!mq_walk(group, &ref, 1))
 		{
 			*next_event = Min(*next_event, mq_window_next_event(&ref));
+			/* there is no memory, or no segment yet */
+			if (mq_window_has_work(&ref, group->queue.chain->next_id))
+				*next_event = Min(*next_event, GetCurrentTimestamp() + MQ_S);
 			return false;
 		}
 	}

@@ -247,6 +247,18 @@ make_missing(const MqQueueWork *work, int64 first, int64 last)
 	return last + 1;
 }
 
+int
+mq_job_count_wanted(void)
+{
+	int			count = 0;
+
+	for (int i = 0; i < mq_max_queues; i++)
+		if (mq_chains[i].key.level >= 0 && mq_chains[i].wanted_segment >= 0 &&
+			memcmp(&mq_chains[i].key.db, &mq_worker_database->key, sizeof(MqDatabaseKey)) == 0)
+			count++;
+	return count;
+}
+
 /*
  * While one queue stands in line all others of the database wait for their turn. So those for which a sender waits share a
  * second of each turn, those that only want to be ahead another one. 0: too many.

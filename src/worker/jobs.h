@@ -11,6 +11,9 @@
 /* Job: fills a MqQueueWork (queue and all are given). */
 extern bool mq_job_look_at_queue(void *work);
 
+/* Queues of this database for which a sender waits; looked at without their locks. */
+extern int	mq_job_count_wanted(void);
+
 /* Segments ahead of the tail, and the one a sender waits for; false: some could not be made now. */
 extern bool mq_job_make_segments(MqQueueWork *work);
 

@@ -188,13 +188,11 @@ queue_is_due(const MqQueueItem *item, const MqChain *chain)
 }
 
 bool
-mq_visit_is_due(MqQueueItem *item, MqQueueList *list)
+mq_visit_is_due(MqQueueItem *item, const MqQueueList *list)
 {
 	const MqChain *chain = chain_of(&item->queue);
-	bool		wanted = chain != NULL && chain->wanted_segment >= 0;
-	bool		due = queue_is_due(item, chain) || wanted;
+	bool		due = queue_is_due(item, chain) || (chain != NULL && chain->wanted_segment >= 0);
 
-	list->wanted += wanted;
 	for (int i = 0; i < item->ngroups; i++)
 		due |= group_is_due(&item->groups[i], list, chain == NULL ? 0 : chain->next_id);
 	return due;

@@ -9,11 +9,11 @@
  * - a lease in a window that is over, a mark of a transaction that may be decided (settling, pending), a receiver in line
  *   that may have missed something, or rows in the offset log that keep a table of it from being emptied;
  * or when the last visit has said so (mq_visit_again): something could not be done, or is to be done later.
- * In any case each queue gets one once in MQ_VISIT_EVERY, spread over the turns: for what nobody can see without a look (the records of segments
- * changed by hand, the wall clock set forth).
+ * In any case each queue gets one once in MQ_VISIT_EVERY, spread over the turns: for what cannot be seen without a look
+ * (the records of segments changed by hand, a clock that was set forth).
  *
- * All of that is read without locks: what is missed in a moment is seen by the next turn. Only where marks of prepared transactions
- * must not be missed, and where somebody waits, the window is locked.
+ * All of that is read without locks: what is missed in one turn is seen in the next. Only where marks of prepared
+ * transactions must not be missed, and where somebody waits, the window is locked.
  */
 #ifndef MQ_VISIT_H
 #define MQ_VISIT_H
@@ -23,8 +23,8 @@
 
 #define MQ_VISIT_EVERY	(60 * MQ_S)
 
-/* Whether a visit of the queue is due, which has to follow then. Also sees whether a sender waits (list->wanted). */
-extern bool mq_visit_is_due(MqQueueItem *item, MqQueueList *list);
+/* Whether a visit of the queue is due, which has to follow then: what was seen is not asked for again. */
+extern bool mq_visit_is_due(MqQueueItem *item, const MqQueueList *list);
 
 /* A visit begins, and ends. In between: another one is due at that time of clock.h; 0: in the next turn. */
 extern void mq_visit_begin(void);

@@ -381,7 +381,6 @@ care_for_queues(void)
 	int			left_out = 0;
 	bool		settled = true;
 
-	list.wanted = 0;
 	for (int i = 0; i < list.count; i++)
 	{
 		MqQueueItem *item = &list.items[i];
@@ -440,6 +439,7 @@ turn(void)
 	marked = true;
 	mq_job_order_begin();
 	list.decided = prepared.count > 0;
+	list.wanted = mq_job_count_wanted();
 	list.blocked_by = mq_ring_blocked_by(mq_worker_database);
 	if (list.fresh)
 		mq_job_notify_plan(&list);
