@@ -23,6 +23,7 @@
 #include "catalog/pg_proc.h"
 #include "commands/extension.h"
 #include "commands/sequence.h"
+#include "common/hashfn.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/bufmgr.h"
@@ -285,6 +286,16 @@ mq_deform(HeapTuple tuple, TupleDesc desc, Datum *values, bool *isnull, int colu
 	}
 }
 
+/* InvalidOid: there is none. */
+static Oid
+table_of(const char *queue_name)
+{
+	char		relname[NAMEDATALEN];
+
+	snprintf(relname, sizeof(relname), "q_%s", queue_name);
+	return get_relname_relid(relname, extension.schema);
+}
+
 static void
 queue_from_tuple(HeapTuple tuple, TupleDesc desc, MqQueue *queue)
 {
@@ -307,8 +318,7 @@ queue_from_tuple(HeapTuple tuple, TupleDesc desc, MqQueue *queue)
 	queue->notify_us = interval_us(v[Q_NOTIFY - 1], isnull[Q_NOTIFY - 1]);
 	queue->extension = extension.oid;
 	queue->db = extension.db;
-	snprintf(relname, sizeof(relname), "q_%s", NameStr(queue->name));
-	queue->table = get_relname_relid(relname, extension.schema);
+	queue->table = table_of(NameStr(queue->name));
 	snprintf(relname, sizeof(relname), "i_%d", queue->queue_no);
 	queue->sequence = get_relname_relid(relname, extension.internal);
 	queue->replaced = !queue->foreign && DatumGetObjectId(v[Q_TABLE - 1]) != queue->table;
@@ -549,8 +559,9 @@ mq_group_refresh(MqGroup *group, bool past_cache)
 	return true;
 }
 
-MqQueue *
-mq_queues_all(int *count)
+/* *whole: as in MqDefinitions. */
+static MqQueue *
+queues_all(int *count, bool *whole)
 {
 	Relation	rel;
 	SysScanDesc scan;
@@ -559,20 +570,31 @@ mq_queues_all(int *count)
 	MqQueue    *queues = palloc(room * sizeof(MqQueue));
 
 	*count = 0;
+	*whole = true;
 	(void) mq_extension(false);
 	rel = mq_own_relation_open(extension.queue_rel, AccessShareLock);
 	scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
 		if (*count == room)
-			queues = repalloc(queues, (room *= 2) * sizeof(MqQueue));
+			queues = repalloc_huge(queues, (room *= 2) * sizeof(MqQueue));
 		queue_from_tuple(tuple, RelationGetDescr(rel), &queues[*count]);
 		if (OidIsValid(queues[*count].table))
 			(*count)++;
+		else
+			*whole = false;
 	}
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
 	return queues;
+}
+
+MqQueue *
+mq_queues_all(int *count)
+{
+	bool		whole;
+
+	return queues_all(count, &whole);
 }
 
 /* Finds a queue by its number. */
@@ -623,19 +645,61 @@ collect_groups(Relation rel, SysScanDesc scan, const MqQueue *queues, int nqueue
 	return groups;
 }
 
+MqDefinitions
+mq_definitions_all(void)
+{
+	MqDefinitions all;
+	Relation	rel;
+	SysScanDesc scan;
+
+	all.queues = queues_all(&all.nqueues, &all.whole);
+	rel = mq_own_relation_open(extension.group_rel, AccessShareLock);
+	scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
+	all.groups = collect_groups(rel, scan, all.queues, all.nqueues, &all.ngroups);
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return all;
+}
+
 MqGroup *
 mq_groups_all(int *count)
 {
-	int			nqueues;
-	MqQueue    *queues = mq_queues_all(&nqueues);
-	Relation	rel = mq_own_relation_open(extension.group_rel, AccessShareLock);
-	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
-	MqGroup    *groups = collect_groups(rel, scan, queues, nqueues, count);
+	MqDefinitions all = mq_definitions_all();
 
+	pfree(all.queues);
+	*count = all.ngroups;
+	return all.groups;
+}
+
+/* A row that is written is another one by its place or its transaction. */
+static uint64
+rows_fingerprint(Oid relid, uint64 sum)
+{
+	Relation	rel = mq_own_relation_open(relid, AccessShareLock);
+	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
+	HeapTuple	tuple;
+
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		sum = hash_combine64(sum, HeapTupleHeaderGetRawXmin(tuple->t_data));
+		sum = hash_combine64(sum, ((uint64) ItemPointerGetBlockNumber(&tuple->t_self) << 16) | ItemPointerGetOffsetNumber(&tuple->t_self));
+	}
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
-	pfree(queues);
-	return groups;
+	return sum;
+}
+
+uint64
+mq_definitions_fingerprint(void)
+{
+	(void) mq_extension(false);
+	return rows_fingerprint(extension.group_rel, rows_fingerprint(extension.queue_rel, extension.oid));
+}
+
+bool
+mq_queue_keeps_table(const MqQueue *queue)
+{
+	return table_of(NameStr(queue->name)) == queue->table;
 }
 
 MqGroup *

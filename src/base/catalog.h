@@ -107,6 +107,27 @@ extern MqGroup *mq_groups_all(int *count);
 extern MqQueue *mq_queues_all(int *count);
 extern MqGroup *mq_groups_of(const MqQueue *queue, int *count);
 
+/* The same for both at once; whole: no queue was left out because it has no table now. */
+typedef struct MqDefinitions
+{
+	MqQueue    *queues;
+	int			nqueues;
+	MqGroup    *groups;
+	int			ngroups;
+	bool		whole;
+} MqDefinitions;
+
+extern MqDefinitions mq_definitions_all(void);
+
+/*
+ * Changes with every row of a definition that is written or goes, whoever does it; the tables of queues are not looked at. Reads
+ * all rows, but nothing in them.
+ */
+extern uint64 mq_definitions_fingerprint(void);
+
+/* Whether the table of that name is still the one that was found with the definition. */
+extern bool mq_queue_keeps_table(const MqQueue *queue);
+
 /*
  * Whether a queue, a group (by number; relid: mq_internal.queue or consumer_group) or the extension (by oid) exists, or may
  * come to exist or not because its transaction is undecided.

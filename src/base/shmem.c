@@ -251,9 +251,11 @@ mq_database_slot(Oid extension)
 static int
 free_chain_slot(void)
 {
-	for (int i = 0; i < mq_max_queues; i++)
-		if (mq_chains[i].key.level < 0)
-			return i;
+	static int	last = -1;		/* the one that this process made last: many are made one after the other */
+
+	for (int i = 1; i <= mq_max_queues; i++)
+		if (mq_chains[(last + i) % mq_max_queues].key.level < 0)
+			return last = (last + i) % mq_max_queues;
 	slots_full("queues", "mq.max_queues");
 	return -1;
 }
@@ -316,9 +318,11 @@ mq_windows_are_full(void)
 static int
 free_window_slot(void)
 {
-	for (int i = 0; i < mq_max_groups; i++)
-		if (mq_windows[i].key.level < 0)
-			return i;
+	static int	last = -1;		/* the one that this process made last: many are made one after the other */
+
+	for (int i = 1; i <= mq_max_groups; i++)
+		if (mq_windows[(last + i) % mq_max_groups].key.level < 0)
+			return last = (last + i) % mq_max_groups;
 	slots_full("consumer groups", "mq.max_groups");
 	return -1;
 }

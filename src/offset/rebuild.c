@@ -870,15 +870,15 @@ mq_all_attached(MqDatabase *db)
 	return true;
 }
 
-void
-mq_attach_missing(MqDatabase *db)
+bool
+mq_attach_missing(MqDatabase *db, MqGroup *groups, int count)
 {
-	int			count;
-	MqGroup    *groups = mq_groups_all(&count);
+	bool		all = true;
 
 	for (int i = 0; i < count; i++)
 		if (needs_window(db, &groups[i]))
-			(void) mq_attach_group_if_it_fits(&groups[i]);
+			all &= mq_attach_group_if_it_fits(&groups[i]);
+	return all;
 }
 
 static bool

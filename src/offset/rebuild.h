@@ -30,8 +30,8 @@ extern bool mq_attach_group_if_it_fits(MqGroup *group);
  */
 extern bool mq_all_attached(MqDatabase *db);
 
-/* Makes the windows that mq_all_attached misses. */
-extern void mq_attach_missing(MqDatabase *db);
+/* Makes the windows that mq_all_attached misses, of these groups; false: there was no room for one. */
+extern bool mq_attach_missing(MqDatabase *db, MqGroup *groups, int count);
 
 /*
  * Makes the window of a group that this transaction has just created, with what it is to begin with (as mq_fill takes it).

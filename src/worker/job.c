@@ -19,6 +19,7 @@
 #include "utils/snapmgr.h"
 
 #include "worker/backoff.h"
+#include "worker/visit.h"
 
 #define SWEEP_AT_LEAST	64
 #define KEPT_US			(600 * MQ_S)	/* of an object that is no more */
@@ -194,7 +195,10 @@ mq_job_run(MqJob job, void *arg, MqJobFor object, const char *what)
 
 	CHECK_FOR_INTERRUPTS();
 	if (has_failed_lately(job, object))
+	{
+		mq_visit_again(0);
 		return false;
+	}
 	missed_mode = NoLock;
 	SetCurrentStatementStartTimestamp();
 	pgstat_report_activity(STATE_RUNNING, what);
@@ -218,6 +222,8 @@ mq_job_run(MqJob job, void *arg, MqJobFor object, const char *what)
 	MemoryContextSwitchTo(mq_job_context);
 	if (done)
 		note_success(job, object, what);
+	else
+		mq_visit_again(0);
 	pgstat_report_stat(true);
 	return done;
 }

@@ -9,6 +9,7 @@
 #include "log/log.h"
 #include "log/segment.h"
 #include "offset/checkpoint.h"
+#include "worker/list.h"
 
 extern MqDatabase *mq_worker_database;	/* the slot of the database this worker is for */
 extern MemoryContext mq_job_context;	/* what jobs allocate; reset after each turn */
@@ -31,7 +32,8 @@ typedef struct MqJobFor
 #define MQ_JOB_FOR(number)		((MqJobFor) {0, (number), false})
 
 /*
- * Runs a job in a transaction. False: it failed, it has failed lately (backoff.h), a table of ours was locked, or it said so.
+ * Runs a job in a transaction. False: it failed, it has failed lately (backoff.h), a table of ours was locked, or it said so;
+ * then the queue that is being visited gets another visit in the next turn.
  * A failure is logged, with `what` as its context, as often as backoff.h says, and so is the end of failures.
  */
 extern bool mq_job_run(MqJob job, void *arg, MqJobFor object, const char *what);
@@ -50,20 +52,14 @@ extern void mq_job_leave_line(void);
 /* Whether the job raised an error when it was tried last. */
 extern bool mq_job_is_failing(MqJob job, MqJobFor object);
 
-/* Everything there is to care for in one turn. */
-typedef struct MqQueueList
-{
-	MqQueue    *queues;
-	int			count;
-	MqGroup    *groups;
-	int			ngroups;
-	bool		may_make;		/* tables can be made, altered and dropped */
-} MqQueueList;
-
+/* What a visit of a queue (visit.h) has to do with. */
 typedef struct MqQueueWork
 {
 	const MqQueueList *all;
 	MqQueue    *queue;
+	MqGroup    *groups;			/* of the queue */
+	int			ngroups;
+	int			lagging;		/* the one that had not finished a segment, when one was asked for last */
 	MqSegmentInfo *segments;
 	int			nsegments;
 	MqTail		tail;

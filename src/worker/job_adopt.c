@@ -78,18 +78,17 @@ begin_anew(void *arg)
 }
 
 bool
-mq_job_take_over_table(const MqQueueList *all, MqQueue *queue)
+mq_job_take_over_table(MqQueueItem *item)
 {
-	MqChainKey	chain = mq_chain_key(queue, 0);
+	MqChainKey	chain = mq_chain_key(&item->queue, 0);
 
-	if (!mq_job_run(begin_anew, queue, MQ_JOB_FOR(queue->queue_no), "taking over a table"))
+	if (!mq_job_run(begin_anew, &item->queue, MQ_JOB_FOR(item->queue.queue_no), "taking over a table"))
 		return false;
-	for (int i = 0; i < all->ngroups; i++)
+	for (int i = 0; i < item->ngroups; i++)
 	{
-		MqWindowKey key = mq_window_key(&all->groups[i], 0);
+		MqWindowKey key = mq_window_key(&item->groups[i], 0);
 
-		if (all->groups[i].queue.queue_no == queue->queue_no)
-			mq_window_forget(&key);
+		mq_window_forget(&key);
 	}
 	mq_chain_forget(&chain);
 	return true;

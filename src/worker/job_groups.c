@@ -17,12 +17,12 @@
 #include "base/settings.h"
 #include "base/stop_point.h"
 #include "offset/rebuild.h"
-#include "offset/ring.h"
 #include "window/settle.h"
 #include "window/wake.h"
 #include "window/walk.h"
 #include "worker/jobs.h"
 #include "worker/memo.h"
+#include "worker/visit.h"
 
 #define SEGMENTS_AT_REST	3	/* a queue that has no more has nothing to drop */
 #define LARGE_CHECKPOINT_S	600
@@ -86,11 +86,14 @@ is_time_for_checkpoint(const MqWindowRef *ref, int32 group_no, const MqQueueWork
 {
 	int64		interval = ref->window->nodes < MQ_SMALL_CHECKPOINT ? Max(Min(mq_drop_delay, 60), 1) : LARGE_CHECKPOINT_S;
 	const GroupMemo *memo = mq_memo(&groups, group_no);
+	int64		due = memo->checkpoint + interval * MQ_S;
 
 	if (memo->checkpoint == 0 && work->known && work->nsegments > SEGMENTS_AT_REST)
 		return true;
-	return ref->window->changes != ref->window->checkpointed &&
-		mq_monotonic_us() - memo->checkpoint >= interval * MQ_S;
+	if (ref->window->changes == ref->window->checkpointed)
+		return false;
+	mq_visit_again(due);
+	return mq_monotonic_us() >= due;
 }
 
 static bool
@@ -241,10 +244,13 @@ mq_job_care_for_group(MqGroup *group, const MqQueueWork *work)
 	settled = mq_job_run(settle_decided, &ref, MQ_JOB_FOR(group->group_no), "settling decided transactions");
 	sweep_waiters(&ref, work);
 	if (is_stuck_behind(&ref, work))
+	{
 		(void) mq_job_run(look_past_segment, group, MQ_JOB_FOR(group->group_no), "looking ahead");
+		mq_visit_again(0);
+	}
 	needed = (int64) pg_atomic_read_u64(&ref.window->oldest_needed);
 	if (mq_checkpoint_is_due(&ref) || is_time_for_checkpoint(&ref, group->group_no, work) ||
-		(needed != 0 && needed <= mq_ring_blocked_by(mq_worker_database)))
+		(needed != 0 && needed <= work->all->blocked_by))
 		mq_job_checkpoint(group, work);
 	return settled;
 }

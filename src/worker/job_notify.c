@@ -22,6 +22,7 @@
 #include "worker/memo.h"
 
 #define LOOK_AGAIN_US (100 * INT64CONST(1000))
+#define AT_ONCE 0				/* in look_at: whatever the clock says */
 #define PAYLOAD_MAX 7000		/* PostgreSQL takes less than 8000 */
 
 /* A queue that notifies. */
@@ -46,56 +47,86 @@ static Watch *watches = NULL;
 static int	nwatches = 0;
 static MqMemo last_sent = {"mq notifications", sizeof(LastSent)};
 
-/* Tells the senders of a queue whether to say that there is something new. */
-static void
-tell_senders(MqQueue *queue, bool notifies)
+/* Tells the senders of a queue whether to say that there is something new. False: there are none that could. */
+static bool
+tell_senders(MqQueue *queue)
 {
 	MqChainKey	key = mq_chain_key(queue, 0);
 	uint32		off = MQ_NOTIFY_OFF;
 
 	queue->chain = mq_chain_slot(&key, false, NULL);
 	if (queue->chain == NULL)
-		return;
-	if (!notifies)
+		return false;
+	if (queue->notify_us == 0)
 		pg_atomic_write_u32(&queue->chain->notify, MQ_NOTIFY_OFF);
 	else
 		(void) pg_atomic_compare_exchange_u32(&queue->chain->notify, &off, MQ_NOTIFY_IDLE);
+	return true;
 }
 
 static void
-watch(const MqQueueList *all, const MqQueue *queue)
+watch(const MqQueueItem *item)
 {
 	Watch	   *w = &watches[nwatches++];
-	const LastSent *last = mq_memo(&last_sent, queue->queue_no);
+	const LastSent *last = mq_memo(&last_sent, item->queue.queue_no);
 
-	w->queue = *queue;
-	w->groups = palloc((all->ngroups + 1) * sizeof(MqGroup));
-	w->count = 0;
-	for (int i = 0; i < all->ngroups; i++)
-		if (all->groups[i].queue.queue_no == queue->queue_no)
-			w->groups[w->count++] = all->groups[i];
-	w->look_at = GetCurrentTimestamp();
-	w->not_before = last->sent + queue->notify_us;
+	w->queue = item->queue;
+	w->groups = palloc((item->ngroups + 1) * sizeof(MqGroup));
+	memcpy(w->groups, item->groups, item->ngroups * sizeof(MqGroup));
+	w->count = item->ngroups;
+	w->look_at = AT_ONCE;
+	w->not_before = last->sent + item->queue.notify_us;
 }
 
+/* By number, as the list is. A queue without a chain waits for a visit. */
 void
-mq_job_notify_plan(const MqQueueList *all)
+mq_job_notify_plan(MqQueueList *all)
 {
 	MemoryContext old;
+	int			notifying = 0;
 
 	if (watch_context == NULL)
 		watch_context = AllocSetContextCreate(TopMemoryContext, "mq worker watches", ALLOCSET_SMALL_SIZES);
-	MemoryContextReset(watch_context);
-	old = MemoryContextSwitchTo(watch_context);
-	watches = palloc((all->count + 1) * sizeof(Watch));
 	nwatches = 0;
+	MemoryContextReset(watch_context);
 	for (int i = 0; i < all->count; i++)
 	{
-		tell_senders(&all->queues[i], all->queues[i].notify_us > 0);
-		if (all->queues[i].notify_us > 0 && all->queues[i].chain != NULL)
-			watch(all, &all->queues[i]);
+		(void) tell_senders(&all->items[i].queue);
+		notifying += all->items[i].queue.notify_us > 0;
 	}
+	old = MemoryContextSwitchTo(watch_context);
+	watches = MemoryContextAllocHuge(watch_context, (notifying + 1) * sizeof(Watch));
+	for (int i = 0; i < all->count; i++)
+		if (all->items[i].queue.notify_us > 0)
+			watch(&all->items[i]);
 	MemoryContextSwitchTo(old);
+}
+
+static Watch *
+find_watch(int32 queue_no)
+{
+	int			a = 0;
+	int			b = nwatches;
+
+	while (a < b)
+	{
+		int			mid = a + (b - a) / 2;
+
+		if (watches[mid].queue.queue_no < queue_no)
+			a = mid + 1;
+		else
+			b = mid;
+	}
+	return a < nwatches && watches[a].queue.queue_no == queue_no ? &watches[a] : NULL;
+}
+
+void
+mq_job_notify_visited(const MqQueue *queue)
+{
+	Watch	   *w = queue->notify_us > 0 ? find_watch(queue->queue_no) : NULL;
+
+	if (w != NULL && tell_senders(&w->queue))
+		w->look_at = AT_ONCE;
 }
 
 static bool
@@ -114,6 +145,9 @@ has_something(MqGroup *group, TimestampTz *next_event)
 		if (!mq_walk(group, &ref, 1))
 		{
 			*next_event = Min(*next_event, mq_window_next_event(&ref));
+			/* there is no memory, or no segment yet */
+			if (mq_window_has_work(&ref, group->queue.chain->next_id))
+				*next_event = Min(*next_event, GetCurrentTimestamp() + MQ_S);
 			return false;
 		}
 	}
@@ -139,7 +173,9 @@ look(void *arg)
 		any = true;
 	}
 	appendStringInfoChar(&payload, ']');
-	w->look_at = any ? GetCurrentTimestamp() : next_event;
+	w->look_at = any ? AT_ONCE : next_event;
+	/* senders may be busy with what is taken at once: do not look after each of them */
+	w->not_before = mq_monotonic_us() + Min(w->queue.notify_us, LOOK_AGAIN_US);
 	w->payload = payload.len <= PAYLOAD_MAX ? payload.data : "[]";
 	return any;
 }
@@ -157,26 +193,24 @@ notify(void *arg)
 	return true;
 }
 
-static void
-serve(Watch *w)
+/* True: it took time. */
+static bool
+serve(Watch *w, int64 now, TimestampTz clock)
 {
 	uint32		pending = MQ_NOTIFY_PENDING;
-	TimestampTz clock = GetCurrentTimestamp();
-	int64		now = mq_monotonic_us();
 
 	if (now < w->not_before)
-		return;
+		return false;
 	/* before looking: what comes after that is pending again */
 	if (pg_atomic_compare_exchange_u32(&w->queue.chain->notify, &pending, MQ_NOTIFY_IDLE))
-		w->look_at = clock;
+		w->look_at = AT_ONCE;
 	if (clock < w->look_at)
-		return;
-	/* if the job fails, the next turn will say when to look */
-	w->look_at = PG_INT64_MAX;
-	/* senders may be busy with what is taken at once: do not look after each of them */
-	w->not_before = now + Min(w->queue.notify_us, LOOK_AGAIN_US);
+		return false;
+	/* if the job fails, that is for the next second */
+	w->look_at = AT_ONCE;
+	w->not_before = now + MQ_S;
 	if (!mq_job_run(look, w, MQ_JOB_FOR(w->queue.queue_no), "looking for something to notify"))
-		return;
+		return true;
 	if (mq_job_run(notify, w, MQ_JOB_FOR_ALL_URGENT, "sending a notification"))
 	{
 		LastSent   *last = mq_memo(&last_sent, w->queue.queue_no);
@@ -184,32 +218,39 @@ serve(Watch *w)
 		last->sent = now;
 		w->not_before = now + w->queue.notify_us;
 	}
-	else
-		w->not_before = now + MQ_S;
+	return true;
 }
 
 /* An event that is past, or pending, waits only for its interval. */
 static int64
-time_until(const Watch *w)
+time_until(const Watch *w, int64 now, TimestampTz clock)
 {
-	int64		pause = Max(w->not_before - mq_monotonic_us(), 0);
+	int64		pause = Max(w->not_before - now, 0);
 
 	if (pg_atomic_read_u32(&w->queue.chain->notify) == MQ_NOTIFY_PENDING)
 		return pause;
 	if (w->look_at == PG_INT64_MAX)
 		return PG_INT64_MAX;
-	return Max(pause, w->look_at - GetCurrentTimestamp());
+	return Max(pause, w->look_at - clock);
 }
 
 int64
 mq_job_notify(void)
 {
 	int64		next = PG_INT64_MAX;
+	int64		now = mq_monotonic_us();
+	TimestampTz clock = GetCurrentTimestamp();
 
 	for (int i = 0; i < nwatches; i++)
 	{
-		serve(&watches[i]);
-		next = Min(next, time_until(&watches[i]));
+		if (watches[i].queue.chain == NULL)
+			continue;
+		if (serve(&watches[i], now, clock))
+		{
+			now = mq_monotonic_us();
+			clock = GetCurrentTimestamp();
+		}
+		next = Min(next, time_until(&watches[i], now, clock));
 	}
 	return next;
 }

@@ -21,6 +21,7 @@
 #include "log/order.h"
 #include "worker/jobs.h"
 #include "worker/memo.h"
+#include "worker/visit.h"
 
 #define PAGES_PER_JOB	1024
 #define MS_PER_TURN		100
@@ -29,6 +30,7 @@
 typedef struct SegmentMemo
 {
 	MqMemoHead	head;
+	int32		queue_no;
 	uint32		settled;		/* generation in which there was no more to do; 0: there is, or it has changed */
 	MqOrderCheck check;
 } SegmentMemo;
@@ -56,7 +58,10 @@ relcache_callback(Datum arg, Oid relid)
 	if (!OidIsValid(relid))
 		generation = Max(generation + 1, 1);
 	else if (memo != NULL)
+	{
 		memo->settled = 0;
+		mq_visit_touch(memo->queue_no);
+	}
 }
 
 void
@@ -170,6 +175,7 @@ care_for_segment(const MqQueueWork *work, MqSegmentInfo *info)
 	MqJobFor	object = {info->segment, work->queue->queue_no, mq_job_is_waited_for(work->queue)};
 	char	   *name = NameStr(work->queue->name);
 
+	job.memo->queue_no = work->queue->queue_no;
 	if (job.memo->settled == generation)
 		return;
 	job.active = info->segment >= mq_segment_of(work->tail.next_id, work->queue->segment_size);

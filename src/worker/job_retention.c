@@ -23,6 +23,7 @@
 #include "window/walk.h"
 #include "worker/jobs.h"
 #include "worker/memo.h"
+#include "worker/visit.h"
 
 /* the active segment is left after this part of the time that messages are kept, so that they go in steps */
 #define STEPS_PER_RETENTION 4
@@ -52,6 +53,7 @@ mq_job_segment_is_old(const MqQueueWork *work)
 		active->segment = segment;
 		active->since = now;
 	}
+	mq_visit_again(active->since + work->queue->retention_us / STEPS_PER_RETENTION);
 	return now - active->since >= work->queue->retention_us / STEPS_PER_RETENTION;
 }
 
@@ -60,9 +62,14 @@ mq_job_retention_lets_go(const MqQueue *queue, const MqSegmentInfo *segment, int
 {
 	if (queue->retention_us == 0 && queue->retention_bytes < 0)
 		return true;
-	if (queue->retention_us > 0 && segment->sealed_at != 0 &&
-		GetCurrentTimestamp() - segment->sealed_at >= queue->retention_us)
-		return true;
+	if (queue->retention_us > 0 && segment->sealed_at != 0)
+	{
+		int64		left = queue->retention_us - (GetCurrentTimestamp() - segment->sealed_at);
+
+		if (left <= 0)
+			return true;
+		mq_visit_again(mq_monotonic_us() + Min(left, MQ_VISIT_EVERY));
+	}
 	return queue->retention_bytes >= 0 && kept > queue->retention_bytes;
 }
 
@@ -72,24 +79,29 @@ typedef struct BytesJob
 	int64	   *bytes;
 } BytesJob;
 
-/* One that is locked by somebody counts as nothing this time. */
+/* One that is locked by somebody counts as nothing this time; false: there was one. */
 static bool
 measure(void *arg)
 {
 	BytesJob   *job = arg;
+	bool		all = true;
 
 	for (int i = 0; i < job->work->nsegments; i++)
 	{
 		Oid			relid = job->work->segments[i].relid;
 		Relation	rel;
 
-		if (!OidIsValid(relid) || !ConditionalLockRelationOid(relid, AccessShareLock) ||
-			(rel = try_relation_open(relid, NoLock)) == NULL)
+		if (!OidIsValid(relid))
 			continue;
+		if (!ConditionalLockRelationOid(relid, AccessShareLock) || (rel = try_relation_open(relid, NoLock)) == NULL)
+		{
+			all = false;
+			continue;
+		}
 		job->bytes[i] = DatumGetInt64(DirectFunctionCall1(pg_total_relation_size, ObjectIdGetDatum(relid)));
 		relation_close(rel, NoLock);
 	}
-	return true;
+	return all;
 }
 
 int64 *

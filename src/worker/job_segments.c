@@ -18,6 +18,7 @@
 #include "base/stop_point.h"
 #include "offset/rebuild.h"
 #include "worker/jobs.h"
+#include "worker/visit.h"
 
 #define SEGMENTS_AHEAD	2
 #define IN_LINE_MS		1000
@@ -88,25 +89,29 @@ is_empty(Oid relid)
 	return empty;
 }
 
-/* By all groups, long enough ago. A queue without groups drops nothing but by its retention. */
+/*
+ * By all groups, long enough ago. A queue without groups drops nothing but by its retention. *lagging: who had not finished it,
+ * to be asked first: of many segments that is mostly the same one.
+ */
 static bool
-is_finished(const MqQueue *queue, const MqGroup *groups, int count, int64 segment)
+is_finished(const MqQueue *queue, const MqGroup *groups, int count, int *lagging, int64 segment)
 {
 	int64		now = mq_monotonic_us();
-	int			of_queue = 0;
+	int			first = *lagging;
 
 	for (int i = 0; i < count; i++)
 	{
-		int64		since;
+		int			group = (first + i) % count;
+		int64		since = mq_job_finished_since(&groups[group], 0, segment);
 
-		if (groups[i].queue.queue_no != queue->queue_no)
+		if (since != 0 && now - since >= mq_drop_delay * MQ_S)
 			continue;
-		since = mq_job_finished_since(&groups[i], 0, segment);
-		if (since == 0 || now - since < mq_drop_delay * MQ_S)
-			return false;
-		of_queue++;
+		*lagging = group;
+		if (since != 0)
+			mq_visit_again(since + mq_drop_delay * MQ_S);
+		return false;
 	}
-	return of_queue > 0 || queue->retention_us > 0 || queue->retention_bytes >= 0;
+	return count > 0 || queue->retention_us > 0 || queue->retention_bytes >= 0;
 }
 
 /*
@@ -117,12 +122,13 @@ static bool
 may_still_go(SegmentJob *job)
 {
 	int			count;
+	int			lagging = 0;
 	MqGroup    *groups;
 
 	if (!mq_job_reread_queue(&job->queue) || !mq_job_retention_lets_go(&job->queue, job->info, job->kept))
 		return false;
 	groups = mq_groups_of(&job->queue, &count);
-	return is_finished(&job->queue, groups, count, job->segment);
+	return is_finished(&job->queue, groups, count, &lagging, job->segment);
 }
 
 /* Locks from the leaf up; a parent in use leaves an empty leaf to be dropped another time. */
@@ -241,9 +247,8 @@ make_missing(const MqQueueWork *work, int64 first, int64 last)
 	return last + 1;
 }
 
-/* Queues of this database for which a sender waits. */
-static int
-count_wanted(void)
+int
+mq_job_count_wanted(void)
 {
 	int			count = 0;
 
@@ -261,7 +266,7 @@ count_wanted(void)
 static int
 time_in_line(const MqQueueWork *work, int64 missing)
 {
-	int			sharers = work->wanted >= missing ? count_wanted() : work->all->count;
+	int			sharers = work->wanted >= missing ? work->all->wanted : work->all->count;
 
 	/* a sender may have gone meanwhile */
 	return IN_LINE_MS / Max(sharers, 1);
@@ -296,18 +301,14 @@ empty_segment(void *arg)
 }
 
 static void
-clear_segment(const MqQueueWork *work, const MqSegmentInfo *segment, int64 kept)
+clear_segment(MqQueueWork *work, const MqSegmentInfo *segment, int64 kept)
 {
 	SegmentJob	job = {*work->queue, segment->segment, segment->relid, segment, kept};
 	MqJobFor	object = {segment->segment, work->queue->queue_no};
 	char	   *name = NameStr(work->queue->name);
+	bool		may_go = mq_job_retention_lets_go(work->queue, segment, kept);
 
-	if (!mq_job_retention_lets_go(work->queue, segment, kept))
-	{
-		if (!segment->sealed)
-			(void) mq_job_run(seal_segment, &job, object, psprintf("sealing a segment of queue \"%s\"", name));
-	}
-	else if (is_finished(work->queue, work->all->groups, work->all->ngroups, job.segment))
+	if (may_go && is_finished(work->queue, work->groups, work->ngroups, &work->lagging, job.segment))
 	{
 		if (!mq_job_run(drop_segment, &job, object, psprintf("dropping a segment of queue \"%s\"", name)) &&
 			mq_job_is_failing(drop_segment, object))
@@ -315,8 +316,12 @@ clear_segment(const MqQueueWork *work, const MqSegmentInfo *segment, int64 kept)
 	}
 	else if (!segment->sealed)
 		(void) mq_job_run(seal_segment, &job, object, psprintf("sealing a segment of queue \"%s\"", name));
-	else if (work->queue->drop_unread)
+	else if (may_go && work->queue->drop_unread)
 		mq_job_drop_unread(work->queue, segment, kept);
+	else
+		return;
+	/* what comes next, after it was sealed, say */
+	mq_visit_again(0);
 }
 
 /* Old segments: dropped if finished by all and the retention lets them go, else sealed. */

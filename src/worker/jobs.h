@@ -11,6 +11,9 @@
 /* Job: fills a MqQueueWork (queue and all are given). */
 extern bool mq_job_look_at_queue(void *work);
 
+/* Queues of this database for which a sender waits; looked at without their locks. */
+extern int	mq_job_count_wanted(void);
+
 /* Segments ahead of the tail, and the one a sender waits for; false: some could not be made now. */
 extern bool mq_job_make_segments(MqQueueWork *work);
 
@@ -26,7 +29,7 @@ extern void mq_job_clear_segments(MqQueueWork *work);
 extern bool mq_job_adopt_queue(MqQueue *queue);
 
 /* A queue whose table is another one than before begins anew from what is on disk; false: not now. */
-extern bool mq_job_take_over_table(const MqQueueList *all, MqQueue *queue);
+extern bool mq_job_take_over_table(MqQueueItem *item);
 
 /* ---- job_order.c ---- */
 
@@ -53,8 +56,11 @@ extern void mq_job_drop_unread(const MqQueue *queue, const MqSegmentInfo *segmen
 
 /* ---- job_notify.c ---- */
 
-/* Learns from a turn which queues notify, and that they are to be looked at. */
-extern void mq_job_notify_plan(const MqQueueList *all);
+/* Learns from definitions that were read anew which queues notify, and that they are to be looked at. */
+extern void mq_job_notify_plan(MqQueueList *all);
+
+/* Something may have come, or come back, in a queue that a turn cares for. */
+extern void mq_job_notify_visited(const MqQueue *queue);
 
 /* Notifies for the queues whose time it is; returns after how many microseconds to call it again, PG_INT64_MAX: when nudged. */
 extern int64 mq_job_notify(void);

@@ -31,6 +31,7 @@
 #include "offset/ring.h"
 #include "worker/jobs.h"
 #include "worker/process.h"
+#include "worker/visit.h"
 
 #define TURN				(1 * MQ_S)
 #define SLICE				64
@@ -38,6 +39,8 @@
 /* Times of mq_monotonic_us: the clock may be set. */
 static int64 table_since[MQ_MAX_OFFSET_TABLES];
 static int64 next_turn = 0;
+
+static MqQueueList list;
 
 /* ---- prepared transactions ---- */
 
@@ -166,7 +169,7 @@ care_for_ring(const MqQueueList *all)
 		mq_ring_grown(mq_worker_database);
 	/* the rows of a restored queue that nobody has used yet are known to no window */
 	for (int i = 0; i < all->count; i++)
-		if (!mq_job_is_ours(&all->queues[i]))
+		if (!mq_job_is_ours(&all->items[i].queue))
 			return;
 	table = mq_ring_superfluous(mq_worker_database, table_since);
 	if (table >= 0 && mq_job_run(truncate_table, &table, MQ_JOB_FOR_ALL, "truncating an offset log table"))
@@ -187,6 +190,40 @@ forget_dead_extensions(void)
 	}
 }
 
+static bool
+is_mine(const MqDatabaseKey *key)
+{
+	return memcmp(key, &mq_worker_database->key, sizeof(MqDatabaseKey)) == 0;
+}
+
+static bool
+is_unknown_window(const MqWindowKey *key)
+{
+	return key->level >= 0 && is_mine(&key->db) && !mq_list_has_group(&list, key->group_no);
+}
+
+static bool
+is_unknown_chain(const MqChainKey *key)
+{
+	return key->level >= 0 && is_mine(&key->db) && !mq_list_has_queue(&list, key->queue_no);
+}
+
+/* Slots of what is not in the list. Without a lock: what is missed is seen the next time. */
+static bool
+has_unknown_slots(void)
+{
+	for (int i = 0; i < MQ_MAX_DATABASES; i++)
+		if (mq_databases[i].key.database == MyDatabaseId && !is_mine(&mq_databases[i].key))
+			return true;
+	for (int i = 0; i < mq_max_groups; i++)
+		if (is_unknown_window(&mq_windows[i].key))
+			return true;
+	for (int i = 0; i < mq_max_queues; i++)
+		if (is_unknown_chain(&mq_chains[i].key))
+			return true;
+	return false;
+}
+
 /* Queues that were dropped, or whose creation was rolled back, leave their slots behind; extensions too. */
 static bool
 clear_slots(void *arg)
@@ -198,16 +235,14 @@ clear_slots(void *arg)
 	{
 		MqWindowKey key = mq_windows[i].key;
 
-		if (key.level >= 0 && memcmp(&key.db, &mq_worker_database->key, sizeof(MqDatabaseKey)) == 0 &&
-			!mq_catalog_may_exist(ext->group_rel, key.group_no))
+		if (is_unknown_window(&key) && !mq_catalog_may_exist(ext->group_rel, key.group_no))
 			mq_window_forget(&key);
 	}
 	for (int i = 0; i < mq_max_queues; i++)
 	{
 		MqChainKey	key = mq_chains[i].key;
 
-		if (key.level >= 0 && memcmp(&key.db, &mq_worker_database->key, sizeof(MqDatabaseKey)) == 0 &&
-			!mq_catalog_may_exist(ext->queue_rel, key.queue_no))
+		if (is_unknown_chain(&key) && !mq_catalog_may_exist(ext->queue_rel, key.queue_no))
 			mq_chain_forget(&key);
 	}
 	return true;
@@ -242,17 +277,29 @@ has_slot(void)
 }
 
 static bool
+attach_missing(void)
+{
+	bool		all = true;
+
+	for (int i = 0; i < list.count; i++)
+		all &= mq_attach_missing(mq_worker_database, list.items[i].groups, list.items[i].ngroups);
+	return all;
+}
+
+static bool
 list_all(void *arg)
 {
-	MqQueueList  *all = arg;
+	static bool attached = false;	/* all windows that there have to be */
 	const MqExtension *ext = mq_extension(true);
 
 	if (ext == NULL || ext->oid != mq_worker_database->key.extension || !has_slot())
 		proc_exit(0);
 	mq_attach_database(mq_worker_database);
-	mq_attach_missing(mq_worker_database);
-	all->queues = mq_queues_all(&all->count);
-	all->groups = mq_groups_all(&all->ngroups);
+	mq_list_refresh(&list);
+	if (attached && !list.fresh)
+		return true;
+	attached = false;
+	attached = attach_missing();
 	return true;
 }
 
@@ -268,9 +315,7 @@ check_owner(void *arg)
 static bool
 has_room(const MqQueue *queue)
 {
-	MqChainKey	key = mq_chain_key(queue, 0);
-
-	return mq_chain_slot(&key, false, NULL) != NULL || !mq_chains_are_full();
+	return queue->chain != NULL || !mq_chains_are_full();
 }
 
 static bool
@@ -286,27 +331,41 @@ report_no_room(void *arg)
 	return true;
 }
 
-/* False: as care_for_group. */
+/* What can be made, altered and dropped for a queue, and before that its groups. False: as mq_job_care_for_group. */
 static bool
-care_for_queue(const MqQueueList *all, MqQueue *queue)
+care_for_known(MqQueueWork *work)
 {
-	MqQueueWork	work = {all, queue};
+	bool		known = work->known && work->all->may_make;
 	bool		settled = true;
 
+	if (known)
+		mq_job_care_for_order(work);
+	if (known && mq_job_make_segments(work))
+		mq_job_cut_segment(work);
+	for (int i = 0; i < work->ngroups; i++)
+		settled &= mq_job_care_for_group(&work->groups[i], work);
+	if (known)
+		mq_job_clear_segments(work);
+	return settled;
+}
+
+/* False: as above. */
+static bool
+care_for_queue(MqQueueItem *item)
+{
+	MqQueue    *queue = &item->queue;
+	MqQueueWork	work = {&list, queue, item->groups, item->ngroups};
+	bool		settled;
+
 	if (queue->replaced)
-		return all->may_make && mq_job_take_over_table(all, queue);
-	work.known = mq_job_run(mq_job_look_at_queue, &work, (MqJobFor) {0, queue->queue_no, mq_job_is_waited_for(queue)},
-							psprintf("looking at queue \"%s\"", NameStr(queue->name)));
-	if (work.known && all->may_make)
-		mq_job_care_for_order(&work);
-	if (work.known && all->may_make && mq_job_make_segments(&work))
-		mq_job_cut_segment(&work);
-	for (int i = 0; i < all->ngroups; i++)
-		if (all->groups[i].queue.queue_no == queue->queue_no)
-			settled &= mq_job_care_for_group(&all->groups[i], &work);
-	if (work.known && all->may_make)
-		mq_job_clear_segments(&work);
-	if (work.known && all->may_make && queue->foreign && queue->chain->adopt_wanted && mq_job_adopt_queue(queue))
+		return list.may_make && mq_job_take_over_table(item);
+	work.known = has_room(queue) && mq_job_is_ours(queue) &&
+		mq_job_run(mq_job_look_at_queue, &work, (MqJobFor) {0, queue->queue_no, mq_job_is_waited_for(queue)},
+				   psprintf("looking at queue \"%s\"", NameStr(queue->name)));
+	if (!list.may_make)
+		mq_visit_again(0);
+	settled = care_for_known(&work);
+	if (work.known && list.may_make && queue->foreign && queue->chain->adopt_wanted && mq_job_adopt_queue(queue))
 	{
 		queue->chain->adopt_wanted = false;
 		/* its segments are looked at */
@@ -315,25 +374,52 @@ care_for_queue(const MqQueueList *all, MqQueue *queue)
 	return settled;
 }
 
+/* Those that need it. False: as above. */
+static bool
+care_for_queues(void)
+{
+	int			left_out = 0;
+	bool		settled = true;
+
+	for (int i = 0; i < list.count; i++)
+	{
+		MqQueueItem *item = &list.items[i];
+
+		if (mq_visit_is_due(item, &list))
+		{
+			mq_visit_begin();
+			settled &= care_for_queue(item);
+			mq_visit_end(item);
+			mq_job_notify_visited(&item->queue);
+		}
+		left_out += !has_room(&item->queue);
+	}
+	(void) mq_job_run(report_no_room, &left_out, MQ_JOB_FOR_ALL, "looking for room for all queues");
+	return settled;
+}
+
+static void
+last_checkpoint(MqQueueItem *item, MqGroup *group)
+{
+	MqQueueWork	work = {&list, &item->queue, item->groups, item->ngroups};
+	MqWindowKey key = mq_window_key(group, 0);
+	MqWindow   *window = mq_window_slot(&key, false, NULL);
+
+	if (window == NULL || window->root == 0 || window->changes == window->checkpointed)
+		return;
+	group->window = window;
+	mq_job_checkpoint(group, &work);
+}
+
 /* Before the server stops: a checkpoint of what changed, so that failure counts survive and a start is quick. */
 static void
 last_checkpoints(void)
 {
-	MqQueueList	all = {0};
-
-	if (!mq_job_run(list_all, &all, MQ_JOB_FOR_ALL_URGENT, "looking for queues"))
+	if (!mq_job_run(list_all, NULL, MQ_JOB_FOR_ALL_URGENT, "looking for queues"))
 		return;
-	for (int i = 0; i < all.ngroups; i++)
-	{
-		MqQueueWork	work = {&all, &all.groups[i].queue};
-		MqWindowKey key = mq_window_key(&all.groups[i], 0);
-		MqWindow   *window = mq_window_slot(&key, false, NULL);
-
-		if (window == NULL || window->root == 0 || window->changes == window->checkpointed)
-			continue;
-		all.groups[i].window = window;
-		mq_job_checkpoint(&all.groups[i], &work);
-	}
+	for (int i = 0; i < list.count; i++)
+		for (int j = 0; j < list.items[i].ngroups; j++)
+			last_checkpoint(&list.items[i], &list.items[i].groups[j]);
 	mark_offset_log(true);
 }
 
@@ -341,33 +427,28 @@ static void
 turn(void)
 {
 	static bool marked = false;
-	MqQueueList	all = {0};
 	XidList		prepared;
-	int			left_out = 0;
-	bool		settled = true;
 
 	/* asked first: what is decided by now is settled in every window below */
 	prepared = decided_prepared();
-	if (!mq_job_run(list_all, &all, MQ_JOB_FOR_ALL_URGENT, "looking for queues"))
+	if (!mq_job_run(list_all, NULL, MQ_JOB_FOR_ALL_URGENT, "looking for queues"))
 		return;
-	all.may_make = mq_job_run(check_owner, NULL, MQ_JOB_FOR_ALL_URGENT, "looking at the extension's owner");
+	list.may_make = mq_job_run(check_owner, NULL, MQ_JOB_FOR_ALL_URGENT, "looking at the extension's owner");
 	if (!marked)
 		mark_offset_log(false);
 	marked = true;
 	mq_job_order_begin();
-	for (int i = 0; i < all.count; i++)
-	{
-		if (has_room(&all.queues[i]))
-			settled &= care_for_queue(&all, &all.queues[i]);
-		else
-			left_out++;
-	}
-	(void) mq_job_run(report_no_room, &left_out, MQ_JOB_FOR_ALL, "looking for room for all queues");
-	if (settled)
+	list.decided = prepared.count > 0;
+	list.wanted = mq_job_count_wanted();
+	list.blocked_by = mq_ring_blocked_by(mq_worker_database);
+	if (list.fresh)
+		mq_job_notify_plan(&list);
+	list.fresh = false;
+	if (care_for_queues())
 		forget_prepared(&prepared);
-	mq_job_notify_plan(&all);
-	care_for_ring(&all);
-	(void) mq_job_run(clear_slots, NULL, MQ_JOB_FOR_ALL, "clearing up");
+	care_for_ring(&list);
+	if (has_unknown_slots())
+		(void) mq_job_run(clear_slots, NULL, MQ_JOB_FOR_ALL, "clearing up");
 	if (mq_job_order_is_unfinished())
 		mq_worker_wake(mq_worker_database);
 }
@@ -467,6 +548,7 @@ mq_worker_main(Datum arg)
 	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(arg), InvalidOid, 0);
 	mq_process_override_settings();
 	mq_job_init();
+	mq_list_init();
 	wait_event = MqWaitEventNew("MqWorkerMain");
 	attach();
 	for (;;)
@@ -478,6 +560,8 @@ mq_worker_main(Datum arg)
 		{
 			ConfigReloadPending = false;
 			ProcessConfigFile(PGC_SIGHUP);
+			/* limits may be others */
+			mq_visit_touch_all();
 		}
 		if (is_time_for_turn())
 			turn();

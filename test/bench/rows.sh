@@ -10,7 +10,7 @@
 # (skip_locked_limit).  In rows about sizes, times and CPU lower is better.  A row may have parts: as many values per round, each
 # with a gate and a target; and `also`: a side that has to pass the same gates.
 
-all_rows=(send receive_ack send_batch fetch held backlog wal wake wake_100 notify idle)
+all_rows=(send receive_ack send_batch fetch held backlog wal wake wake_100 notify idle idle_5000)
 bench=$work/src/test/bench
 
 # pgbench_rate <clients> <script> [database]: transactions per second
@@ -364,3 +364,40 @@ cpu_ns() {
 	done
 	say "$total"
 }
+
+# ---- idle queues -----------------------------------------------------------------------------------------------------
+
+idle_5000_about() {
+	title='CPU of the worker of a database with 5,000 idle queues, % of one core, over 10 s; the difference counts' limit_title='that of one with few'
+	gate=2 target=1 sides='limit mq' unit=' %' lower_is_better=1 by_difference=1
+}
+idle_5000_setup() {
+	local i
+	q -c 'CREATE DATABASE bench_5000' >/dev/null
+	q -d bench_5000 -c 'CREATE EXTENSION mq' >/dev/null
+	for ((i = 0; i < 5000; i += 250)); do
+		q -d bench_5000 -c "SELECT count(mq.create_queue('q' || i)) FROM generate_series($i, $i + 249) i" >/dev/null
+	done
+	# the worker has made its segments ahead, and been round
+	for ((i = 0; i < 300; i++)); do
+		[ "$(q -d bench_5000 -c 'SELECT count(*) FROM mq_internal.segment')" -lt 15000 ] || break
+		sleep 1
+	done
+	sleep 10
+}
+idle_5000_rate() {
+	local database=bench from to
+	[ "$1" = limit ] || database=bench_5000
+	from=$(worker_ns "$database")
+	sleep 10
+	to=$(worker_ns "$database")
+	awk -v ns=$((to - from)) 'BEGIN { printf "%.4f\n", ns / 10e9 * 100 }'
+}
+idle_5000_done() {
+	idle_5000_memory=$(awk '/^RssAnon/ { printf "%.0f", $2 / 1024 }' "/proc/$(worker_of bench_5000)/status")
+	drop_database bench_5000
+}
+idle_5000_note() { say "    memory of that worker alone: $idle_5000_memory MB"; }
+
+worker_of() { q -c "SELECT pid FROM pg_stat_activity WHERE backend_type = 'mq worker' AND datname = '$1'"; }
+worker_ns() { cut -d' ' -f1 "/proc/$(worker_of "$1")/schedstat"; }

@@ -99,6 +99,8 @@ is(one($node, "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'mq la
 {
 	one($node, "SELECT mq.create_queue('wait', segment_size => 1024)");
 	my $pid = worker_alive($node);
+	# not while it commits, say: others would wait for what it holds then
+	poll_until('a pause of the worker', sub { segments('wait') >= 3 && one($node, "SELECT state FROM pg_stat_activity WHERE pid = $pid") eq 'idle' });
 	kill 'STOP', $pid;
 	my $s = session($node);
 	$s->q("SET mq.segment_wait = '1 s'");
