@@ -22,6 +22,7 @@
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/guc.h"
@@ -284,4 +285,17 @@ mq_grantors(Oid relid, Oid grantee, AclMode mode)
 		ReleaseSysCache(tuple);
 	}
 	return grantors;
+}
+
+/*
+ * GRANT locks nothing: somebody who drops the queue, or gives rights on it too, would come between. The second lock is on what
+ * nobody else locks: one on the table that excludes itself would keep the worker from making partitions.
+ */
+void
+mq_lock_rights(const MqQueue *queue, Oid relid)
+{
+	LockRelationOid(relid, AccessShareLock);
+	LockDatabaseObject(RelationRelationId, relid, 0, ShareUpdateExclusiveLock);
+	if (!SearchSysCacheExists1(RELOID, ObjectIdGetDatum(relid)))
+		mq_queue_dropped(queue);
 }

@@ -47,6 +47,12 @@ extern void mq_reset_privileges(Oid relid);
  */
 extern Oid	mq_queue_owner(const MqQueue *queue);
 
+/*
+ * Keeps everybody else from changing the rights on a relation of a queue, its table or a group's sequence, until the
+ * transaction ends. Whose rights they are is to be asked afterwards. 42704 if it is gone.
+ */
+extern void mq_lock_rights(const MqQueue *queue, Oid relid);
+
 /* A list of the roles from whom a role (ACL_ID_PUBLIC: everybody) has a privilege on a relation or on columns of it. */
 extern List *mq_grantors(Oid relid, Oid grantee, AclMode mode);
 

@@ -107,7 +107,9 @@ take_over_table(const char *table)
 				 errhint("Save what is in it, and have a superuser DROP TABLE mq.%s.", quote_identifier(table))));
 	mq_sql("DROP TRIGGER IF EXISTS refuse_direct_write ON mq.%s", quote_identifier(table));
 	mq_sql("DROP TRIGGER IF EXISTS refuse_direct_row ON mq.%s", quote_identifier(table));
-	mq_sql("SELECT inhrelid::integer FROM pg_inherits WHERE inhparent = 'mq.%s'::regclass", quote_identifier(table));
+	/* by number: a name inside of a literal would have to be quoted twice */
+	mq_sql("SELECT inhrelid::integer FROM pg_inherits WHERE inhparent = %u",
+		   get_relname_relid(table, mq_extension(false)->schema));
 	leaves = mq_sql_int32_list();
 	foreach(cell, leaves)
 	{
@@ -183,13 +185,14 @@ set_options(const MqQueue *queue, const char *set)
 
 /* False: there is one of that name. */
 static bool
-create_queue(const char *name, int64 segment_size, const char *set, const Datum *groups, int ngroups)
+create_queue(const char *name, int64 segment_size, const char *set, List *groups)
 {
 	MqSqlContext context;
 	MqQueue		queue;
 	char		table[NAMEDATALEN];
 	Oid			owner = GetUserId();
 	int32		queue_no;
+	ListCell   *cell;
 
 	snprintf(table, sizeof(table), "q_%s", name);
 	mq_sql_begin(&context);
@@ -208,8 +211,8 @@ create_queue(const char *name, int64 segment_size, const char *set, const Datum 
 	mq_queue_by_name(name, &queue);
 	if (set != NULL)
 		set_options(&queue, set);
-	for (int i = 0; i < ngroups; i++)
-		mq_group_insert(&queue, TextDatumGetCString(groups[i]), 1);
+	foreach(cell, groups)
+		mq_group_insert(&queue, lfirst(cell), 1);
 	for (int64 segment = 0; segment < SEGMENTS_AT_START; segment++)
 		mq_segment_create(&queue, 0, segment);
 	mq_transaction_wants_worker(queue.db);
@@ -217,23 +220,34 @@ create_queue(const char *name, int64 segment_size, const char *set, const Datum 
 }
 
 static int
-group_names(FunctionCallInfo fcinfo, Datum **names)
+compare_names(const ListCell *a, const ListCell *b)
 {
-	int			count = mq_array_arg(fcinfo, 1, "groups", TEXTOID, names, NULL);
+	return strcmp((const char *) lfirst(a), (const char *) lfirst(b));
+}
+
+static List *
+group_names(FunctionCallInfo fcinfo)
+{
+	Datum	   *values;
+	int			count = mq_array_arg(fcinfo, 1, "groups", TEXTOID, &values, NULL);
+	List	   *names = NIL;
+	List	   *sorted;
 
 	for (int i = 0; i < count; i++)
 	{
-		char	   *name = TextDatumGetCString((*names)[i]);
-
-		mq_check_name(name, "group name");
-		for (int j = 0; j < i; j++)
-			if (strcmp(name, TextDatumGetCString((*names)[j])) == 0)
-				ereport(ERROR,
-						(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-						 errmsg("group \"%s\" is given twice", name),
-						 errhint("Give each group once.")));
+		names = lappend(names, TextDatumGetCString(values[i]));
+		mq_check_name(llast(names), "group name");
+		CHECK_FOR_INTERRUPTS();
 	}
-	return count;
+	sorted = list_copy(names);
+	list_sort(sorted, compare_names);
+	for (int i = 1; i < count; i++)
+		if (strcmp(list_nth(sorted, i - 1), list_nth(sorted, i)) == 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("group \"%s\" is given twice", (char *) list_nth(sorted, i)),
+					 errhint("Give each group once.")));
+	return names;
 }
 
 MQ_FUNCTION(mq_create_queue);
@@ -242,8 +256,7 @@ mq_create_queue(PG_FUNCTION_ARGS)
 {
 	char	   *name = mq_text_arg(fcinfo, 0, "name");
 	int64		segment_size = PG_ARGISNULL(3) ? SEGMENT_SIZE_DEFAULT : PG_GETARG_INT64(3);
-	Datum	   *groups;
-	int			ngroups;
+	List	   *groups;
 	char	   *set;
 	MqQueue		existing;
 
@@ -252,13 +265,13 @@ mq_create_queue(PG_FUNCTION_ARGS)
 	mq_check_not_null(fcinfo, 6, "drop_unread");
 	mq_check_writable("mq.create_queue()");
 	mq_catalog_catch_up();
-	ngroups = group_names(fcinfo, &groups);
+	groups = group_names(fcinfo);
 	set = mq_options_arg(fcinfo, 4, options, lengthof(options), -1);
 	mq_check_name(name, "queue name");
 	check_segment_size(segment_size);
 	/* ids of a block and of a segment must fit each other */
 	segment_size -= segment_size % 64;
-	if (!mq_queue_find(name, &existing) && create_queue(name, segment_size, set, groups, ngroups))
+	if (!mq_queue_find(name, &existing) && create_queue(name, segment_size, set, groups))
 		PG_RETURN_VOID();
 	if (!PG_GETARG_BOOL(2))
 		ereport(ERROR,
@@ -401,8 +414,11 @@ hand_on(const MqQueue *queue, Oid from, Oid to)
 	MqSqlContext context;
 	char	   *table = pstrdup(quote_identifier(get_rel_name(queue->table)));
 	int			count;
-	MqGroup    *groups = mq_groups_of(queue, &count);
+	MqGroup    *groups;
 
+	/* those that were being created are there now, or it waited for them in vain */
+	mq_catalog_catch_up();
+	groups = mq_groups_of(queue, &count);
 	mq_sql_begin(&context);
 	if (from != mq_extension(false)->owner)
 		mq_sql("REVOKE ALL ON TABLE mq.%s FROM %s CASCADE", table, quote_identifier(GetUserNameFromId(from, false)));
@@ -417,9 +433,13 @@ static void
 change_owner(const MqQueue *queue, const char *role)
 {
 	Oid			to = get_role_oid(role, false);
-	Oid			from = mq_queue_owner(queue);
+	Oid			from;
 
 	mq_check_owner(queue);
+	mq_lock_rights(queue, queue->table);
+	/* it may have been handed on meanwhile */
+	mq_check_owner(queue);
+	from = mq_queue_owner(queue);
 	MqCheckCanSetRole(GetUserId(), to);
 	if (from != to)
 		hand_on(queue, from, to);

@@ -98,7 +98,11 @@ mq_group_insert(const MqQueue *queue, const char *name, int64 start_id)
 					  "VALUES (%d, %d, %s, " INT64_FORMAT ") ON CONFLICT (queue_no, name) DO NOTHING",
 					  group_no, queue->queue_no, quote_literal_cstr(name), start_id) > 0;
 	if (inserted)
+	{
+		/* who is about to hand the queue on hands on the groups that there are */
+		mq_lock_rights(queue, queue->table);
 		create_rights(group_no, mq_queue_owner(queue));
+	}
 	mq_sql_end(&context);
 	mq_catalog_changed();
 	return inserted ? group_no : 0;
@@ -345,7 +349,9 @@ seek(MqGroup *group, const MqPosition *position)
 	int32		epoch;
 	int64		oldest_needed;
 
-	(void) mq_attach_group_if_it_fits(group);
+	/* one that does not fit can be moved to where it does; but it needs a window */
+	if (!mq_attach_group_if_it_fits(group) && group->window == NULL)
+		mq_attach_group(group);
 	ref = (MqWindowRef) {group->window, mq_window_key(group, 0)};
 	mq_queue_check_not_dropped(&group->queue);
 	epoch = raise_epoch(group->group_no, position->parts[position->count - 1].lo);

@@ -7,12 +7,9 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "catalog/pg_class.h"
 #include "miscadmin.h"
-#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
-#include "utils/syscache.h"
 
 #include "base/catalog.h"
 #include "base/owner.h"
@@ -99,41 +96,44 @@ check_is_gone(const MqQueue *queue, int right, Oid relid, Oid role)
 				 errhint("Revoke it from there.")));
 }
 
-/* Whoever gave it, also by a GRANT of their own; what the role itself gave on goes too. */
 static void
-take(const MqQueue *queue, int right, Oid relid, Oid role)
+check_may_take(const MqQueue *queue, int right, Oid role)
 {
-	List	   *grantors = mq_grantors(relid, role, rights[right].mode);
-	ListCell   *cell;
-
-	if (rights[right].mode == MQ_RIGHT_MANAGE && role == mq_queue_owner(queue))
+	if (role != mq_queue_owner(queue))
+		return;
+	if (rights[right].mode == MQ_RIGHT_MANAGE)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("role \"%s\" is the owner of queue \"%s\"", GetUserNameFromId(role, false), NameStr(queue->name)),
 				 errhint("Use mq.alter_queue with owner to hand the queue on.")));
-	foreach(cell, grantors)
-	{
-		MqSqlContext context;
-
-		mq_sql_begin_as(&context, lfirst_oid(cell));
-		mq_sql("REVOKE %s FROM %s CASCADE", what(right, relid), role_sql(role));
-		mq_sql_end(&context);
-	}
-	CommandCounterIncrement();
-	check_is_gone(queue, right, relid, role);
+	if (!mq_is_owner(queue))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied to take rights from the owner of queue \"%s\"", NameStr(queue->name)),
+				 errhint("Only the owner can.")));
 }
 
 /*
- * GRANT locks nothing: somebody who drops the queue, or gives rights on it too, would come between. The second lock is on what
- * nobody else locks: one on the table that excludes itself would keep the worker from making partitions.
+ * Whoever gave it, also by a GRANT of their own; what the role itself gave on goes too. One grantor at a time: with what the
+ * role gave on, what another grantor had given back may have gone already.
  */
 static void
-lock_acl(const MqQueue *queue, Oid relid)
+take(const MqQueue *queue, int right, Oid relid, Oid role)
 {
-	LockRelationOid(relid, AccessShareLock);
-	LockDatabaseObject(RelationRelationId, relid, 0, ShareUpdateExclusiveLock);
-	if (!SearchSysCacheExists1(RELOID, ObjectIdGetDatum(relid)))
-		mq_queue_dropped(queue);
+	List	   *grantors;
+
+	check_may_take(queue, right, role);
+	while ((grantors = mq_grantors(relid, role, rights[right].mode)) != NIL)
+	{
+		MqSqlContext context;
+
+		CHECK_FOR_INTERRUPTS();
+		mq_sql_begin_as(&context, linitial_oid(grantors));
+		mq_sql("REVOKE %s FROM %s CASCADE", what(right, relid), role_sql(role));
+		mq_sql_end(&context);
+		CommandCounterIncrement();
+	}
+	check_is_gone(queue, right, relid, role);
 }
 
 static void
@@ -141,7 +141,7 @@ change_one(bool grant, const MqQueue *queue, int right, Oid relid, const char *r
 {
 	Oid			role = strcmp(role_name, "public") == 0 ? ACL_ID_PUBLIC : get_role_oid(role_name, false);
 
-	lock_acl(queue, relid);
+	mq_lock_rights(queue, relid);
 	check_may_grant(queue, relid, rights[right].mode);
 	if (grant)
 		give(right, relid, role);

@@ -53,6 +53,9 @@ get_into_line(MqWait *wait, bool again)
 	definition = pg_atomic_read_u32(&wait->group->queue.chain->definition);
 	if (!mq_group_refresh(wait->group, !again || definition != wait->definition))
 		dropped(wait->group);
+	/* the right may have been taken while it waited */
+	if (again)
+		mq_check_consume(wait->group);
 	wait->definition = definition;
 	wait->looked_at = GetCurrentTimestamp();
 }
