@@ -32,6 +32,7 @@
 
 #define VALUES_PER_ROW 200		/* of int8: 1.6 kB */
 #define MAX_ID ((INT64CONST(1) << 48) - 1)	/* what a receipt has room for */
+#define MAX_GROUP 0xFFFFFF			/* the same */
 /* in replay_from */
 #define HAND_OUT (-1)
 #define VOID (-2)
@@ -124,8 +125,6 @@ insert_row(Relation rel, const MqOffsetRow *row)
 	int64		size;
 
 	memset(isnull, false, O_COLUMNS * sizeof(bool));
-	for (int i = O_COLUMNS; i < RelationGetDescr(rel)->natts; i++)
-		isnull[i] = true;
 	v[O_N - 1] = Int64GetDatum(row->n);
 	v[O_GROUP - 1] = Int32GetDatum(row->group_no);
 	v[O_LEVEL - 1] = Int32GetDatum(row->level);
@@ -356,10 +355,10 @@ ranges_are_sound(const MqOffsetRow *row, int step)
 static bool
 is_sound(const MqOffsetRow *row)
 {
-	if (row->n < 1 || row->n > PG_INT64_MAX / 2 || row->group_no < 0)
+	if (row->n < 1 || row->n > PG_INT64_MAX / 2 || row->group_no < 0 || row->group_no > MAX_GROUP)
 		return false;
 	if (row->is_checkpoint)
-		return row->hi >= 0 && row->hi <= MAX_ID && row->replay_from >= 0 && ranges_are_sound(row, 4);
+		return row->hi >= 0 && row->hi <= MAX_ID && row->replay_from >= 0 && row->replay_from <= row->n && ranges_are_sound(row, 4);
 	return row->lo >= 0 && row->lo <= row->hi && row->hi <= MAX_ID && ranges_are_sound(row, 2);
 }
 

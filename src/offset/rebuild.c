@@ -823,7 +823,7 @@ mq_attach_group_if_it_fits(MqGroup *group)
 	MqWindowKey key = mq_window_key(group, 0);
 
 	mq_attach_queue(&group->queue);
-	if (group->window != NULL && memcmp(&group->window->key, &key, sizeof(key)) == 0)
+	if (group->window != NULL && memcmp(&group->window->key, &key, sizeof(key)) == 0 && group->window->left_out == 0)
 		return true;
 	if (!attach_window(group))
 		return false;
@@ -839,14 +839,18 @@ mq_attach_group(MqGroup *group)
 	if (mq_attach_group_if_it_fits(group))
 		return;
 	/* says so when all slots are taken */
-	(void) mq_window_slot(&key, true, NULL);
-	if (!mq_attach_group_if_it_fits(group))
-		ereport(ERROR,
-				(errcode(ERRCODE_OUT_OF_MEMORY),
-				 errmsg("the unfinished messages of consumer group \"%s\" of queue \"%s\" do not fit into mq's shared memory",
-						NameStr(group->name), NameStr(group->queue.name)),
-				 errdetail("Entries needed: " INT64_FORMAT ".", group->window->left_out),
-				 errhint(MEMORY_HINT)));
+	if (group->window == NULL)
+	{
+		(void) mq_window_slot(&key, true, NULL);
+		if (mq_attach_group_if_it_fits(group))
+			return;
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_OUT_OF_MEMORY),
+			 errmsg("the unfinished messages of consumer group \"%s\" of queue \"%s\" do not fit into mq's shared memory",
+					NameStr(group->name), NameStr(group->queue.name)),
+			 errdetail("Entries needed: " INT64_FORMAT ".", group->window == NULL ? 0 : group->window->left_out),
+			 errhint(MEMORY_HINT)));
 }
 
 static bool
@@ -856,6 +860,17 @@ needs_window(const MqDatabase *db, const MqGroup *group)
 	MqWindowRef ref = {mq_window_slot(&key, false, NULL), key};
 
 	return !group->queue.foreign && group->group_no <= db->known_groups && !window_is_filled(&ref) && left_out(&ref) == 0;
+}
+
+/* Whether it can have one: what there is no room for, or what is to be taken over first, is not asked for in vain. */
+static bool
+can_have_window(const MqGroup *group)
+{
+	MqWindowKey key = mq_window_key(group, 0);
+	MqChainKey	chain = mq_chain_key(&group->queue, 0);
+
+	return !group->queue.replaced && (mq_window_slot(&key, false, NULL) != NULL || !mq_windows_are_full()) &&
+		(mq_chain_slot(&chain, false, NULL) != NULL || !mq_chains_are_full());
 }
 
 bool
@@ -877,7 +892,7 @@ mq_attach_missing(MqDatabase *db, MqGroup *groups, int count)
 
 	for (int i = 0; i < count; i++)
 		if (needs_window(db, &groups[i]))
-			all &= mq_attach_group_if_it_fits(&groups[i]);
+			all &= can_have_window(&groups[i]) && mq_attach_group_if_it_fits(&groups[i]);
 	return all;
 }
 

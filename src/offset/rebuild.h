@@ -18,8 +18,8 @@ extern bool mq_queue_is_attached(MqQueue *queue);
 extern void mq_attach_group(MqGroup *group);
 
 /*
- * The same without an error (53200) where what is unfinished for the group does not fit into the memory: false, and its
- * window, which is set, has no entries. (Counts say what may be unfinished.)
+ * The same without an error where the group cannot be used. False, and its window has no entries: what is unfinished for it does
+ * not fit into the memory (counts say what that may be). False, and its window is NULL: there is no room for one more.
  */
 extern bool mq_attach_group_if_it_fits(MqGroup *group);
 

@@ -70,6 +70,7 @@ typedef struct ReceiveCall
 	int64		reread;			/* ids up to here were not where they had been seen, since the last one delivered */
 	int			again;			/* how often one of them was not there again */
 	bool		give_up;		/* waiting: there is a message for the next statement, though not for this one */
+	bool		as_of;			/* looks with the snapshot that the statement reads tables with */
 	MqRange    *popped;			/* pop: what to ack, ascending stretches */
 	int			npopped;
 	int			room_popped;
@@ -340,7 +341,7 @@ receive_loop(ReceiveCall *call)
 		MqWalkFirst walk_first = MQ_WALK_NOT;
 
 		CHECK_FOR_INTERRUPTS();
-		if (call->passed_over > PASS_OVER_MAX && IsolationUsesXactSnapshot())
+		if (call->passed_over > PASS_OVER_MAX && (call->as_of || IsolationUsesXactSnapshot()))
 			break;
 		if (take_and_deliver(call, false, walk_stuck ? NULL : &walk_first))
 			continue;
@@ -394,7 +395,9 @@ look_as_of(ReceiveCall *call, Snapshot snapshot)
 
 	limit.curcid = active->curcid;
 	call->snapshot = &limit;
+	call->as_of = true;
 	look(call);
+	call->as_of = false;
 	call->snapshot = active;
 	call->give_up = call->passed_over > 0;
 }

@@ -122,7 +122,7 @@ attach_group_to_show(MqGroup *group, MqWindowRef *ref, bool *fits)
 		return false;
 	*fits = mq_attach_group_if_it_fits(group);
 	*ref = (MqWindowRef) {group->window, key};
-	return true;
+	return group->window != NULL;
 }
 
 #define GROUP_COLUMNS 12

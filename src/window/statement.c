@@ -111,6 +111,7 @@ executor_run(MQ_EXECUTOR_RUN_PARAMETERS)
 {
 	Running		running;
 
+	mq_transaction_goes_on();
 	enter(&running, query);
 	PG_TRY();
 	{
@@ -165,6 +166,7 @@ utility(PlannedStmt *pstmt, const char *text, bool read_only_tree, ProcessUtilit
 		next(pstmt, text, read_only_tree, context, params, env, dest, completion);
 		return;
 	}
+	mq_transaction_goes_on();
 	PG_TRY();
 	{
 		next(pstmt, text, read_only_tree, context, params, env, dest, completion);

@@ -122,12 +122,13 @@ mq_undo_room(MqUndo *undo, int ranges)
 
 	if (undo->count + ranges <= undo->room)
 		return;
-	grown = MemoryContextAlloc(TopTransactionContext, (undo->count + 2 * ranges) * sizeof(Range));
+	/* doubled: a hand-out may have any number of them */
+	undo->room = 2 * (undo->count + ranges);
+	grown = MemoryContextAllocHuge(TopTransactionContext, undo->room * sizeof(Range));
 	memcpy(grown, undo->ranges, undo->count * sizeof(Range));
 	if (undo->ranges != &undo->first)
 		pfree(undo->ranges);
 	undo->ranges = grown;
-	undo->room = undo->count + 2 * ranges;
 }
 
 MqUndo *
@@ -245,6 +246,12 @@ void
 mq_transaction_wants_worker(MqDatabase *db)
 {
 	wants_worker = db;
+}
+
+void
+mq_transaction_goes_on(void)
+{
+	last_error = 0;
 }
 
 void
@@ -540,7 +547,6 @@ subxact_callback(SubXactEvent event, SubTransactionId sub, SubTransactionId pare
 		mq_wait_leave(true);
 		undo_level(level);
 		drop_replacements(level);
-		last_error = 0;
 	}
 }
 

@@ -45,6 +45,9 @@ extern void mq_transaction_changed(const MqQueue *queue);
 /* This transaction drops the group: who waits for it is sent away at commit. */
 extern void mq_transaction_drops(const MqWindowRef *ref);
 
+/* A statement begins: what error there was before was caught. */
+extern void mq_transaction_goes_on(void);
+
 /*
  * A statement fails, with this error; is_timeout: a cancel that nobody asked for. 0: none has failed yet. If the transaction
  * or savepoint is undone because of it, it decides whether that is a failure of the messages.

@@ -24,18 +24,6 @@ record_place(const MqQueue *queue)
 		   queue->queue_no);
 }
 
-/* The records say which partitions the table has. The order of their pages is not known. */
-static void
-record_segments(const MqQueue *queue)
-{
-	mq_sql("DELETE FROM mq_internal.segment WHERE queue_no = %d", queue->queue_no);
-	mq_sql("INSERT INTO mq_internal.segment (queue_no, level, segment, file) "
-		   "SELECT %d, split_part(relname, '_', 3)::integer, split_part(relname, '_', 4)::bigint, 0 "
-		   "FROM pg_inherits JOIN pg_class c ON c.oid = inhrelid "
-		   "WHERE inhparent = %u AND relnamespace = 'mq_internal'::regnamespace AND relname ~ '^s_%d_[0-9]+_[0-9]+$'",
-		   queue->queue_no, queue->table, queue->queue_no);
-}
-
 /* A queue restored, copied or upgraded is ours from the first use on. The order of its pages is not known. */
 static bool
 adopt(void *arg)
@@ -76,10 +64,12 @@ begin_anew(void *arg)
 	ereport(WARNING,
 			(errmsg("the table of queue \"%s\" was replaced by another one", NameStr(queue->name)),
 			 errdetail("Its consumer groups begin at the start of what is there.")));
-	record_segments(queue);
+	mq_sql("DELETE FROM mq_internal.segment WHERE queue_no = %d", queue->queue_no);
 	mq_sql("UPDATE mq_internal.consumer_group SET epoch = epoch + 1, start_id = 1 WHERE queue_no = %d", queue->queue_no);
 	record_place(queue);
 	mq_sql_end(&context);
+	/* the partitions that the table has now */
+	(void) mq_segment_record_all(queue);
 	mq_catalog_changed();
 	return true;
 }

@@ -152,8 +152,11 @@ drop_segment(void *arg)
 static void
 segment_made(const MqQueue *queue, int64 segment)
 {
+	MqChainKey	key = mq_chain_key(queue, 0);
+
 	LWLockAcquire(MqAppendLock(queue->chain), LW_EXCLUSIVE);
-	if (queue->chain->wanted_segment <= segment)
+	/* the queue may have been dropped meanwhile, and the slot be another one's */
+	if (memcmp(&queue->chain->key, &key, sizeof(key)) == 0 && queue->chain->wanted_segment <= segment)
 		queue->chain->wanted_segment = -1;
 	LWLockRelease(MqAppendLock(queue->chain));
 	ConditionVariableBroadcast(&queue->chain->segment_made);

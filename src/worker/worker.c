@@ -258,10 +258,10 @@ mark_log(void *arg)
 }
 
 /* Says in the offset log that mq runs, so that a crash is known for one; or that it stops in order. */
-static void
+static bool
 mark_offset_log(bool stop)
 {
-	(void) mq_job_run(mark_log, &stop, MQ_JOB_FOR_ALL, stop ? "noting the stop" : "noting the start");
+	return mq_job_run(mark_log, &stop, MQ_JOB_FOR_ALL, stop ? "noting the stop" : "noting the start");
 }
 
 /* The slot of an extension that was dropped is freed, also by its own worker, and may be that of the next extension by now. */
@@ -420,7 +420,7 @@ last_checkpoints(void)
 	for (int i = 0; i < list.count; i++)
 		for (int j = 0; j < list.items[i].ngroups; j++)
 			last_checkpoint(&list.items[i], &list.items[i].groups[j]);
-	mark_offset_log(true);
+	(void) mark_offset_log(true);
 }
 
 static void
@@ -435,8 +435,7 @@ turn(void)
 		return;
 	list.may_make = mq_job_run(check_owner, NULL, MQ_JOB_FOR_ALL_URGENT, "looking at the extension's owner");
 	if (!marked)
-		mark_offset_log(false);
-	marked = true;
+		marked = mark_offset_log(false);
 	mq_job_order_begin();
 	list.decided = prepared.count > 0;
 	list.wanted = mq_job_count_wanted();
