@@ -50,6 +50,7 @@ SELECT mq.extend(array[:'r']::uuid[], '1 hour');
 SELECT mq.discard('i', array[1]);
 -- looking is allowed
 SELECT count(*) > 0 AS browsed FROM mq.q_i;
+SELECT count(*) > 0 AS browsed FROM mq.browse('i', state => 'leased');
 SELECT queue, leased FROM mq.groups;
 SELECT queue FROM mq.queues;
 RESET default_transaction_read_only;

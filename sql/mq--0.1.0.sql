@@ -346,6 +346,10 @@ RETURNS bigint LANGUAGE c STABLE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'm
 COMMENT ON FUNCTION mq_internal.segment_bytes(integer, bigint) IS
     'Bytes on disk of a queue''s partitions from one on, for the views. Each is measured once in a statement.';
 
+CREATE FUNCTION mq_internal.table_bytes(partition oid)
+RETURNS bigint LANGUAGE c STABLE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_table_bytes';
+COMMENT ON FUNCTION mq_internal.table_bytes(oid) IS 'Bytes on disk of one partition, for the view mq.segments.';
+
 CREATE FUNCTION mq_internal.in_flight_state(OUT group_no integer, OUT id bigint, OUT state text, OUT attempt integer,
     OUT failures integer, OUT lease_until timestamptz, OUT consumer text, OUT leased_at timestamptz, OUT pid integer)
 RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_in_flight_state';
@@ -419,7 +423,7 @@ SELECT q.name::pg_catalog.text AS queue,
        (g.segment OPERATOR(pg_catalog.+) 1::pg_catalog.int8) OPERATOR(pg_catalog.*) q.segment_size OPERATOR(pg_catalog.-) 1::pg_catalog.int8 AS last_id,
        g.sealed,
        g.sealed_at,
-       pg_catalog.pg_total_relation_size(c.oid) AS bytes
+       mq_internal.table_bytes(c.oid) AS bytes
 FROM mq_internal.queue_state() s
 JOIN mq_internal.queue q ON q.queue_no OPERATOR(pg_catalog.=) s.queue_no
 JOIN mq_internal.segment g ON g.queue_no OPERATOR(pg_catalog.=) q.queue_no

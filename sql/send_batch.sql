@@ -47,6 +47,11 @@ SELECT payload FROM mq.pop('b', 10);
 
 -- one bad element, nothing sent
 SELECT mq.send_batch('b', array['1', 'nonsense']);                              -- 22P02
+\set VERBOSITY default
+SELECT mq.send_batch('b', array['1', '2', 'nonsense']);                         -- whoever raises it: which element
+SELECT mq.send_batch('b', array['1', NULL]::jsonb[]);
+SELECT mq.send_batch('b', array['1', '2']::jsonb[], array['{}']::jsonb[]);      -- no element's fault
+\set VERBOSITY sqlstate
 SELECT mq.send_batch('nothing', array['1']);                                    -- 42704
 SELECT mq.send_batch('nothing', array[]::text[]);                               -- 42704
 SET mq.max_message_size = '10kB';

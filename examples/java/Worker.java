@@ -7,12 +7,15 @@ import java.sql.Statement;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.UUID;
+import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.TimeUnit;
 
 /**
  * Takes orders and writes their invoices, until SIGTERM.        java -cp postgresql.jar Worker.java
  *
- * <p>An order is leased to us. The invoice and the ack are one transaction, so both are there or neither. If we die, or are
- * too slow, the lease ends and another worker gets the order; our late ack then fails and takes the invoice with it.
+ * <p>Orders are leased to us, some at a time. For each: first the ack, then the work, then the commit of both. If the lease
+ * is over, because others took too long, the ack fails and the work is not begun: another worker has the order. If we die,
+ * the invoice and the ack were never there, and when the lease ends another worker gets the order.
  */
 public class Worker {
     /** Behind a PgBouncer before 1.21 in transaction mode, add prepareThreshold=0: it knows no prepared statements there. */
@@ -20,40 +23,65 @@ public class Worker {
 
     /** The lease lasts mq.visibility_timeout, 30 s unless set; a third argument is for slower work. */
     static final String RECEIVE =
-            "SELECT id, receipt, payload->>'order', failures FROM mq.receive('orders', 10, wait => '1 s')";
+            "SELECT id, receipt, payload->>'order', failures FROM mq.receive('orders', 10)";
+
+    /** This takes nothing, so nothing is lost when it is broken off. */
+    static final String WAIT = "CALL mq.wait('orders', '20 s')";
 
     static final String LEASE_LOST = "MQ001";
     static final String CONNECTION_LOST = "08006";
 
     record Message(long id, UUID receipt, String order, int failures) {}
 
-    static volatile boolean stopping = false;
+    static final CountDownLatch STOP = new CountDownLatch(1);
+    static volatile Connection waiting;
 
-    public static void main(String[] args) throws SQLException, InterruptedException {
+    public static void main(String[] args) throws InterruptedException {
         stopAtSigterm(Thread.currentThread());
-        long backoff = 100;
-        while (!stopping) {
+        long backoff = 250;
+        while (!stopping()) {
             try (Connection db = DriverManager.getConnection(URL)) {
-                while (!stopping) {
+                while (!stopping()) {
                     work(db);
-                    backoff = 100; // only now: a pooler lets us connect when the server is away
+                    backoff = 250; // only now: a pooler lets us connect when the server is away
                 }
-            } catch (SQLException error) {
-                if (!isConnectionError(error)) {
-                    throw error;
+            } catch (SQLException error) { // no connection, no right, no queue, a standby: it may be well later
+                if (!stopping()) {
+                    log("%s; once more in %d ms", firstLine(error), backoff);
                 }
-                log("no connection: %s; again in %d ms", firstLine(error), backoff);
-                Thread.sleep(backoff);
+                STOP.await(backoff, TimeUnit.MILLISECONDS);
                 backoff = Math.min(2 * backoff, 5_000);
             }
         }
         System.out.println("stopped");
     }
 
-    static void work(Connection db) throws SQLException, InterruptedException {
+    static boolean stopping() {
+        return STOP.getCount() == 0;
+    }
+
+    static void work(Connection db) throws SQLException {
         List<Message> messages = receive(db);
+        if (messages.isEmpty()) {
+            waitForMessages(db);
+        }
         for (Message message : messages) {
-            handle(db, message);
+            if (stopping()) { // for the others, now and not when the lease ends
+                settle(db, "SELECT mq.release(ARRAY[?], strict => false)", message);
+            } else {
+                handle(db, message);
+            }
+        }
+    }
+
+    static void waitForMessages(Connection db) throws SQLException {
+        try (Statement statement = db.createStatement()) {
+            waiting = db;
+            if (!stopping()) {
+                statement.execute(WAIT);
+            }
+        } finally {
+            waiting = null;
         }
     }
 
@@ -71,8 +99,8 @@ public class Worker {
     static void handle(Connection db, Message message) throws SQLException {
         db.setAutoCommit(false);
         try {
+            settle(db, "SELECT mq.ack(?)", message);
             writeInvoice(db, Long.parseLong(message.order));
-            ack(db, message);
             db.commit();
         } catch (SQLException | RuntimeException error) {
             if (!db.isValid(5)) {
@@ -80,7 +108,7 @@ public class Worker {
             }
             db.rollback();
             if (error instanceof SQLException sql && LEASE_LOST.equals(sql.getSQLState())) {
-                log("message %d: lease lost, rolled back", message.id);
+                log("message %d: lease lost, not begun", message.id);
             } else {
                 long delay = Math.min(1L << Math.min(message.failures, 12), 3600);
                 log("message %d: %s; again in %d s", message.id, firstLine(error), delay);
@@ -102,10 +130,10 @@ public class Worker {
         }
     }
 
-    static void ack(Connection db, Message message) throws SQLException {
-        try (PreparedStatement ack = db.prepareStatement("SELECT mq.ack(?)")) {
-            ack.setObject(1, message.receipt);
-            ack.execute();
+    static void settle(Connection db, String query, Message message) throws SQLException {
+        try (PreparedStatement statement = db.prepareStatement(query)) {
+            statement.setObject(1, message.receipt);
+            statement.execute();
         }
     }
 
@@ -119,12 +147,6 @@ public class Worker {
         }
     }
 
-    /** 08: connection; 57P: the server goes down, comes up, or an administrator ended the session. */
-    static boolean isConnectionError(SQLException error) {
-        String state = error.getSQLState();
-        return state != null && (state.startsWith("08") || state.startsWith("57P"));
-    }
-
     static String firstLine(Exception error) {
         return String.valueOf(error.getMessage()).lines().findFirst().orElse("");
     }
@@ -136,10 +158,14 @@ public class Worker {
     /** The virtual machine ends when its shutdown hooks do: ours waits until main has finished what it has begun. */
     static void stopAtSigterm(Thread main) {
         Runtime.getRuntime().addShutdownHook(new Thread(() -> {
-            stopping = true;
+            STOP.countDown();
             try {
+                Connection db = waiting;
+                if (db != null) {
+                    db.abort(Runnable::run);
+                }
                 main.join();
-            } catch (InterruptedException ignored) {
+            } catch (SQLException | InterruptedException ignored) {
                 Thread.currentThread().interrupt();
             }
         }));

@@ -1,14 +1,17 @@
 #!/usr/bin/env node
 // Takes orders and writes their invoices, until SIGTERM.        node worker.js
 //
-// An order is leased to us. The invoice and the ack are one transaction, so both are there or neither. If we die, or are
-// too slow, the lease ends and another worker gets the order; our late ack then fails and takes the invoice with it.
+// Orders are leased to us, some at a time. For each: first the ack, then the work, then the commit of both. If the lease
+// is over, because others took too long, the ack fails and the work is not begun: another worker has the order. If we die,
+// the invoice and the ack were never there, and when the lease ends another worker gets the order.
 'use strict'
 const { setTimeout: sleep } = require('node:timers/promises')
 const { Client } = require('pg')
 
 // the lease lasts mq.visibility_timeout, 30 s unless set: mq.receive('orders', 10, '5 minutes') is for slower work
-const RECEIVE = "SELECT id, receipt, payload, failures FROM mq.receive('orders', 10, wait => '1 s')"
+const RECEIVE = "SELECT id, receipt, payload, failures FROM mq.receive('orders', 10)"
+// this takes nothing, so nothing is lost when it is broken off
+const WAIT = "CALL mq.wait('orders', '20 s')"
 
 const stopping = new AbortController()
 const pause = ms => sleep(ms, undefined, { signal: stopping.signal }).catch(() => {})
@@ -21,13 +24,13 @@ async function writeInvoice(db, order) {
 async function handle(db, { id, receipt, payload, failures }) {
   await db.query('BEGIN')
   try {
-    await writeInvoice(db, payload.order)
     await db.query('SELECT mq.ack($1)', [receipt])
+    await writeInvoice(db, payload.order)
     await db.query('COMMIT')
   } catch (error) {
     await db.query('ROLLBACK') // throws if the connection is lost
     if (error.code === 'MQ001') {
-      console.error(`message ${id}: lease lost, rolled back`)
+      console.error(`message ${id}: lease lost, not begun`)
       return
     }
     const delay = Math.min(2 ** failures, 3600)
@@ -37,14 +40,27 @@ async function handle(db, { id, receipt, payload, failures }) {
   }
 }
 
+async function wait(db) {
+  const hangUp = () => db.end().catch(() => {})
+  stopping.signal.addEventListener('abort', hangUp)
+  try {
+    await db.query(WAIT)
+  } finally {
+    stopping.signal.removeEventListener('abort', hangUp)
+  }
+}
+
 async function work(db) {
   const { rows: messages } = await db.query(RECEIVE)
-  for (const message of messages) await handle(db, message)
+  if (messages.length === 0 && !stopping.signal.aborted) await wait(db)
+  while (messages.length > 0 && !stopping.signal.aborted) await handle(db, messages.shift())
+  // what is left is for the others, now and not when the lease ends
+  if (messages.length > 0) await db.query('SELECT mq.release($1::uuid[], strict => false)', [messages.map(m => m.receipt)])
 }
 
 async function main() {
   for (const signal of ['SIGTERM', 'SIGINT']) process.once(signal, () => stopping.abort())
-  let backoff = 100
+  let backoff = 250
   while (!stopping.signal.aborted) {
     const db = new Client(process.env.DATABASE_URL)
     let lost = null
@@ -53,21 +69,18 @@ async function main() {
       await db.connect()
       while (!stopping.signal.aborted) {
         await work(db)
-        backoff = 100 // only now: a pooler lets us connect when the server is away
+        backoff = 250 // only now: a pooler lets us connect when the server is away
       }
-    } catch (error) {
-      if (!isConnectionError(error) && !lost) throw error
-      console.error(`no connection: ${(lost ?? error).message}; again in ${backoff} ms`)
+    } catch (error) { // no connection, no right, no queue, a standby: it may be well later
+      if (stopping.signal.aborted) break
+      console.error(`${(lost ?? error).message}; once more in ${backoff} ms`)
       await pause(backoff)
-      backoff = Math.min(2 * backoff, 30_000)
+      backoff = Math.min(2 * backoff, 5000)
     } finally {
       db.end().catch(() => {}) // not awaited: of a lost connection there is no end to hear of
     }
   }
   console.log('stopped')
 }
-
-// 08: connection; 57P: the server goes down, comes up, or an administrator ended the session; E...: the socket
-const isConnectionError = ({ code, message }) => /^(08|57P|E[A-Z]+$)/.test(code) || /^Connection terminated/.test(message)
 
 main()

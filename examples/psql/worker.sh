@@ -5,15 +5,18 @@
 
 turn=$(dirname "$0")/worker.sql
 stopping='' backoff=1
-trap 'stopping=1' TERM INT
+
+# a shell looks at signals only while it waits for what runs in the background
+run() { "$@" & child=$!; [ -z "$stopping" ] || kill "$child"; wait "$child"; }
+trap 'stopping=1; kill "$child" 2>/dev/null' TERM INT
 
 until [ "$stopping" ]; do
-	if psql -XAtq -f "$turn"; then
+	if run psql -XAtq -f "$turn"; then
 		backoff=1
-	else
-		echo "no connection; again in $backoff s" >&2
-		sleep "$backoff"
-		[ "$backoff" -ge 30 ] || backoff=$((2 * backoff))
+	elif [ -z "$stopping" ]; then
+		echo "failed; once more in $backoff s" >&2
+		run sleep "$backoff"
+		[ "$backoff" -ge 5 ] || backoff=$((2 * backoff))
 	fi
 done
 echo stopped

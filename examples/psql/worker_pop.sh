@@ -1,24 +1,23 @@
 #!/bin/sh
-# The other way to consume: mq.pop receives and acks in the transaction that does the work, here in one statement.
-# Until SIGTERM.        worker_pop.sh
-#
-# There is no lease to lose and no receipt to keep: the commit finishes the messages together with the invoices, a rollback
-# gives them back at once.
+# As worker.sh, in one statement, for work that needs no decision.  Until SIGTERM.        worker_pop.sh
 
-# what comes while a statement waits is newer than its snapshot, so a statement of its own does the waiting
-wait="CALL mq.wait('orders', '1 s')"
+# When a message comes during the wait the statement takes nothing, for it could not see the order; the next one does
 turn="
-	WITH job AS (SELECT (payload->>'order')::bigint AS order_id FROM mq.pop('orders', 10))
+	WITH job AS (SELECT (payload->>'order')::bigint AS order_id FROM mq.pop('orders', wait => '20 s'))
 	INSERT INTO invoices SELECT id, amount FROM job JOIN orders ON id = order_id"
 stopping='' backoff=1
-trap 'stopping=1' TERM INT
+
+# a shell looks at signals only while it waits for what runs in the background
+run() { "$@" & child=$!; [ -z "$stopping" ] || kill "$child"; wait "$child"; }
+trap 'stopping=1; kill "$child" 2>/dev/null' TERM INT
 
 until [ "$stopping" ]; do
-	case $(psql -XAt -v SHOW_CONTEXT=never -c "$wait" -c "$turn") in
-	*'INSERT '*)  backoff=1 ;;
-	*)            echo "failed; again in $backoff s" >&2
-	              sleep "$backoff"
-	              [ "$backoff" -ge 30 ] || backoff=$((2 * backoff)) ;;
-	esac
+	if run psql -XAtq -v SHOW_CONTEXT=never -c "$turn"; then
+		backoff=1
+	elif [ -z "$stopping" ]; then
+		echo "failed; once more in $backoff s" >&2
+		run sleep "$backoff"
+		[ "$backoff" -ge 5 ] || backoff=$((2 * backoff))
+	fi
 done
 echo stopped

@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
 """Takes orders and writes their invoices, until SIGTERM.        worker.py [--pgbouncer]
 
-An order is leased to us.  The invoice and the ack are one transaction, so both are there or neither.  If we die, or
-are too slow, the lease ends and another worker gets the order; our late ack then fails and takes the invoice with it.
+Orders are leased to us, some at a time.  For each: first the ack, then the work, then the commit of both.  If the lease
+is over, because others took too long, the ack fails and the work is not begun: another worker has the order.  If we die,
+the invoice and the ack were never there, and when the lease ends another worker gets the order.
 """
 
+import contextlib
 import signal
 import sys
 import time
@@ -13,16 +15,33 @@ import psycopg
 from psycopg.rows import namedtuple_row
 
 # the lease lasts mq.visibility_timeout, 30 s unless set: mq.receive('orders', 10, '5 minutes') is for slower work
-RECEIVE = "SELECT id, receipt, payload, failures FROM mq.receive('orders', 10, wait => '1 s')"
+RECEIVE = "SELECT id, receipt, payload, failures FROM mq.receive('orders', 10)"
+# this takes nothing, so nothing is lost when it is broken off
+WAIT = "CALL mq.wait('orders', '20 s')"
 # PgBouncer before 1.21 knows no prepared statements in transaction mode: None is for never
 PREPARE_AFTER = None if "--pgbouncer" in sys.argv else 5
 
-stopping = False
+stopping = interruptible = False
 
 
 def stop(*_):
     global stopping
     stopping = True
+    if interruptible:
+        raise KeyboardInterrupt  # psycopg then cancels the query
+
+
+@contextlib.contextmanager
+def idle():
+    """In here SIGTERM ends us at once; elsewhere when the message in hand is done."""
+    global interruptible
+    try:
+        interruptible = True
+        if stopping:
+            raise KeyboardInterrupt
+        yield
+    finally:
+        interruptible = False
 
 
 def log(text):
@@ -41,13 +60,13 @@ def write_invoice(db, order):
 def handle(db, message):
     try:
         with db.transaction():
-            write_invoice(db, message.payload["order"])
             db.execute("SELECT mq.ack(%s)", [message.receipt])
+            write_invoice(db, message.payload["order"])
     except Exception as error:
         if db.closed:
             raise
         if getattr(error, "sqlstate", None) == "MQ001":
-            log(f"message {message.id}: lease lost, rolled back")
+            log(f"message {message.id}: lease lost, not begun")
             return
         delay = min(2**message.failures, 3600)
         log(f"message {message.id}: {first_line(error)}; again in {delay} s")
@@ -57,26 +76,33 @@ def handle(db, message):
 
 def work(db):
     messages = db.execute(RECEIVE).fetchall()
-    for message in messages:
-        handle(db, message)
+    if not messages:
+        with idle():
+            db.execute(WAIT)
+    while messages and not stopping:
+        handle(db, messages.pop(0))
+    if messages:  # for the others, now and not when the lease ends
+        db.execute("SELECT mq.release(%s, strict => false)", [[message.receipt for message in messages]])
 
 
-def main():
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
-    backoff = 0.1
+def run():
+    backoff = 0.25
     while not stopping:
         try:
             # autocommit: a receive is a transaction of its own, and so is each `with db.transaction()`
             with psycopg.connect(autocommit=True, prepare_threshold=PREPARE_AFTER, row_factory=namedtuple_row) as db:
                 while not stopping:
                     work(db)
-                    backoff = 0.1  # only now: a pooler lets us connect when the server is away
-        except psycopg.OperationalError as error:
-            log(f"no connection: {first_line(error)}; again in {backoff:g} s")
-            time.sleep(backoff)
+                    backoff = 0.25  # only now: a pooler lets us connect when the server is away
+        except psycopg.Error as error:  # no connection, no right, no queue, a standby: it may be well later
+            log(f"{first_line(error)}; once more in {backoff:g} s")
+            with idle():
+                time.sleep(backoff)
             backoff = min(2 * backoff, 5)
-    print("stopped")
 
 
-main()
+signal.signal(signal.SIGTERM, stop)
+signal.signal(signal.SIGINT, stop)
+with contextlib.suppress(KeyboardInterrupt):
+    run()
+print("stopped")

@@ -444,7 +444,7 @@ mq_queue_by_name(const char *name, MqQueue *queue)
 bool
 mq_queue_is_current(const MqQueue *queue)
 {
-	return mq_extension(false)->oid == queue->extension;
+	return (extension_valid ? extension.oid : mq_extension(false)->oid) == queue->extension;
 }
 
 void

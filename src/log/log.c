@@ -88,22 +88,29 @@ is_stored(HeapTupleHeader header, MqColumn column)
 		((header->t_infomask & HEAP_HASNULL) == 0 || !att_isnull(column - 1, header->t_bits));
 }
 
-/* The row at a line pointer, in place; false if there is none. What somebody else wrote need not have an id. */
-static bool
-get_row(Relation rel, Page page, BlockNumber block, OffsetNumber off, HeapTuple tuple, int64 *id)
+/* The id of the row at a line pointer; -1: there is none. What somebody else wrote need not have an id. */
+static inline int64
+id_at(Page page, OffsetNumber off)
+{
+	ItemId		item = PageGetItemId(page, off);
+	HeapTupleHeader header;
+
+	if (!ItemIdIsNormal(item))
+		return -1;
+	header = (HeapTupleHeader) PageGetItem(page, item);
+	return is_stored(header, MQ_COL_ID) ? row_id(header) : -1;
+}
+
+/* That row, in place. */
+static inline void
+get_row(Relation rel, Page page, BlockNumber block, OffsetNumber off, HeapTuple tuple)
 {
 	ItemId		item = PageGetItemId(page, off);
 
-	if (!ItemIdIsNormal(item))
-		return false;
 	tuple->t_data = (HeapTupleHeader) PageGetItem(page, item);
-	if (!is_stored(tuple->t_data, MQ_COL_ID))
-		return false;
 	tuple->t_len = ItemIdGetLength(item);
 	tuple->t_tableOid = RelationGetRelid(rel);
 	ItemPointerSet(&tuple->t_self, block, off);
-	*id = row_id(tuple->t_data);
-	return true;
 }
 
 /* -1: it has none. */
@@ -118,22 +125,23 @@ mq_log_page_range(Relation rel, BlockNumber block, int64 lo, int64 hi, bool *oth
 {
 	Buffer		buffer = ReadBuffer(rel, block);
 	Page		page;
+	OffsetNumber last;
 	MqPageRange range = {PG_INT64_MAX, -1, -1};
 
 	LockBuffer(buffer, BUFFER_LOCK_SHARE);
 	page = BufferGetPage(buffer);
-	for (OffsetNumber off = FirstOffsetNumber; off <= last_offset(page); off++)
+	last = last_offset(page);
+	for (OffsetNumber off = FirstOffsetNumber; off <= last; off++)
 	{
 		HeapTupleData tuple;
-		int64		id;
+		int64		id = id_at(page, off);
 
-		if (!get_row(rel, page, block, off, &tuple, &id))
-			continue;
 		if (id < lo || id > hi)
 		{
-			*others = true;
+			*others |= id != -1;
 			continue;
 		}
+		get_row(rel, page, block, off, &tuple);
 		range.max_id = Max(range.max_id, id);
 		range.min_id = Min(range.min_id, id);
 		range.max_time = Max(range.max_time, row_time(tuple.t_data));
@@ -610,22 +618,23 @@ mq_log_read_page(Relation rel, BlockNumber block, int64 lo, int64 hi, Snapshot j
 {
 	Buffer		buffer = ReadBuffer(rel, block);
 	Page		page;
+	OffsetNumber last;
 	int			count = 0;
 	bool		sorted = true;
 
 	*page_max = -1;
 	LockBuffer(buffer, BUFFER_LOCK_SHARE);
 	page = BufferGetPage(buffer);
-	for (OffsetNumber off = FirstOffsetNumber; off <= last_offset(page); off++)
+	last = last_offset(page);
+	for (OffsetNumber off = FirstOffsetNumber; off <= last; off++)
 	{
 		HeapTupleData tuple;
-		int64		id;
+		int64		id = id_at(page, off);
 
-		if (!get_row(rel, page, block, off, &tuple, &id))
-			continue;
 		*page_max = Max(*page_max, id);
 		if (id < lo || id > hi)
 			continue;
+		get_row(rel, page, block, off, &tuple);
 		rows[count].id = id;
 		rows[count].block = block;
 		rows[count].xid = 0;
@@ -685,6 +694,7 @@ mq_log_fetch_page(Relation rel, BlockNumber block, int64 lo, int64 hi, Snapshot 
 				  Buffer *buffer, int64 *page_max)
 {
 	Page		page;
+	OffsetNumber last;
 	int			count = 0;
 	int			seen = 0;
 	int64		greatest = -1;	/* id in rows */
@@ -694,16 +704,16 @@ mq_log_fetch_page(Relation rel, BlockNumber block, int64 lo, int64 hi, Snapshot 
 	*page_max = -1;
 	LockBuffer(*buffer, BUFFER_LOCK_SHARE);
 	page = BufferGetPage(*buffer);
-	for (OffsetNumber off = FirstOffsetNumber; off <= last_offset(page) && seen <= hi - lo; off++)
+	last = last_offset(page);
+	for (OffsetNumber off = FirstOffsetNumber; off <= last && seen <= hi - lo; off++)
 	{
 		HeapTupleData *tuple = &rows[count].tuple;
-		int64		id;
+		int64		id = id_at(page, off);
 
-		if (!get_row(rel, page, block, off, tuple, &id))
-			continue;
 		*page_max = Max(*page_max, id);
 		if (id < lo || id > hi)
 			continue;
+		get_row(rel, page, block, off, tuple);
 		rows[count].id = id;
 		rows[count].sight = sight(tuple, *buffer, snapshot);
 		if (id <= greatest)
@@ -787,17 +797,21 @@ page_first_since(Relation rel, BlockNumber block, TimestampTz time, int64 lo, in
 {
 	Buffer		buffer = ReadBuffer(rel, block);
 	Page		page;
+	OffsetNumber last;
 	int64		first = -1;
 
 	LockBuffer(buffer, BUFFER_LOCK_SHARE);
 	page = BufferGetPage(buffer);
-	for (OffsetNumber off = FirstOffsetNumber; off <= last_offset(page); off++)
+	last = last_offset(page);
+	for (OffsetNumber off = FirstOffsetNumber; off <= last; off++)
 	{
 		HeapTupleData tuple;
-		int64		id;
+		int64		id = id_at(page, off);
 
-		if (get_row(rel, page, block, off, &tuple, &id) && row_time(tuple.t_data) >= time && id >= lo && id <= hi &&
-			(first < 0 || id < first))
+		if (id < lo || id > hi || (first >= 0 && id >= first))
+			continue;
+		get_row(rel, page, block, off, &tuple);
+		if (row_time(tuple.t_data) >= time)
 			first = id;
 	}
 	UnlockReleaseBuffer(buffer);

@@ -13,7 +13,6 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
-#include "tcop/utility.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
@@ -275,7 +274,7 @@ mq_browse(PG_FUNCTION_ARGS)
 	MqQueue		checked;
 
 	mq_require_preload();
-	PreventCommandDuringRecovery("mq.browse()");
+	mq_check_primary("mq.browse()");
 	b->state = state_by_name(mq_text_arg(fcinfo, 2, "state"));
 	b->left = mq_int32_arg(fcinfo, 3, "max_messages");
 	if (b->left < 1)

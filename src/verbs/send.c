@@ -184,6 +184,13 @@ column_value(const Column *column, int i, Datum *value)
 	return true;
 }
 
+/* Says which element an error is about, whoever raises it. */
+static void
+element_context(void *element)
+{
+	errcontext("element %d of mq.send_batch()", *(int *) element);
+}
+
 static Datum
 send_many(FunctionCallInfo fcinfo, bool payload_is_text)
 {
@@ -195,6 +202,8 @@ send_many(FunctionCallInfo fcinfo, bool payload_is_text)
 	HeapTuple  *tuples;
 	int64	   *ids;
 	Datum	   *result;
+	int			element;
+	ErrorContextCallback context = {.callback = element_context,.arg = &element};
 
 	open_queue(fcinfo, "mq.send_batch()", &queue);
 	column_arg(fcinfo, 1, "payloads", payload_is_text ? TEXTOID : JSONBOID, &payloads, &count);
@@ -209,10 +218,13 @@ send_many(FunctionCallInfo fcinfo, bool payload_is_text)
 		PG_RETURN_POINTER(construct_empty_array(INT8OID));
 
 	tuples = MemoryContextAllocHuge(CurrentMemoryContext, count * sizeof(HeapTuple));
+	context.previous = error_context_stack;
+	error_context_stack = &context;
 	for (int i = 0; i < count; i++)
 	{
 		Parts		parts = {0};
 
+		element = i + 1;
 		parts.has_payload = column_value(&payloads, i, &parts.payload);
 		parts.has_headers = column_value(&headers, i, &parts.headers);
 		parts.has_body = column_value(&bodies, i, &parts.body);
@@ -220,6 +232,7 @@ send_many(FunctionCallInfo fcinfo, bool payload_is_text)
 			parts.payload = json_from_text(parts.payload);
 		tuples[i] = form_row(&parts);
 	}
+	error_context_stack = context.previous;
 	ids = MemoryContextAllocHuge(CurrentMemoryContext, count * sizeof(int64));
 	mq_transaction_sent(&queue);
 	mq_log_append(&queue, 0, tuples, count, ids);

@@ -15,12 +15,27 @@
 
 #include "base/catalog.h"
 
+/* PostgreSQL's own PreventCommandDuringRecovery and PreventCommandIfReadOnly give no hint, and a call of ours is a SELECT. */
+void
+mq_check_primary(const char *function)
+{
+	if (RecoveryInProgress())
+		ereport(ERROR,
+				(errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
+				 errmsg("cannot execute %s during recovery", function),
+				 errhint("Connect to the primary: this needs it, although it is a SELECT.")));
+}
+
 void
 mq_check_writable(const char *function)
 {
 	mq_require_preload();
-	PreventCommandDuringRecovery(function);
-	PreventCommandIfReadOnly(function);
+	mq_check_primary(function);
+	if (XactReadOnly)
+		ereport(ERROR,
+				(errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
+				 errmsg("cannot execute %s in a read-only transaction", function),
+				 errhint("Begin the transaction READ WRITE: this needs it, although it is a SELECT.")));
 	PreventCommandIfParallelMode(function);
 }
 

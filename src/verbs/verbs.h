@@ -14,7 +14,8 @@
 
 #define MQ_INTERVAL_MAX_DAYS 365
 
-/* Raise 25006 in a read-only transaction and on a standby. */
+/* Raise 25006 on a standby; the second in a read-only transaction too, and 25000 in a parallel worker. */
+extern void mq_check_primary(const char *function);
 extern void mq_check_writable(const char *function);
 
 /* Arguments that may not be null: 22004. The text is palloc'd. */

@@ -283,6 +283,13 @@ mq_segment_bytes(PG_FUNCTION_ARGS)
 	PG_RETURN_INT64(lo < sizes->count ? sizes->bytes[lo] : 0);
 }
 
+MQ_FUNCTION(mq_table_bytes);
+Datum
+mq_table_bytes(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_INT64(size_of(PG_GETARG_OID(0)));
+}
+
 /* ---- in flight ---- */
 
 /* An entry in flight and who has it. */

@@ -138,7 +138,6 @@ for my $what (sort keys %op)
 	one($node, "SELECT mq.create_queue('direct'); SELECT t.put('direct', 'x', 10)");
 	my $leaf = leaf('direct');
 	like($leaf, qr/s_\d+_\d+_\d+/, "the active segment is $leaf");
-	$leaf = "mq.$leaf" if $leaf !~ /^mq\./;
 	for my $t ('mq.q_direct', $leaf)
 	{
 		is(sqlstate($node, "TRUNCATE $t"), '55000', "TRUNCATE $t");
@@ -155,10 +154,9 @@ for my $what (sort keys %op)
 	one($node, "SELECT mq.create_queue('ddl'); CREATE FUNCTION t.nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'");
 	one($node, "SELECT t.put('ddl', 'before', 5)");
 	my $leaf = leaf('ddl');
-	$leaf = "mq.$leaf" if $leaf !~ /^mq\./;
 	my @ddl = (
-		[ 'an index',       "CREATE INDEX bad ON $leaf (id)",                                                      'DROP INDEX mq.bad', qr/index/i ],
-		[ 'a unique index', "CREATE UNIQUE INDEX bad ON $leaf (id)",                                               'DROP INDEX mq.bad', qr/index/i ],
+		[ 'an index',       "CREATE INDEX bad ON $leaf (id)",                                                      'DROP INDEX mq_internal.bad', qr/index/i ],
+		[ 'a unique index', "CREATE UNIQUE INDEX bad ON $leaf (id)",                                               'DROP INDEX mq_internal.bad', qr/index/i ],
 		[ 'a trigger',      "CREATE TRIGGER bad BEFORE INSERT ON $leaf FOR EACH ROW EXECUTE FUNCTION t.nothing()", "DROP TRIGGER bad ON $leaf", qr/trigger/i ],
 		[ 'a CHECK',        "ALTER TABLE $leaf ADD CONSTRAINT bad CHECK (payload IS DISTINCT FROM '42')",          "ALTER TABLE $leaf DROP CONSTRAINT bad", qr/constraint|check/i ],
 		[ 'row security',   "ALTER TABLE $leaf ENABLE ROW LEVEL SECURITY",                                         "ALTER TABLE $leaf DISABLE ROW LEVEL SECURITY", qr/row/i ],
@@ -190,12 +188,11 @@ for my $what (sort keys %op)
 	aborted('cluster', 50);
 	one($node, "SELECT t.put('cluster', 'b', 100); SELECT t.take('cluster', 30); SELECT count(*) FROM mq.receive('cluster', 20, '200 ms')");
 	my $leaf = leaf('cluster');
-	$leaf = "mq.$leaf" if $leaf !~ /^mq\./;
 	# backwards, so that physical order is the opposite of id order
 	is(sqlstate($node, "CREATE INDEX backwards ON $leaf (id DESC); CLUSTER $leaf USING backwards"), '', 'CLUSTER of the active segment');
 	is(one($node, "SELECT count(*) FROM (SELECT t.take('cluster', 10)) x"), '1', 'receives go on');
 	isnt(sqlstate($node, "SELECT t.put('cluster', 'c', 5)"), '', 'sends do not, while the index is there');
-	one($node, 'DROP INDEX mq.backwards');
+	one($node, 'DROP INDEX mq_internal.backwards');
 	one($node, "SELECT t.put('cluster', 'd', 50)");
 	aborted('cluster', 20);
 	one($node, 'VACUUM mq.q_cluster');
@@ -205,8 +202,7 @@ for my $what (sort keys %op)
 	# the same, then a restart before anybody reads on
 	one($node, "SELECT mq.create_queue('cluster2'); SELECT t.put_batch('cluster2', 'a', 3000); SELECT t.take('cluster2', 700)");
 	$leaf = leaf('cluster2');
-	$leaf = "mq.$leaf" if $leaf !~ /^mq\./;
-	one($node, "CREATE INDEX backwards ON $leaf (id DESC); CLUSTER $leaf USING backwards; DROP INDEX mq.backwards");
+	one($node, "CREATE INDEX backwards ON $leaf (id DESC); CLUSTER $leaf USING backwards; DROP INDEX mq_internal.backwards");
 	$node->restart;
 	one($node, "SELECT t.put('cluster2', 'b', 20)");
 	ledger_ok($node, 'cluster2', 'CLUSTER in reverse order, restart: ledger');
@@ -218,7 +214,7 @@ for my $what (sort keys %op)
 	for my $t (split /\n/, one($node, "SELECT segment_table FROM mq.segments WHERE queue = 'cluster3' AND sealed"))
 	{
 		$t = "mq.$t" if $t !~ /^mq\./;
-		my $e = err($node, "SET lock_timeout = '5s'; CREATE INDEX backwards ON $t (id DESC); CLUSTER $t USING backwards; DROP INDEX mq.backwards");
+		my $e = err($node, "SET lock_timeout = '5s'; CREATE INDEX backwards ON $t (id DESC); CLUSTER $t USING backwards; DROP INDEX mq_internal.backwards");
 		diag($e) if $e ne '' && $e !~ /does not exist/;
 	}
 	one($node, "SELECT t.take('cluster3', 1500)");

@@ -244,6 +244,8 @@ is(one($node, "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'mq la
 		discard => "SELECT mq.discard('ha', '{1}')",
 	);
 	is(sqlstate($standby, $call{$_}), '25006', "on a standby $_ says 25006") for sort keys %call;
+	like(err($standby, $call{receive}), qr/during recovery.*HINT:  Connect to the primary/s, 'and the hint says what to do');
+	like(err($standby, "SELECT * FROM mq.browse('ha')"), qr/during recovery.*HINT:  Connect to the primary/s, 'as for browse');
 	is(one($standby, "SELECT count(*) FROM mq.q_ha") > 0 ? 1 : 0, 1, 'browsing works on a standby');
 	like(sqlstate($standby, 'SELECT count(*) FROM mq.queues'), qr/^(25006)?$/, 'views work there, or say 25006');
 	is(one($standby, "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'mq worker'"), '0', 'no worker on a standby');

@@ -42,7 +42,8 @@ one($node, "SET ROLE evil; SELECT mq.create_queue('evil', segment_size => 1024);
 	SELECT mq.send_batch('evil', array(SELECT to_jsonb(i) FROM generate_series(1, 1500) i));
 	CREATE FUNCTION evil.f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN EXECUTE ''ALTER ROLE evil SUPERUSER''; RETURN NULL; END'");
 my $leaf = one($node, "SELECT min(segment_table::text) FROM mq.segments WHERE queue = 'evil' AND segment = 0");
-one($node, "SET ROLE evil; CREATE TRIGGER t BEFORE TRUNCATE ON $leaf EXECUTE FUNCTION evil.f()");
+is(sqlstate($node, "SET ROLE evil; CREATE TRIGGER t BEFORE TRUNCATE ON $leaf EXECUTE FUNCTION evil.f()"), '42501', 'the owner cannot make one');
+one($node, "CREATE TRIGGER t BEFORE TRUNCATE ON $leaf EXECUTE FUNCTION evil.f()");
 my $busy = session($node);
 $busy->q("BEGIN; LOCK TABLE ONLY mq.q_evil IN ACCESS SHARE MODE");
 is(one($node, "SELECT count(*) FROM mq.pop('evil', 10000)"), '1500', 'all popped while the parent is in use');
@@ -53,7 +54,7 @@ $busy->close;
 ok(poll_until('the segment is dropped', sub { one($node, "SELECT to_regclass('$leaf') IS NULL") eq 't' }), 'then it is dropped');
 
 # --- the worker does not wait for locks of others --------------------------------------------------------------------------
-one($node, "SET ROLE evil; SELECT mq.create_queue('slow', segment_size => 1024); CREATE TABLE evil.d PARTITION OF mq.q_slow DEFAULT");
+one($node, "SELECT mq.create_queue('slow', segment_size => 1024); CREATE TABLE evil.d PARTITION OF mq.q_slow DEFAULT");
 one($node, "SELECT mq.create_queue('fast', segment_size => 1024)");
 $busy = session($node);
 $busy->q("BEGIN; LOCK TABLE evil.d IN ACCESS SHARE MODE");

@@ -102,7 +102,8 @@ sub refused { my ($s, $receipt) = @_; return scalar $s->try("SELECT mq.ack('$rec
 		});
 	for my $g (qw(one two three))
 	{
-		poll_until("$g to be drained", sub { one($node, "SELECT t.take_g('multi', '$g', 1000)") eq '0' });
+		# (what came back by a rollback twice comes after a pause)
+		poll_until("$g to be drained", sub { one($node, "SELECT t.take_g('multi', '$g', 1000)"); one($node, "SELECT ready + leased + settling + pending + unread FROM mq.groups WHERE queue = 'multi' AND consumer_group = '$g'") eq '0' });
 		is(one($node, "SELECT t.verdict_g('multi', '$g')"), 'ok', "group $g: each message exactly once");
 	}
 	is(one($node, "SELECT count(*) FROM mq.q_multi"), one($node, "SELECT count(*) FROM t.sent WHERE q = 'multi'"), 'one stored copy of each');
@@ -447,7 +448,7 @@ for my $how ('none', 'kill9')
 {
 	one($node, "SELECT mq.create_queue('stop', groups => '{a,b}'); SELECT t.put('stop', 'm', 10)");
 	my @r = split /\n/, one($node, "SELECT receipt FROM mq.receive('stop', 4, consumer_group => 'a')");
-	my $n = sub { my ($g) = @_; return one($node, "BEGIN; SELECT count(*) FROM mq.receive('stop', 100, consumer_group => '$g'); ROLLBACK") =~ s/\s//gr; };
+	my $n = sub { my ($g) = @_; return one($node, "SELECT count(mq.release(receipt)) FROM mq.receive('stop', 100, consumer_group => '$g')"); };
 	my $s = session($node);
 	$s->q("BEGIN; SELECT mq.pause('stop')");
 	is($s->q("SELECT count(*) FROM mq.receive('stop', 100, consumer_group => 'a')"), '0', 'the pausing transaction sees it at once');

@@ -160,7 +160,7 @@ make('other', 5);
 	my $leaf = leaf('other');
 	one($node, "CREATE TABLE public.spare (LIKE $leaf); INSERT INTO public.spare (enqueued_at, id) VALUES (now(), 3), (now(), -7), (now(), 9223372036854775807), (now(), 4000000000)");
 	one($node, "ALTER TABLE public.spare ALTER id DROP NOT NULL; INSERT INTO public.spare (enqueued_at) VALUES (now())");
-	one($node, "BEGIN; ALTER TABLE mq.q_other DETACH PARTITION $leaf; ALTER TABLE $leaf RENAME TO put_aside; ALTER TABLE public.spare SET SCHEMA mq; ALTER TABLE mq.spare RENAME TO " . ($leaf =~ s/.*\.//r) . "; COMMIT");
+	one($node, "BEGIN; ALTER TABLE mq.q_other DETACH PARTITION $leaf; ALTER TABLE $leaf RENAME TO put_aside; ALTER TABLE public.spare SET SCHEMA mq_internal; ALTER TABLE mq_internal.spare RENAME TO " . ($leaf =~ s/.*\.//r) . "; COMMIT");
 	is(all_ids('other'), '3', 'ids that do not belong into the partition, and none at all');
 	$node->restart;
 	one($node, "SELECT mq.create_group('other', 'g', start => 'earliest')");

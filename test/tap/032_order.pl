@@ -79,7 +79,7 @@ unlike(slurp_file($node->logfile), qr/not in the order of ids/, 'nothing is out 
 {
 	my $leaf = leaf(0);
 	one($node, "SELECT mq.seek('big', start => 'earliest')");
-	one($node, "CREATE INDEX backwards ON $leaf (id DESC); CLUSTER $leaf USING backwards; DROP INDEX mq.backwards");
+	one($node, "CREATE INDEX backwards ON $leaf (id DESC); CLUSTER $leaf USING backwards; DROP INDEX mq_internal.backwards");
 	ok(poll_until('a word on the order', sub { slurp_file($node->logfile) =~ /not in the order of ids/ }, 60), 'CLUSTER in reverse order is noticed');
 	one($node, "SELECT mq.send_batch('big', NULL::jsonb[], NULL, array_fill('\\x00'::bytea, array[50]))");
 	my $all = one($node, 'SELECT count(*) FROM mq.q_big');

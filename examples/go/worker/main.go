@@ -1,7 +1,8 @@
 // Takes orders and writes their invoices, until SIGTERM.        go run ./worker
 //
-// An order is leased to us.  The invoice and the ack are one transaction, so both are there or neither.  If we die, or
-// are too slow, the lease ends and another worker gets the order; our late ack then fails and takes the invoice with it.
+// Orders are leased to us, some at a time.  For each: first the ack, then the work, then the commit of both.  If the
+// lease is over, because others took too long, the ack fails and the work is not begun: another worker has the order.  If
+// we die, the invoice and the ack were never there, and when the lease ends another worker gets the order.
 package main
 
 import (
@@ -12,7 +13,6 @@ import (
 	"log"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 	"time"
 
@@ -22,7 +22,10 @@ import (
 )
 
 // The lease lasts mq.visibility_timeout, 30 s unless set: mq.receive('orders', 10, '5 minutes') is for slower work.
-const receive = "SELECT id, receipt, payload, failures FROM mq.receive('orders', 10, wait => '1 s')"
+const receive = "SELECT id, receipt, payload, failures FROM mq.receive('orders', 10)"
+
+// This takes nothing, so nothing is lost when it is broken off.
+const wait = "CALL mq.wait('orders', '20 s')"
 
 const leaseLost = "MQ001"
 
@@ -47,18 +50,17 @@ func writeInvoice(ctx context.Context, tx pgx.Tx, payload []byte) error {
 
 func handle(ctx context.Context, db *pgx.Conn, m message) error {
 	err := pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error {
-		if err := writeInvoice(ctx, tx, m.Payload); err != nil {
+		if _, err := tx.Exec(ctx, "SELECT mq.ack($1::uuid)", m.Receipt); err != nil {
 			return err
 		}
-		_, err := tx.Exec(ctx, "SELECT mq.ack($1::uuid)", m.Receipt)
-		return err
+		return writeInvoice(ctx, tx, m.Payload)
 	})
 	var pgErr *pgconn.PgError
 	switch {
 	case err == nil || db.IsClosed():
 		return err
 	case errors.As(err, &pgErr) && pgErr.Code == leaseLost:
-		log.Printf("message %d: lease lost, rolled back", m.ID)
+		log.Printf("message %d: lease lost, not begun", m.ID)
 		return nil
 	}
 	delay := time.Hour
@@ -71,20 +73,25 @@ func handle(ctx context.Context, db *pgx.Conn, m message) error {
 	return err
 }
 
-// One batch.
+// One batch, or a wait for one.
 func work(stopping context.Context, db *pgx.Conn) error {
-	ctx := context.Background() // not the one that stops us: what has begun is finished
+	ctx := context.Background() // not the one that stops us: what we are given, we have to know of
 	rows, _ := db.Query(ctx, receive)
 	messages, err := pgx.CollectRows(rows, pgx.RowToStructByPos[message])
-	if err != nil {
-		return err
+	if err == nil && len(messages) == 0 {
+		_, err = db.Exec(stopping, wait)
 	}
 	for _, m := range messages {
-		if err := handle(ctx, db, m); err != nil {
-			return err
+		if stopping.Err() != nil { // for the others, now and not when the lease ends
+			_, err = db.Exec(ctx, "SELECT mq.release(ARRAY[$1::uuid], strict => false)", m.Receipt)
+		} else {
+			err = handle(ctx, db, m)
+		}
+		if err != nil {
+			break
 		}
 	}
-	return nil
+	return err
 }
 
 func sleep(ctx context.Context, d time.Duration) {
@@ -98,7 +105,7 @@ func main() {
 	log.SetFlags(0)
 	stopping, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer cancel()
-	backoff := 100 * time.Millisecond
+	backoff := 250 * time.Millisecond
 	for stopping.Err() == nil {
 		// Empty: PGHOST and so on.  Behind a PgBouncer before 1.21 in transaction mode:
 		// default_query_exec_mode=cache_describe, for it knows no prepared statements there.
@@ -106,28 +113,19 @@ func main() {
 		if err == nil {
 			for err == nil && stopping.Err() == nil {
 				if err = work(stopping, db); err == nil {
-					backoff = 100 * time.Millisecond // only now: a pooler lets us connect when the server is away
+					backoff = 250 * time.Millisecond // only now: a pooler lets us connect when the server is away
 				}
 			}
 			db.Close(context.Background())
+			<-db.PgConn().CleanupDone() // pgx may be telling the server to cancel the wait
 		}
-		switch {
-		case err == nil || stopping.Err() != nil:
-		case isConnectionError(err):
-			log.Printf("no connection: %v; again in %v", err, backoff)
+		if err != nil && stopping.Err() == nil { // no connection, no right, no queue, a standby: it may be well later
+			log.Printf("%v; once more in %v", err, backoff)
 			sleep(stopping, backoff)
-			if backoff *= 2; backoff > 30*time.Second {
-				backoff = 30 * time.Second
+			if backoff *= 2; backoff > 5*time.Second {
+				backoff = 5 * time.Second
 			}
-		default:
-			log.Fatal(err)
 		}
 	}
 	fmt.Println("stopped")
-}
-
-// 08: connection; 57P: the server goes down, comes up, or an administrator ended the session; or no word from a server.
-func isConnectionError(err error) bool {
-	var pgErr *pgconn.PgError
-	return !errors.As(err, &pgErr) || strings.HasPrefix(pgErr.Code, "08") || strings.HasPrefix(pgErr.Code, "57P")
 }
