@@ -351,7 +351,7 @@ group_from_tuple(HeapTuple tuple, TupleDesc desc, MqGroup *group, int32 *queue_n
  * transaction did, whatever snapshot the caller's statement has.
  */
 static bool
-read_queue(const char *index, ScanKey keys, int nkeys, MqQueue *queue)
+read_queue_once(const char *index, ScanKey keys, int nkeys, MqQueue *queue)
 {
 	Relation	rel = mq_own_relation_open(extension.queue_rel, AccessShareLock);
 	SysScanDesc scan = systable_beginscan(rel, get_relname_relid(index, extension.internal), true, NULL, nkeys, keys);
@@ -363,6 +363,21 @@ read_queue(const char *index, ScanKey keys, int nkeys, MqQueue *queue)
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
 	return found && OidIsValid(queue->table);
+}
+
+/*
+ * A row and the name of its table are looked up one after the other: a queue that is dropped and made again in between seems to
+ * have another table than its row says. That is looked at again before it is believed.
+ */
+static bool
+read_queue(const char *index, ScanKey keys, int nkeys, MqQueue *queue)
+{
+	if (!read_queue_once(index, keys, nkeys, queue))
+		return false;
+	if (!queue->replaced)
+		return true;
+	AcceptInvalidationMessages();
+	return read_queue_once(index, keys, nkeys, queue);
 }
 
 static bool
@@ -396,7 +411,8 @@ remember_queue(const MqQueue *queue)
 	TableEntry *table = hash_search(table_cache, &queue->table, HASH_ENTER, NULL);
 
 	entry->queue = *queue;
-	entry->valid = true;
+	/* where it seems so, every look is a new one */
+	entry->valid = !queue->replaced;
 	table->entry = entry;
 	return entry;
 }

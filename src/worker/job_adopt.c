@@ -65,10 +65,17 @@ begin_anew(void *arg)
 	MqQueue    *queue = arg;
 	MqSqlContext context;
 
+	mq_sql_begin(&context);
+	/* row and table at one moment: it may have been dropped and made again since they were looked up */
+	if (mq_sql("SELECT FROM mq_internal.queue q JOIN pg_class c ON relnamespace = 'mq'::regnamespace AND relname = 'q_' || q.name "
+			   "WHERE queue_no = %d AND c.oid = %u AND queue_table <> c.oid FOR UPDATE OF q SKIP LOCKED", queue->queue_no, queue->table) == 0)
+	{
+		mq_sql_end(&context);
+		return false;
+	}
 	ereport(WARNING,
 			(errmsg("the table of queue \"%s\" was replaced by another one", NameStr(queue->name)),
 			 errdetail("Its consumer groups begin at the start of what is there.")));
-	mq_sql_begin(&context);
 	record_segments(queue);
 	mq_sql("UPDATE mq_internal.consumer_group SET epoch = epoch + 1, start_id = 1 WHERE queue_no = %d", queue->queue_no);
 	record_place(queue);
