@@ -870,6 +870,17 @@ mq_all_attached(MqDatabase *db)
 	return true;
 }
 
+/* Where all slots are taken nothing is tried: that would take one for the queue all the same, or raise an error. */
+static bool
+may_get_slots(const MqGroup *group)
+{
+	MqWindowKey window = mq_window_key(group, 0);
+	MqChainKey	chain = mq_chain_key(&group->queue, 0);
+
+	return (!mq_windows_are_full() || mq_window_slot(&window, false, NULL) != NULL) &&
+		(!mq_chains_are_full() || mq_chain_slot(&chain, false, NULL) != NULL);
+}
+
 bool
 mq_attach_missing(MqDatabase *db, MqGroup *groups, int count)
 {
@@ -877,7 +888,7 @@ mq_attach_missing(MqDatabase *db, MqGroup *groups, int count)
 
 	for (int i = 0; i < count; i++)
 		if (needs_window(db, &groups[i]))
-			all &= mq_attach_group_if_it_fits(&groups[i]);
+			all &= may_get_slots(&groups[i]) && mq_attach_group_if_it_fits(&groups[i]);
 	return all;
 }
 
