@@ -167,7 +167,7 @@ segment_max(Relation rel, bool ordered, int64 lo, int64 hi)
 	for (BlockNumber block = RelationGetNumberOfBlocks(rel); block > 0; block--)
 	{
 		MqPageRange page;
-		bool		others;
+		bool		others = false;
 
 		CHECK_FOR_INTERRUPTS();
 		page = mq_log_page_range(rel, block - 1, lo, hi, &others);
@@ -771,7 +771,7 @@ locate(Relation rel, PageIsBefore is_before, int64 bound)
 		BlockNumber mid = lo + (hi - lo) / 2;
 		BlockNumber at = mid;
 		MqPageRange range;
-		bool		others;
+		bool		others = false;
 
 		CHECK_FOR_INTERRUPTS();
 		range = mq_log_page_range(rel, at, 0, PG_INT64_MAX, &others);

@@ -698,10 +698,13 @@ mq_segment_create(const MqQueue *queue, int level, int64 segment)
 
 	/* what ATTACH takes; nobody can add an index or a constraint from here on */
 	rel = try_relation_open(queue->table, ShareUpdateExclusiveLock);
-	if (rel == NULL)
+	if (rel != NULL)
+	{
+		check_unaltered(queue, rel);
+		relation_close(rel, NoLock);
+	}
+	else
 		mq_queue_dropped(queue);
-	check_unaltered(queue, rel);
-	relation_close(rel, NoLock);
 
 	segment_name(name, queue, level, segment);
 	mq_sql_begin(&context);
@@ -724,7 +727,7 @@ int64
 mq_segment_record_all(const MqQueue *queue)
 {
 	MqSqlContext context;
-	int64		recorded;
+	uint64		recorded;
 
 	mq_sql_begin(&context);
 	/* a sealed one is known by its index */

@@ -117,6 +117,7 @@ add_node(const MqNode *m, void *arg)
 	MqUnfinished *last = c->n > 0 ? &c->out[c->n - 1] : NULL;
 	int64		due = m->state == MQ_READY || m->state == MQ_UNREAD ? m->due : 0;
 
+	Assert(c->out != NULL);
 	if (m->hi == PG_INT64_MAX)
 		return;
 	if (last != NULL && last->hi + 1 == m->lo && last->failures == m->failures && last->due == due)

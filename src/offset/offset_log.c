@@ -372,7 +372,7 @@ row_from_tuple(HeapTuple tuple, TupleDesc desc, MqOffsetRow *row)
 	for (int i = 0; i < O_COLUMNS; i++)
 	{
 		v[i] = heap_getattr(tuple, i + 1, desc, &isnull[i]);
-		if (isnull[i] && i < O_RANGES - 1)
+		if (i < O_RANGES - 1 && isnull[i])
 			return false;
 	}
 	row->n = DatumGetInt64(v[O_N - 1]);

@@ -428,6 +428,8 @@ leave_out(const MqWindowRef *ref, const MqGroup *group, int64 cells, const MqUnf
 {
 	bool		news = false;
 
+	/* what is not read yet is one part, so there is one */
+	Assert(parts != NULL && count > 0);
 	if (mq_window_lock(ref, LW_EXCLUSIVE))
 	{
 		MqWindow   *window = ref->window;
@@ -862,7 +864,7 @@ needs_window(const MqDatabase *db, const MqGroup *group)
 	return !group->queue.foreign && group->group_no <= db->known_groups && !window_is_filled(&ref) && left_out(&ref) == 0;
 }
 
-/* Whether it can have one: what there is no room for, or what is to be taken over first, is not asked for in vain. */
+/* Where all slots are taken nothing is tried: that would take one for the queue all the same, or raise an error. */
 static bool
 can_have_window(const MqGroup *group)
 {

@@ -790,6 +790,6 @@ mq_discard(PG_FUNCTION_ARGS)
 	claims = palloc((discarded + 1) * sizeof(MqClaim));
 	for (int64 i = 0; i < discarded; i++)
 		claims[i] = (MqClaim) {ids[i], ids[i], 0, false};
-	write_ack(&group, &ref, epoch, claims, (int) discarded);
+	write_ack(&group, &ref, epoch, claims, (int) Max(discarded, 0));
 	PG_RETURN_INT64(discarded);
 }

@@ -388,7 +388,7 @@ look(ReceiveCall *call)
  * call ends, for only the next statement can have it. (What the transaction itself sent is as visible as it was.)
  */
 static void
-look_as_of(ReceiveCall *call, Snapshot snapshot)
+look_as_of(ReceiveCall *call, const SnapshotData *snapshot)
 {
 	Snapshot	active = call->snapshot;
 	SnapshotData limit = *snapshot;

@@ -187,6 +187,7 @@ typedef struct Sizes
 static int64
 ask_size(PGFunction function, Oid relid, const char *fork)
 {
+	/* cppcheck-suppress unusedStructMember; a member of PostgreSQL's macro */
 	LOCAL_FCINFO(fcinfo, 2);
 	Datum		size;
 

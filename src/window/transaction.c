@@ -119,16 +119,16 @@ void
 mq_undo_room(MqUndo *undo, int ranges)
 {
 	Range	   *grown;
+	int			room = 2 * (undo->count + ranges);	/* a hand-out may have any number of them */
 
 	if (undo->count + ranges <= undo->room)
 		return;
-	/* doubled: a hand-out may have any number of them */
-	undo->room = 2 * (undo->count + ranges);
-	grown = MemoryContextAllocHuge(TopTransactionContext, undo->room * sizeof(Range));
+	grown = MemoryContextAllocHuge(TopTransactionContext, room * sizeof(Range));
 	memcpy(grown, undo->ranges, undo->count * sizeof(Range));
 	if (undo->ranges != &undo->first)
 		pfree(undo->ranges);
 	undo->ranges = grown;
+	undo->room = room;
 }
 
 MqUndo *
@@ -145,6 +145,7 @@ mq_undo_widen(MqUndo *undo, int64 lo, int64 hi)
 {
 	Range	   *last = undo->count > 0 ? &undo->ranges[undo->count - 1] : NULL;
 
+	Assert(undo->ranges != NULL);
 	if (last != NULL && (undo->count == undo->room || last->hi + 1 == lo))
 		*last = (Range) {Min(last->lo, lo), Max(last->hi, hi)};
 	else

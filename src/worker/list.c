@@ -20,12 +20,13 @@ typedef struct QueueTable
 {
 	Oid			table;
 	int			item;
-	bool		touched;		/* by the callback */
+	uint64		touched;		/* the touch that it was touched by last; 0: not since it was read */
 } QueueTable;
 
-static MemoryContext context = NULL;
+static MemoryContext definitions = NULL;
 static HTAB *tables = NULL;		/* QueueTable, of the queues in the list; NULL: not read, or being read */
-static bool any_touched;		/* one of them */
+static uint64 touches = 0;		/* how often the callback has seen one of them, */
+static uint64 touches_seen = 0;	/* and until which of them it was looked after */
 static bool stale = true;		/* what the callback was told of could not be noted */
 static bool whole;
 static uint64 fingerprint;
@@ -43,7 +44,7 @@ relcache_callback(Datum arg, Oid relid)
 		stale = true;
 	else if ((table = hash_search(tables, &relid, HASH_FIND, NULL)) != NULL)
 	{
-		table->touched = any_touched = true;
+		table->touched = ++touches;
 		mq_visit_touch(items[table->item].queue.queue_no);
 	}
 }
@@ -59,23 +60,21 @@ static bool
 tables_are_same(void)
 {
 	HASH_SEQ_STATUS status;
-	QueueTable *table;
+	const QueueTable *table;
+	uint64		now = touches;
 
-	if (!any_touched)
+	if (now == touches_seen)
 		return true;
-	any_touched = false;
 	hash_seq_init(&status, tables);
 	while ((table = hash_seq_search(&status)) != NULL)
 	{
-		bool		touched = table->touched;
-
-		table->touched = false;
-		if (touched && !mq_queue_keeps_table(&items[table->item].queue))
+		if (table->touched > touches_seen && !mq_queue_keeps_table(&items[table->item].queue))
 		{
 			hash_seq_term(&status);
 			return false;
 		}
 	}
+	touches_seen = now;
 	return true;
 }
 
@@ -169,7 +168,7 @@ tables_of(const MqQueueList *list, MemoryContext made_in)
 		QueueTable *table = hash_search(made, &list->items[i].queue.table, HASH_ENTER, NULL);
 
 		table->item = i;
-		table->touched = false;
+		table->touched = 0;
 	}
 	return made;
 }
@@ -182,19 +181,19 @@ read_anew(MqQueueList *list)
 	MqGroup    *groups;
 
 	tables = NULL;
-	any_touched = stale = false;
+	stale = false;
 	list->count = list->ngroups = 0;
-	if (context == NULL)
-		context = AllocSetContextCreate(TopMemoryContext, "mq worker definitions", ALLOCSET_DEFAULT_SIZES);
-	MemoryContextReset(context);
+	if (definitions == NULL)
+		definitions = AllocSetContextCreate(TopMemoryContext, "mq worker definitions", ALLOCSET_DEFAULT_SIZES);
+	MemoryContextReset(definitions);
 	fingerprint = mq_definitions_fingerprint();
 	all = mq_definitions_all();
 	whole = all.whole;
 	qsort(all.queues, all.nqueues, sizeof(MqQueue), compare_queues);
 	qsort(all.groups, all.ngroups, sizeof(MqGroup), compare_groups);
-	list->items = MemoryContextAllocHuge(context, (all.nqueues + 1) * sizeof(MqQueueItem));
-	list->group_numbers = MemoryContextAllocHuge(context, (all.ngroups + 1) * sizeof(int32));
-	groups = MemoryContextAllocHuge(context, (all.ngroups + 1) * sizeof(MqGroup));
+	list->items = MemoryContextAllocHuge(definitions, (all.nqueues + 1) * sizeof(MqQueueItem));
+	list->group_numbers = MemoryContextAllocHuge(definitions, (all.ngroups + 1) * sizeof(int32));
+	groups = MemoryContextAllocHuge(definitions, (all.ngroups + 1) * sizeof(MqGroup));
 	memcpy(groups, all.groups, all.ngroups * sizeof(MqGroup));
 	list->count = all.nqueues;
 	list->ngroups = all.ngroups;
@@ -203,7 +202,7 @@ read_anew(MqQueueList *list)
 	pfree(all.queues);
 	pfree(all.groups);
 	items = list->items;
-	tables = tables_of(list, context);
+	tables = tables_of(list, definitions);
 }
 
 void

@@ -10,7 +10,7 @@
 #include "base/clock.h"
 
 #define SWEEP_AT_LEAST	64
-/* the worker asks for what is alive in each turn, that is every second or so */
+/* the worker asks for what is alive at each visit, that is once a minute at least */
 #define KEPT			(600 * MQ_S)
 
 static void

@@ -331,20 +331,20 @@ report_no_room(void *arg)
 	return true;
 }
 
-/* What can be made, altered and dropped for a queue, and before that its groups. False: as mq_job_care_for_group. */
+/* Segments, and groups before any goes. False: as mq_job_care_for_group. */
 static bool
-care_for_known(MqQueueWork *work)
+care_for_parts(MqQueueWork *work)
 {
-	bool		known = work->known && work->all->may_make;
+	bool		may = work->known && work->all->may_make;
 	bool		settled = true;
 
-	if (known)
+	if (may)
 		mq_job_care_for_order(work);
-	if (known && mq_job_make_segments(work))
+	if (may && mq_job_make_segments(work))
 		mq_job_cut_segment(work);
 	for (int i = 0; i < work->ngroups; i++)
 		settled &= mq_job_care_for_group(&work->groups[i], work);
-	if (known)
+	if (may)
 		mq_job_clear_segments(work);
 	return settled;
 }
@@ -364,7 +364,7 @@ care_for_queue(MqQueueItem *item)
 				   psprintf("looking at queue \"%s\"", NameStr(queue->name)));
 	if (!list.may_make)
 		mq_visit_again(0);
-	settled = care_for_known(&work);
+	settled = care_for_parts(&work);
 	if (work.known && list.may_make && queue->foreign && queue->chain->adopt_wanted && mq_job_adopt_queue(queue))
 	{
 		queue->chain->adopt_wanted = false;

@@ -124,6 +124,8 @@ unlike(slurp_file($node->logfile), qr/terminated by signal/, 'no process died');
 	for my $n ($from, $to)
 	{
 		one($n, "SELECT mq.create_queue('r'); CREATE TABLE public.app (id int PRIMARY KEY)");
+		# what one publishes the other must have
+		poll_until('segments ahead', sub { one($n, "SELECT count(*) FROM mq.segments WHERE queue = 'r'") eq '3' });
 	}
 	one($from, "SELECT mq.send_batch('r', array(SELECT to_jsonb(i) FROM generate_series(1, 5) i)); INSERT INTO app VALUES (1)");
 	one($from, "CREATE PUBLICATION p FOR TABLE mq.q_r, public.app");
