@@ -738,7 +738,7 @@ mq_segment_record_all(const MqQueue *queue)
 					  "WHERE inhparent = %u AND relname ~ '^s_%d_[0-9]+_[0-9]+$' ON CONFLICT DO NOTHING",
 					  queue->queue_no, queue->table, queue->queue_no);
 	mq_sql_end(&context);
-	return recorded;
+	return (int64) recorded;
 }
 
 /* The guards of a table that do not fire always, by name; *whole: it has the one that counts. */
