@@ -9,6 +9,7 @@
 
 #include "window/statement.h"
 
+#include "access/xact.h"
 #include "catalog/pg_class.h"
 #include "executor/executor.h"
 #include "nodes/plannodes.h"
@@ -155,21 +156,31 @@ executor_finish(QueryDesc *query)
 }
 
 static void
+next_utility(PlannedStmt *pstmt, const char *text, bool read_only_tree, ProcessUtilityContext context, ParamListInfo params,
+			 QueryEnvironment *env, DestReceiver *dest, QueryCompletion *completion)
+{
+	if (previous_utility)
+		previous_utility(pstmt, text, read_only_tree, context, params, env, dest, completion);
+	else
+		standard_ProcessUtility(pstmt, text, read_only_tree, context, params, env, dest, completion);
+}
+
+static void
 utility(PlannedStmt *pstmt, const char *text, bool read_only_tree, ProcessUtilityContext context, ParamListInfo params,
 		QueryEnvironment *env, DestReceiver *dest, QueryCompletion *completion)
 {
-	ProcessUtility_hook_type next = previous_utility ? previous_utility : standard_ProcessUtility;
-
+	/* a ROLLBACK after an error is because of it */
+	if (!IsAbortedTransactionBlockState())
+		mq_transaction_goes_on();
 	/* they only note what is to be done when the statement has ended */
 	if (IsA(pstmt->utilityStmt, TransactionStmt))
 	{
-		next(pstmt, text, read_only_tree, context, params, env, dest, completion);
+		next_utility(pstmt, text, read_only_tree, context, params, env, dest, completion);
 		return;
 	}
-	mq_transaction_goes_on();
 	PG_TRY();
 	{
-		next(pstmt, text, read_only_tree, context, params, env, dest, completion);
+		next_utility(pstmt, text, read_only_tree, context, params, env, dest, completion);
 	}
 	PG_CATCH();
 	{

@@ -77,6 +77,9 @@ for my $level ('panic', 'fatal', 'debug1')
 	{
 		ends_with("log $level, $code", 0, by("SELECT t.fail('$code')"));
 	}
+	# undone to a savepoint it is over: the ROLLBACK that follows is the client's own
+	ends_with("log $level, 40001 in a savepoint, undone", 1, by('SAVEPOINT a', "SELECT t.fail('40001')", 'ROLLBACK TO a'));
+	ends_with("log $level, 40001 in a savepoint, not undone", 0, by('SAVEPOINT a', "SELECT t.fail('40001')"));
 }
 
 ends_with('plain ROLLBACK', 1, by('ROLLBACK'));
