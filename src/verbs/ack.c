@@ -484,9 +484,8 @@ claim_array(FunctionCallInfo fcinfo, const char *function, MqClaimAction action,
 	call.receipts = MemoryContextAllocHuge(CurrentMemoryContext, (call.count + 1) * sizeof(Receipt));
 	for (int i = 0; i < call.count; i++)
 	{
+		call.receipts[i] = (Receipt) {.position = i};
 		mq_receipt_decode(DatumGetUUIDP(values[i])->data, &call.receipts[i].r);
-		call.receipts[i].position = i;
-		call.receipts[i].refused = false;
 	}
 	claim_all(&call);
 	return refused_array(&call, values);

@@ -22,6 +22,8 @@ static const Setting settings[] = {
 	{"synchronous_commit", "local"},
 	/* what cannot be locked conditionally (TOAST tables in DDL) must not hold up everything else */
 	{"lock_timeout", "1s"},
+	/* in a circle with somebody's DROP it is the worker that gives up: it tries again */
+	{"deadlock_timeout", "100ms"},
 	{"statement_timeout", "0"},
 	{"idle_in_transaction_session_timeout", "0"},
 	{"transaction_timeout", "0"},
