@@ -115,6 +115,29 @@ row_descriptor(void)
 	return desc = made;
 }
 
+/* Ranges with their ends the right way round; so many values each. */
+static bool
+ranges_are_sound(const MqOffsetRow *row, int step)
+{
+	if (row->nvalues % step != 0)
+		return false;
+	for (int i = 0; i < row->nvalues; i += step)
+		if (row->values[i] < 0 || row->values[i] > row->values[i + 1] || row->values[i + 1] > MAX_ID)
+			return false;
+	return true;
+}
+
+/* Numbers that mq may have written. What somebody else did must not end in memory that is not ours. */
+static bool
+is_sound(const MqOffsetRow *row)
+{
+	if (row->n < 1 || row->n > PG_INT64_MAX / 2 || row->group_no < 0 || row->group_no > MAX_GROUP)
+		return false;
+	if (row->is_checkpoint)
+		return row->hi >= 0 && row->hi <= MAX_ID && row->replay_from >= 0 && row->replay_from <= row->n && ranges_are_sound(row, 4);
+	return row->lo >= 0 && row->lo <= row->hi && row->hi <= MAX_ID && ranges_are_sound(row, 2);
+}
+
 /* Inserts one row; returns its size. */
 static int64
 insert_row(Relation rel, const MqOffsetRow *row)
@@ -124,6 +147,8 @@ insert_row(Relation rel, const MqOffsetRow *row)
 	HeapTuple	tuple;
 	int64		size;
 
+	/* or it would be passed over when it is read */
+	Assert(is_sound(row));
 	memset(isnull, false, O_COLUMNS * sizeof(bool));
 	v[O_N - 1] = Int64GetDatum(row->n);
 	v[O_GROUP - 1] = Int32GetDatum(row->group_no);
@@ -206,6 +231,19 @@ insert_rows(Relation rel, MqOffsetRow *row, int64 *values, int nvalues)
 	return bytes;
 }
 
+/* Ranges come in the order they were taken, which need not be ascending: the row says from where to where they reach. */
+static void
+set_bounds(MqOffsetRow *row, const MqRange *ranges, int count)
+{
+	row->lo = ranges[0].lo;
+	row->hi = ranges[0].hi;
+	for (int i = 1; i < count; i++)
+	{
+		row->lo = Min(row->lo, ranges[i].lo);
+		row->hi = Max(row->hi, ranges[i].hi);
+	}
+}
+
 static MqWritten
 write_ranges(const MqGroup *group, MqOffsetRow row, const MqRange *ranges, int count)
 {
@@ -214,8 +252,7 @@ write_ranges(const MqGroup *group, MqOffsetRow row, const MqRange *ranges, int c
 	int			table;
 
 	written.n = row.n = mq_transaction_next_n(group->queue.db, &table);
-	row.lo = ranges[0].lo;
-	row.hi = ranges[count - 1].hi;
+	set_bounds(&row, ranges, count);
 	rel = open_for(&group->queue, table);
 	written.bytes = insert_rows(rel, &row, (int64 *) ranges, count == 1 ? 0 : count * 2);
 	table_close(rel, NoLock);
@@ -272,12 +309,12 @@ mq_offset_log_checkpoint(const MqGroup *group, int level, int32 epoch, int64 low
 void
 mq_offset_log_hand_out(const MqGroup *group, int level, int32 epoch, const MqRange *ranges, int count)
 {
-	MqOffsetRow row = {.group_no = group->group_no, .level = level, .epoch = epoch, .lo = ranges[0].lo,
-	.hi = ranges[count - 1].hi, .is_hand_out = true, .replay_from = HAND_OUT};
+	MqOffsetRow row = {.group_no = group->group_no, .level = level, .epoch = epoch, .is_hand_out = true, .replay_from = HAND_OUT};
 	Relation	rel;
 	int			table;
 
 	row.n = mq_transaction_next_n(group->queue.db, &table);
+	set_bounds(&row, ranges, count);
 	rel = open_for(&group->queue, table);
 	(void) insert_rows(rel, &row, (int64 *) ranges, count == 1 ? 0 : count * 2);
 	table_close(rel, NoLock);
@@ -337,29 +374,6 @@ row_counts(HeapTupleHeader header, uint64 *xid)
 		return true;
 	}
 	return TransactionIdDidCommit(xmin) && !is_deleted(header);
-}
-
-/* Ranges with their ends the right way round; so many values each. */
-static bool
-ranges_are_sound(const MqOffsetRow *row, int step)
-{
-	if (row->nvalues % step != 0)
-		return false;
-	for (int i = 0; i < row->nvalues; i += step)
-		if (row->values[i] < 0 || row->values[i] > row->values[i + 1] || row->values[i + 1] > MAX_ID)
-			return false;
-	return true;
-}
-
-/* Numbers that mq may have written. What somebody else did must not end in memory that is not ours. */
-static bool
-is_sound(const MqOffsetRow *row)
-{
-	if (row->n < 1 || row->n > PG_INT64_MAX / 2 || row->group_no < 0 || row->group_no > MAX_GROUP)
-		return false;
-	if (row->is_checkpoint)
-		return row->hi >= 0 && row->hi <= MAX_ID && row->replay_from >= 0 && row->replay_from <= row->n && ranges_are_sound(row, 4);
-	return row->lo >= 0 && row->lo <= row->hi && row->hi <= MAX_ID && ranges_are_sound(row, 2);
 }
 
 /* False: it holds what mq cannot have written. */
