@@ -1,7 +1,8 @@
 /*
  * owner.c: SQL with the rights of the extension's owner, and privileges on what that role has made. See owner.h.
  *
- * Keeps nothing. Takes the locks of the SQL it is given, and ROW EXCLUSIVE on pg_class where it changes an ACL itself.
+ * Keeps nothing. Takes the locks of the SQL it is given, ROW EXCLUSIVE on pg_class where it changes an ACL itself, and those of
+ * mq_lock_rights.
  */
 #include "postgres.h"
 

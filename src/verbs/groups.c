@@ -90,6 +90,8 @@ mq_group_insert(const MqQueue *queue, const char *name, int64 start_id)
 	bool		inserted;
 
 	mq_attach_database(queue->db);
+	/* who is about to hand the queue on hands on the groups that there are; before the row, for which others may wait */
+	mq_lock_rights(queue, queue->table);
 	mq_sql_begin(&context);
 	/* one that has rows in the offset log would begin where they say */
 	group_no = mq_next_number("group_no", "consumer_group", "group_no", "g", mq_database_last_group(queue->db, 0) + 1);
@@ -98,11 +100,7 @@ mq_group_insert(const MqQueue *queue, const char *name, int64 start_id)
 					  "VALUES (%d, %d, %s, " INT64_FORMAT ") ON CONFLICT (queue_no, name) DO NOTHING",
 					  group_no, queue->queue_no, quote_literal_cstr(name), start_id) > 0;
 	if (inserted)
-	{
-		/* who is about to hand the queue on hands on the groups that there are */
-		mq_lock_rights(queue, queue->table);
 		create_rights(group_no, mq_queue_owner(queue));
-	}
 	mq_sql_end(&context);
 	mq_catalog_changed();
 	return inserted ? group_no : 0;
