@@ -8,7 +8,7 @@ SELECT mq.create_queue('c');
 SELECT count(mq.send('c', to_jsonb(i))) FROM generate_series(1, 20) AS i;
 
 BEGIN;
-DECLARE cur CURSOR FOR SELECT payload FROM mq.receive('c', 5);
+DECLARE cur CURSOR FOR SELECT payload FROM mq.receive('c', max_messages => 5);
 FETCH 2 FROM cur;
 MOVE 1 FROM cur;
 FETCH 1 FROM cur;
@@ -18,20 +18,20 @@ SELECT count(*) AS leased FROM mq.in_flight WHERE queue = 'c';
 
 -- declared and never fetched: nothing was handed out
 BEGIN;
-DECLARE cur CURSOR FOR SELECT payload FROM mq.receive('c', 5);
+DECLARE cur CURSOR FOR SELECT payload FROM mq.receive('c', max_messages => 5);
 COMMIT;
 SELECT count(*) AS leased FROM mq.in_flight WHERE queue = 'c';
 
 -- rolled back: all of it comes back
 BEGIN;
-DECLARE cur CURSOR FOR SELECT payload, attempt FROM mq.receive('c', 5);
+DECLARE cur CURSOR FOR SELECT payload, attempt FROM mq.receive('c', max_messages => 5);
 FETCH 2 FROM cur;
 ROLLBACK;
 SELECT count(*) AS leased FROM mq.in_flight WHERE queue = 'c';
 
 -- backwards and again: the same rows, no second hand-out
 BEGIN;
-DECLARE cur SCROLL CURSOR FOR SELECT payload, attempt FROM mq.receive('c', 3);
+DECLARE cur SCROLL CURSOR FOR SELECT payload, attempt FROM mq.receive('c', max_messages => 3);
 FETCH ALL FROM cur;
 FETCH BACKWARD ALL FROM cur;
 FETCH ABSOLUTE 2 FROM cur;
@@ -40,7 +40,7 @@ SELECT count(*) AS leased FROM mq.in_flight WHERE queue = 'c';
 
 -- WITH HOLD outlives its transaction, the leases too
 BEGIN;
-DECLARE cur CURSOR WITH HOLD FOR SELECT receipt FROM mq.receive('c', 2);
+DECLARE cur CURSOR WITH HOLD FOR SELECT receipt FROM mq.receive('c', max_messages => 2);
 COMMIT;
 FETCH 1 FROM cur \gset
 SELECT mq.ack(:'receipt'::uuid);
@@ -51,7 +51,7 @@ SELECT count(*) AS leased FROM mq.in_flight WHERE queue = 'c';
 
 -- fetched inside a savepoint that rolls back: the rows may still be read, their receipts are refused
 BEGIN;
-DECLARE cur CURSOR FOR SELECT receipt FROM mq.receive('c', 2);
+DECLARE cur CURSOR FOR SELECT receipt FROM mq.receive('c', max_messages => 2);
 SAVEPOINT s;
 FETCH 1 FROM cur \gset
 ROLLBACK TO s;
@@ -62,7 +62,7 @@ ROLLBACK;
 DO $$
 DECLARE m record;
 BEGIN
-	FOR m IN SELECT * FROM mq.receive('c', 5) LOOP
+	FOR m IN SELECT * FROM mq.receive('c', max_messages => 5) LOOP
 		PERFORM mq.ack(m.receipt);
 		EXIT;
 	END LOOP;

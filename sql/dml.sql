@@ -35,7 +35,7 @@ SELECT payload FROM mq.q_w ORDER BY id LIMIT 1 FOR SHARE;
 CREATE TEMP TABLE copied AS SELECT * FROM mq.q_w;
 
 -- nothing was lost, nothing came twice
-SELECT payload FROM mq.pop('w', 10);
+SELECT payload FROM mq.pop('w', max_messages => 10);
 -- browsing shows finished ones too; depth comes from the views
 SELECT count(*) FROM mq.q_w;
 SELECT mq.drop_queue('w');

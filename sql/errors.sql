@@ -16,7 +16,7 @@ SELECT mq.create_queue(repeat('x', 49));
 \echo :LAST_ERROR_SQLSTATE
 SELECT mq.create_queue(NULL);
 \echo :LAST_ERROR_SQLSTATE
-SELECT mq.create_queue('x', segment_size => 1);
+SELECT mq.create_queue('x', options => '{"segment_size": 1}');
 \echo :LAST_ERROR_SQLSTATE
 SELECT mq.drop_queue('nothing');
 \echo :LAST_ERROR_SQLSTATE
@@ -34,23 +34,23 @@ SET mq.max_message_size = '1kB';
 SELECT mq.send('e', to_jsonb(repeat('x', 2000)));
 \echo :LAST_ERROR_SQLSTATE
 RESET mq.max_message_size;
-SELECT mq.send_batch('e', array['1', NULL]);
+SELECT mq.send_batch('e', array['1', NULL]::jsonb[]);
 \echo :LAST_ERROR_SQLSTATE
-SELECT mq.send_batch('e', array['1', '2'], array['{}']::jsonb[]);
+SELECT mq.send_batch('e', array['1', '2']::jsonb[], array['{}']::jsonb[]);
 \echo :LAST_ERROR_SQLSTATE
-SELECT mq.send_batch('e', array[['1'], ['2']]);
+SELECT mq.send_batch('e', array[['1'], ['2']]::jsonb[]);
 \echo :LAST_ERROR_SQLSTATE
 SELECT mq.send_batch('e', NULL::jsonb[]);
 \echo :LAST_ERROR_SQLSTATE
-SELECT * FROM mq.receive('e', 0);
+SELECT * FROM mq.receive('e', max_messages => 0);
 \echo :LAST_ERROR_SQLSTATE
-SELECT * FROM mq.receive('e', 1000001);
+SELECT * FROM mq.receive('e', max_messages => 1000001);
 \echo :LAST_ERROR_SQLSTATE
-SELECT * FROM mq.receive('e', NULL);
+SELECT * FROM mq.receive('e', max_messages => NULL);
 \echo :LAST_ERROR_SQLSTATE
-SELECT * FROM mq.receive('e', 1, '0');
+SELECT * FROM mq.receive('e', max_messages => 1, visibility_timeout => '0');
 \echo :LAST_ERROR_SQLSTATE
-SELECT * FROM mq.receive('e', 1, '400 days');
+SELECT * FROM mq.receive('e', max_messages => 1, visibility_timeout => '400 days');
 \echo :LAST_ERROR_SQLSTATE
 SELECT * FROM mq.receive('e', consumer_group => 'strangers');
 \echo :LAST_ERROR_SQLSTATE
@@ -60,9 +60,9 @@ SELECT mq.ack(NULL::uuid);
 \echo :LAST_ERROR_SQLSTATE
 SELECT mq.ack('00000000-0000-0000-0000-000000000000'::uuid);
 \echo :LAST_ERROR_SQLSTATE
-SELECT mq.ack(array['00000000-0000-0000-0000-000000000000']::uuid[]);
+SELECT mq.ack_batch(array['00000000-0000-0000-0000-000000000000']::uuid[]);
 \echo :LAST_ERROR_SQLSTATE
-SELECT mq.ack(array['00000000-0000-0000-0000-000000000000', '00000000-0000-0000-0000-000000000000']::uuid[]);
+SELECT mq.ack_batch(array['00000000-0000-0000-0000-000000000000', '00000000-0000-0000-0000-000000000000']::uuid[]);
 \echo :LAST_ERROR_SQLSTATE
 SELECT mq.nack('00000000-0000-0000-0000-000000000000'::uuid, '-1 second');
 \echo :LAST_ERROR_SQLSTATE
@@ -74,9 +74,9 @@ SELECT mq.extend('00000000-0000-0000-0000-000000000000'::uuid, '1 hour');
 \echo :LAST_ERROR_SQLSTATE
 SELECT mq.extend('00000000-0000-0000-0000-000000000000'::uuid, '0');
 \echo :LAST_ERROR_SQLSTATE
-SELECT mq.discard('e', NULL);
+SELECT mq.discard('e', 'default', NULL);
 \echo :LAST_ERROR_SQLSTATE
-SELECT mq.discard('e', array[1, 1]);
+SELECT mq.discard('e', 'default', array[1, 1]);
 \echo :LAST_ERROR_SQLSTATE
 DELETE FROM mq.q_e;
 \echo :LAST_ERROR_SQLSTATE
@@ -98,7 +98,7 @@ SELECT mq.send('e', '1');
 \echo :LAST_ERROR_SQLSTATE
 SELECT * FROM mq.receive('e');
 \echo :LAST_ERROR_SQLSTATE
-SELECT mq.discard('e', array[1]);
+SELECT mq.discard('e', 'default', array[1]);
 \echo :LAST_ERROR_SQLSTATE
 SELECT mq.drop_queue('e');
 \echo :LAST_ERROR_SQLSTATE

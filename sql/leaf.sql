@@ -16,7 +16,7 @@ SELECT mq.send('l', '"after the index"') > 0 AS sent;
 
 CREATE INDEX l_idx ON :segment (enqueued_at);
 SELECT mq.send('l', '"with an index on the segment"');
-SELECT mq.send_batch('l', array['"with an index on the segment"']);
+SELECT mq.send_batch('l', array['"with an index on the segment"']::jsonb[]);
 DROP INDEX mq_internal.l_idx;
 
 CREATE FUNCTION public.l_trigger() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
@@ -46,10 +46,10 @@ ALTER TABLE mq.q_l DISABLE ROW LEVEL SECURITY;
 
 -- what was sent before is received meanwhile
 CREATE INDEX l_idx ON :segment (enqueued_at);
-SELECT payload FROM mq.pop('l', 10);
+SELECT payload FROM mq.pop('l', max_messages => 10);
 DROP INDEX mq_internal.l_idx;
 SELECT mq.send('l', '"last"') > 0 AS sent;
-SELECT payload FROM mq.pop('l', 10);
+SELECT payload FROM mq.pop('l', max_messages => 10);
 
 -- a column of another type
 ALTER TABLE mq.q_l ALTER COLUMN body TYPE text USING NULL;
@@ -57,5 +57,5 @@ SELECT mq.send('l', '"with another type"');
 SELECT mq.send('l', '"with another type"', body => '\x0102');
 ALTER TABLE mq.q_l ALTER COLUMN body TYPE bytea USING NULL;
 SELECT mq.send('l', '"right type again"') > 0 AS sent;
-SELECT payload, body FROM mq.pop('l', 10);
+SELECT payload, body FROM mq.pop('l', max_messages => 10);
 SELECT mq.drop_queue('l');

@@ -100,52 +100,114 @@ SELECT pg_catalog.pg_extension_config_dump('mq_internal.consumer_offset_3', '');
 -- Messages as a consumer gets them.
 
 CREATE TYPE mq.message AS (
+    queue          text,
+    consumer_group text,
     id             bigint,
     receipt        uuid,
     payload        jsonb,
     headers        jsonb,
-    key            text,
-    priority       integer,
-    routing_key    text,
     body           bytea,
+    key            text,
+    routing_key    text,
+    priority       integer,
+    attempt        integer,
+    failures       integer,
+    last_reason    text,
+    sent_at        timestamptz,
     enqueued_at    timestamptz,
     due_at         timestamptz,
     expires_at     timestamptz,
     lease_until    timestamptz,
-    attempt        integer,
-    failures       integer,
-    last_reason    text,
+    origin_queue   text,
+    origin_id      bigint,
     dedup_id       text,
-    queue          text,
-    consumer_group text
+    death          jsonb,
+    reply_wanted   boolean
 );
 COMMENT ON TYPE mq.message IS 'A message as handed out by mq.receive and mq.pop.';
+COMMENT ON COLUMN mq.message.queue IS 'Name of the queue.';
+COMMENT ON COLUMN mq.message.consumer_group IS 'Name of the group that it is handed out to.';
+COMMENT ON COLUMN mq.message.id IS 'Its place in the queue: greater than that of every message appended before.';
+COMMENT ON COLUMN mq.message.receipt IS 'Names this hand-out: what mq.ack, nack, release and extend take.';
+COMMENT ON COLUMN mq.message.payload IS 'As sent.';
+COMMENT ON COLUMN mq.message.headers IS 'As sent: a JSON object, or null.';
+COMMENT ON COLUMN mq.message.body IS 'As sent, byte for byte.';
+COMMENT ON COLUMN mq.message.key IS 'Not filled yet: null.';
+COMMENT ON COLUMN mq.message.routing_key IS 'Not filled yet: null.';
+COMMENT ON COLUMN mq.message.priority IS '0, the lowest; there is no other one yet.';
+COMMENT ON COLUMN mq.message.attempt IS 'How often it was handed out to the group, with this time.';
+COMMENT ON COLUMN mq.message.failures IS 'How often it came back as failed.';
+COMMENT ON COLUMN mq.message.last_reason IS 'Not filled yet: null.';
+COMMENT ON COLUMN mq.message.sent_at IS 'When it was sent first.';
+COMMENT ON COLUMN mq.message.enqueued_at IS 'When it was appended to this queue.';
+COMMENT ON COLUMN mq.message.due_at IS 'Not filled yet: null.';
+COMMENT ON COLUMN mq.message.expires_at IS 'Not filled yet: null.';
+COMMENT ON COLUMN mq.message.lease_until IS 'Until then it is held for the receiver; null for mq.pop.';
+COMMENT ON COLUMN mq.message.origin_queue IS 'The queue that it was sent to first.';
+COMMENT ON COLUMN mq.message.origin_id IS 'The id that mq.send returned.';
+COMMENT ON COLUMN mq.message.dedup_id IS 'Not filled yet: null.';
+COMMENT ON COLUMN mq.message.death IS 'Not filled yet: null.';
+COMMENT ON COLUMN mq.message.reply_wanted IS 'Not used yet: false.';
+
+CREATE TYPE mq.browsed AS (
+    queue             text,
+    consumer_group    text,
+    id                bigint,
+    payload           jsonb,
+    headers           jsonb,
+    body              bytea,
+    key               text,
+    routing_key       text,
+    priority          integer,
+    attempt           integer,
+    failures          integer,
+    last_reason       text,
+    sent_at           timestamptz,
+    enqueued_at       timestamptz,
+    due_at            timestamptz,
+    expires_at        timestamptz,
+    lease_until       timestamptz,
+    origin_queue      text,
+    origin_id         bigint,
+    dedup_id          text,
+    death             jsonb,
+    reply_wanted      boolean,
+    state             text,
+    consumer          text,
+    leased_at         timestamptz,
+    first_received_at timestamptz
+);
+COMMENT ON TYPE mq.browsed IS 'A message as shown by mq.browse: mq.message without a receipt, and its state for the group.';
+COMMENT ON COLUMN mq.browsed.due_at IS 'retrying: when it is ready again.';
+COMMENT ON COLUMN mq.browsed.lease_until IS 'leased, settling: the end of the lease.';
+COMMENT ON COLUMN mq.browsed.state IS 'scheduled, ready, retrying, blocked, leased, settling, dead, expired, filtered or finished.';
+COMMENT ON COLUMN mq.browsed.consumer IS 'leased, settling: the name that the receiver gave.';
+COMMENT ON COLUMN mq.browsed.leased_at IS 'leased, settling: when it was handed out.';
+COMMENT ON COLUMN mq.browsed.first_received_at IS 'Not filled yet: null.';
 
 -- ---------------------------------------------------------------------------------------------------------------
 -- Queues
 
-CREATE FUNCTION mq.create_queue(name text, groups text[] DEFAULT '{default}', if_not_exists boolean DEFAULT false,
-    segment_size bigint DEFAULT NULL, retention interval DEFAULT NULL, retention_bytes bigint DEFAULT NULL,
-    drop_unread boolean DEFAULT false, notify_interval interval DEFAULT NULL)
+CREATE FUNCTION mq.create_queue(queue text, groups text[] DEFAULT '{default}', options jsonb DEFAULT NULL,
+    if_not_exists boolean DEFAULT false)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_create_queue';
-COMMENT ON FUNCTION mq.create_queue(text, text[], boolean, bigint, interval, bigint, boolean, interval) IS
-    'Creates a queue with consumer groups, owned by the caller. Undone by rollback.';
+COMMENT ON FUNCTION mq.create_queue(text, text[], jsonb, boolean) IS
+    'Creates a queue with consumer groups, owned by the caller. Options: owner, segment_size, retention, retention_bytes, drop_unread, notify_interval. Undone by rollback.';
 
-CREATE FUNCTION mq.alter_queue(name text, retention interval DEFAULT NULL, retention_bytes bigint DEFAULT NULL,
-    drop_unread boolean DEFAULT NULL, notify_interval interval DEFAULT NULL, reset text[] DEFAULT '{}', owner text DEFAULT NULL)
+CREATE FUNCTION mq.alter_queue(queue text, options jsonb)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_alter_queue';
-COMMENT ON FUNCTION mq.alter_queue(text, interval, bigint, boolean, interval, text[], text) IS
-    'Changes options of a queue: null leaves one as it is, reset names those that get their default; owner hands it on. Undone by rollback.';
+COMMENT ON FUNCTION mq.alter_queue(text, jsonb) IS
+    'Changes options of a queue: those that are given; null turns one off, "reset" names those that get their default, owner hands the queue on. Undone by rollback.';
 
-CREATE FUNCTION mq.drop_queue(name text, force boolean DEFAULT false)
+CREATE FUNCTION mq.drop_queue(queue text, force boolean DEFAULT false)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_drop_queue';
 COMMENT ON FUNCTION mq.drop_queue(text, boolean) IS
     'Drops a queue; refuses while it has unfinished messages unless forced. Undone by rollback.';
 
-CREATE FUNCTION mq.purge(queue text)
+CREATE FUNCTION mq.purge(queue text, consumer_group text DEFAULT NULL)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_purge';
-COMMENT ON FUNCTION mq.purge(text) IS
-    'All groups of the queue skip what is committed by now. At commit; undone by rollback.';
+COMMENT ON FUNCTION mq.purge(text, text) IS
+    'All groups of the queue, or one, skip what is committed by now. At commit; undone by rollback.';
 
 CREATE FUNCTION mq.pause(queue text, consumer_group text DEFAULT NULL)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_pause';
@@ -164,28 +226,24 @@ COMMENT ON FUNCTION mq_internal.refuse_direct_write() IS
 -- ---------------------------------------------------------------------------------------------------------------
 -- Consumer groups
 
-CREATE FUNCTION mq.create_group(queue text, name text, start text DEFAULT NULL, start_id bigint DEFAULT NULL,
-    start_time timestamptz DEFAULT NULL, max_in_flight integer DEFAULT NULL,
-    max_in_flight_per_consumer integer DEFAULT NULL, visibility_timeout interval DEFAULT NULL,
-    if_not_exists boolean DEFAULT false)
+CREATE FUNCTION mq.create_group(queue text, consumer_group text, start text DEFAULT NULL, start_id bigint DEFAULT NULL,
+    start_time timestamptz DEFAULT NULL, options jsonb DEFAULT NULL, if_not_exists boolean DEFAULT false)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_create_group';
-COMMENT ON FUNCTION mq.create_group(text, text, text, bigint, timestamptz, integer, integer, interval, boolean) IS
-    'Creates a consumer group that begins at ''latest'' (what commits from now on), ''earliest'', an id or a time. Undone by rollback.';
+COMMENT ON FUNCTION mq.create_group(text, text, text, bigint, timestamptz, jsonb, boolean) IS
+    'Creates a consumer group that begins at ''latest'' (what commits from now on), ''earliest'', an id or a time. Options: visibility_timeout, max_in_flight, max_in_flight_per_consumer. Undone by rollback.';
 
-CREATE FUNCTION mq.alter_group(queue text, name text, max_in_flight integer DEFAULT NULL,
-    max_in_flight_per_consumer integer DEFAULT NULL, visibility_timeout interval DEFAULT NULL,
-    reset text[] DEFAULT '{}')
+CREATE FUNCTION mq.alter_group(queue text, consumer_group text, options jsonb)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_alter_group';
-COMMENT ON FUNCTION mq.alter_group(text, text, integer, integer, interval, text[]) IS
-    'Changes options of a group: null leaves one as it is, reset names those that get their default. Undone by rollback.';
+COMMENT ON FUNCTION mq.alter_group(text, text, jsonb) IS
+    'Changes options of a group: those that are given; null turns one off, "reset" names those that get their default. Undone by rollback.';
 
-CREATE FUNCTION mq.drop_group(queue text, name text)
+CREATE FUNCTION mq.drop_group(queue text, consumer_group text, force boolean DEFAULT false)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_drop_group';
-COMMENT ON FUNCTION mq.drop_group(text, text) IS
-    'Drops a consumer group, read or unread; its receipts are refused from then on. Undone by rollback.';
+COMMENT ON FUNCTION mq.drop_group(text, text, boolean) IS
+    'Drops a consumer group; refuses while it has unfinished messages unless forced. Its receipts are refused from then on. Undone by rollback.';
 
-CREATE FUNCTION mq.seek(queue text, consumer_group text DEFAULT 'default', start text DEFAULT NULL,
-    start_id bigint DEFAULT NULL, start_time timestamptz DEFAULT NULL)
+CREATE FUNCTION mq.seek(queue text, consumer_group text, start text DEFAULT NULL, start_id bigint DEFAULT NULL,
+    start_time timestamptz DEFAULT NULL)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_seek';
 COMMENT ON FUNCTION mq.seek(text, text, text, bigint, timestamptz) IS
     'Moves a group to ''earliest'', ''latest'', an id or a time; its receipts die at the commit. Undone by rollback.';
@@ -205,127 +263,98 @@ COMMENT ON FUNCTION mq.revoke(text, text, text, text) IS 'Takes a right back, wh
 -- ---------------------------------------------------------------------------------------------------------------
 -- Sending
 
-CREATE FUNCTION mq.send(queue text, payload jsonb DEFAULT NULL, headers jsonb DEFAULT NULL, body bytea DEFAULT NULL)
+CREATE FUNCTION mq.send(queue text, payload jsonb DEFAULT NULL, headers jsonb DEFAULT NULL, body bytea DEFAULT NULL,
+    key text DEFAULT NULL, routing_key text DEFAULT NULL, priority integer DEFAULT NULL, dedup_id text DEFAULT NULL,
+    delay interval DEFAULT NULL, deliver_at timestamptz DEFAULT NULL, expires_in interval DEFAULT NULL)
 RETURNS bigint LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_send';
-COMMENT ON FUNCTION mq.send(text, jsonb, jsonb, bytea) IS
-    'Sends a message and returns its id. It exists when the transaction commits.';
-
-CREATE FUNCTION mq.send(queue text, payload text, headers jsonb DEFAULT NULL, body bytea DEFAULT NULL)
-RETURNS bigint LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_send_text';
-COMMENT ON FUNCTION mq.send(text, text, jsonb, bytea) IS
-    'Sends a message whose payload is given as JSON text, and returns its id.';
-
-CREATE FUNCTION mq.send(queue text, payload json, headers jsonb DEFAULT NULL, body bytea DEFAULT NULL)
-RETURNS bigint LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_send_text';
-COMMENT ON FUNCTION mq.send(text, json, jsonb, bytea) IS 'mq.send for a payload of type json.';
+COMMENT ON FUNCTION mq.send(text, jsonb, jsonb, bytea, text, text, integer, text, interval, timestamptz, interval) IS
+    'Sends a message and returns its id. It exists when the transaction commits. From key on the arguments are not supported yet.';
 
 CREATE FUNCTION mq.send_batch(queue text, payloads jsonb[] DEFAULT NULL, headers jsonb[] DEFAULT NULL,
-                              bodies bytea[] DEFAULT NULL)
+    bodies bytea[] DEFAULT NULL, keys text[] DEFAULT NULL, routing_keys text[] DEFAULT NULL, priorities integer[] DEFAULT NULL,
+    dedup_ids text[] DEFAULT NULL, delays interval[] DEFAULT NULL, deliver_at timestamptz[] DEFAULT NULL,
+    expires_in interval[] DEFAULT NULL)
 RETURNS bigint[] LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_send_batch';
-COMMENT ON FUNCTION mq.send_batch(text, jsonb[], jsonb[], bytea[]) IS
-    'Sends a message for each element and returns the ids in the same order.';
-
-CREATE FUNCTION mq.send_batch(queue text, payloads text[], headers jsonb[] DEFAULT NULL, bodies bytea[] DEFAULT NULL)
-RETURNS bigint[] LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_send_batch_text';
-COMMENT ON FUNCTION mq.send_batch(text, text[], jsonb[], bytea[]) IS
-    'Sends a message for each element, given as JSON text, and returns the ids in the same order.';
+COMMENT ON FUNCTION mq.send_batch(text, jsonb[], jsonb[], bytea[], text[], text[], integer[], text[], interval[], timestamptz[], interval[]) IS
+    'Sends a message for each element and returns the ids in the same order. From keys on the arguments are not supported yet.';
 
 -- ---------------------------------------------------------------------------------------------------------------
 -- Receiving
 
-CREATE FUNCTION mq.receive(queue text, max_messages integer DEFAULT 1, visibility_timeout interval DEFAULT NULL,
-    wait interval DEFAULT NULL, consumer_group text DEFAULT 'default', consumer text DEFAULT NULL,
-    max_bytes integer DEFAULT NULL)
+CREATE FUNCTION mq.receive(queue text, consumer_group text DEFAULT 'default', max_messages integer DEFAULT 1,
+    wait interval DEFAULT NULL, consumer text DEFAULT NULL, max_bytes integer DEFAULT NULL,
+    visibility_timeout interval DEFAULT NULL, ack uuid[] DEFAULT NULL, strict boolean DEFAULT true)
 RETURNS SETOF mq.message LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 10 AS 'MODULE_PATHNAME', 'mq_receive';
-COMMENT ON FUNCTION mq.receive(text, integer, interval, interval, text, text, integer) IS
-    'Hands out up to max_messages, leased until the visibility timeout; waits for the first one if told to. Rollback gives them back.';
+COMMENT ON FUNCTION mq.receive(text, text, integer, interval, text, integer, interval, uuid[], boolean) IS
+    'Hands out up to max_messages, leased until the visibility timeout; waits for the first one if told to. Rollback gives them back. The argument ack is not supported yet.';
 
-CREATE FUNCTION mq.pop(queue text, max_messages integer DEFAULT 1, consumer_group text DEFAULT 'default',
-    wait interval DEFAULT NULL, max_bytes integer DEFAULT NULL, consumer text DEFAULT NULL)
+CREATE FUNCTION mq.pop(queue text, consumer_group text DEFAULT 'default', max_messages integer DEFAULT 1,
+    wait interval DEFAULT NULL, consumer text DEFAULT NULL, max_bytes integer DEFAULT NULL)
 RETURNS SETOF mq.message LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 10 AS 'MODULE_PATHNAME', 'mq_pop';
-COMMENT ON FUNCTION mq.pop(text, integer, text, interval, integer, text) IS
+COMMENT ON FUNCTION mq.pop(text, text, integer, interval, text, integer) IS
     'Receives and acks in the current transaction. Rollback gives the messages back.';
 
-CREATE PROCEDURE mq.wait(queue text, timeout interval DEFAULT '60 s', consumer_group text DEFAULT 'default')
+CREATE PROCEDURE mq.wait(queue text, consumer_group text DEFAULT 'default', timeout interval DEFAULT '60 s')
 LANGUAGE c AS 'MODULE_PATHNAME', 'mq_wait';
-COMMENT ON PROCEDURE mq.wait(text, interval, text) IS
+COMMENT ON PROCEDURE mq.wait(text, text, interval) IS
     'Waits until there is something to receive, or the time is over; takes nothing. Outside a transaction block without a snapshot.';
 
 -- ---------------------------------------------------------------------------------------------------------------
--- Finishing. The forms with a text receipt are for drivers that send untyped parameters.
+-- Settling: one message, or with _batch an array of receipts.
 
 CREATE FUNCTION mq.ack(receipt uuid)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_ack';
 COMMENT ON FUNCTION mq.ack(uuid) IS
     'Finishes a message when the transaction commits. Raises lease_lost (MQ001) if it is no longer ours.';
 
-CREATE FUNCTION mq.ack(receipt text)
-RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_ack_text';
-COMMENT ON FUNCTION mq.ack(text) IS 'mq.ack(uuid) for a receipt given as text.';
-
-CREATE FUNCTION mq.ack(receipts uuid[], strict boolean DEFAULT true)
-RETURNS uuid[] LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_ack_array';
-COMMENT ON FUNCTION mq.ack(uuid[], boolean) IS
+CREATE FUNCTION mq.ack_batch(receipts uuid[], strict boolean DEFAULT true)
+RETURNS uuid[] LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_ack_batch';
+COMMENT ON FUNCTION mq.ack_batch(uuid[], boolean) IS
     'Finishes messages when the transaction commits. strict: all or error; otherwise returns the receipts refused.';
 
-CREATE FUNCTION mq.nack(receipt uuid, delay interval DEFAULT NULL)
+CREATE FUNCTION mq.nack(receipt uuid, delay interval DEFAULT NULL, reason text DEFAULT NULL)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_nack';
-COMMENT ON FUNCTION mq.nack(uuid, interval) IS
-    'Gives a message back as failed, ready after the delay. At once; rollback does not undo it.';
+COMMENT ON FUNCTION mq.nack(uuid, interval, text) IS
+    'Gives a message back as failed, ready after the delay. At once; rollback does not undo it. The argument reason is not supported yet.';
 
-CREATE FUNCTION mq.nack(receipt text, delay interval DEFAULT NULL)
-RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_nack_text';
-COMMENT ON FUNCTION mq.nack(text, interval) IS 'mq.nack(uuid) for a receipt given as text.';
+CREATE FUNCTION mq.nack_batch(receipts uuid[], delay interval DEFAULT NULL, reason text DEFAULT NULL, strict boolean DEFAULT true)
+RETURNS uuid[] LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_nack_batch';
+COMMENT ON FUNCTION mq.nack_batch(uuid[], interval, text, boolean) IS
+    'Gives messages back as failed. strict: all or error; otherwise returns the receipts refused. The argument reason is not supported yet.';
 
-CREATE FUNCTION mq.nack(receipts uuid[], delay interval DEFAULT NULL, strict boolean DEFAULT true)
-RETURNS uuid[] LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_nack_array';
-COMMENT ON FUNCTION mq.nack(uuid[], interval, boolean) IS
-    'Gives messages back as failed. strict: all or error; otherwise returns the receipts refused.';
-
-CREATE FUNCTION mq.release(receipt uuid)
+CREATE FUNCTION mq.release(receipt uuid, delay interval DEFAULT NULL)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_release';
-COMMENT ON FUNCTION mq.release(uuid) IS
-    'Gives a message back without counting a failure. At once; rollback does not undo it.';
+COMMENT ON FUNCTION mq.release(uuid, interval) IS
+    'Gives a message back without counting a failure. At once; rollback does not undo it. The argument delay is not supported yet.';
 
-CREATE FUNCTION mq.release(receipt text)
-RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_release_text';
-COMMENT ON FUNCTION mq.release(text) IS 'mq.release(uuid) for a receipt given as text.';
-
-CREATE FUNCTION mq.release(receipts uuid[], strict boolean DEFAULT true)
-RETURNS uuid[] LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_release_array';
-COMMENT ON FUNCTION mq.release(uuid[], boolean) IS
-    'Gives messages back without counting failures. strict: all or error; otherwise returns the receipts refused.';
+CREATE FUNCTION mq.release_batch(receipts uuid[], delay interval DEFAULT NULL, strict boolean DEFAULT true)
+RETURNS uuid[] LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_release_batch';
+COMMENT ON FUNCTION mq.release_batch(uuid[], interval, boolean) IS
+    'Gives messages back without counting failures. strict: all or error; otherwise returns the receipts refused. The argument delay is not supported yet.';
 
 CREATE FUNCTION mq.extend(receipt uuid, visibility_timeout interval)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_extend';
 COMMENT ON FUNCTION mq.extend(uuid, interval) IS
     'Lets the lease end that long from now. At once; rollback does not undo it.';
 
-CREATE FUNCTION mq.extend(receipt text, visibility_timeout interval)
-RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_extend_text';
-COMMENT ON FUNCTION mq.extend(text, interval) IS 'mq.extend(uuid) for a receipt given as text.';
-
-CREATE FUNCTION mq.extend(receipts uuid[], visibility_timeout interval, strict boolean DEFAULT true)
-RETURNS uuid[] LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_extend_array';
-COMMENT ON FUNCTION mq.extend(uuid[], interval, boolean) IS
+CREATE FUNCTION mq.extend_batch(receipts uuid[], visibility_timeout interval, strict boolean DEFAULT true)
+RETURNS uuid[] LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_extend_batch';
+COMMENT ON FUNCTION mq.extend_batch(uuid[], interval, boolean) IS
     'Lets the leases end that long from now. strict: all or error; otherwise returns the receipts refused.';
 
-CREATE FUNCTION mq.discard(queue text, ids bigint[], consumer_group text DEFAULT 'default')
+CREATE FUNCTION mq.discard(queue text, consumer_group text, ids bigint[], reason text DEFAULT NULL)
 RETURNS bigint LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_discard';
-COMMENT ON FUNCTION mq.discard(text, bigint[], text) IS
-    'Finishes messages by id, whoever holds them; for the owner of the queue. Returns how many were unfinished.';
+COMMENT ON FUNCTION mq.discard(text, text, bigint[], text) IS
+    'Finishes messages by id, whoever holds them; for the owner of the queue. Returns how many were unfinished. The argument reason is not supported yet.';
 
 -- ---------------------------------------------------------------------------------------------------------------
 -- A look at messages
 
-CREATE FUNCTION mq.browse(queue text, consumer_group text DEFAULT 'default', state text DEFAULT 'ready',
-    max_messages integer DEFAULT 100)
-RETURNS TABLE (id bigint, state text, enqueued_at timestamptz, attempt integer, failures integer, due_at timestamptz,
-    lease_until timestamptz, consumer text, key text, priority integer, routing_key text, headers jsonb, payload jsonb,
-    body bytea)
-LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 100 AS 'MODULE_PATHNAME', 'mq_browse';
-COMMENT ON FUNCTION mq.browse(text, text, text, integer) IS
-    'Messages of a group in a state: ready, scheduled, leased, settling or finished, by ascending id. Takes and changes nothing.';
+CREATE FUNCTION mq.browse(queue text, consumer_group text DEFAULT 'default', states text[] DEFAULT NULL,
+    max_messages integer DEFAULT 100, after_id bigint DEFAULT 0, filter text DEFAULT NULL, key text DEFAULT NULL)
+RETURNS SETOF mq.browsed LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 100 AS 'MODULE_PATHNAME', 'mq_browse';
+COMMENT ON FUNCTION mq.browse(text, text, text[], integer, bigint, text, text) IS
+    'Messages of a group in some states (all but finished), by ascending id, from after_id on. Takes and changes nothing. The arguments filter and key are not supported yet.';
 
 -- ---------------------------------------------------------------------------------------------------------------
 -- Views. They show queues on which the caller has some right: the functions below them ask. To roles for monitoring
@@ -336,8 +365,9 @@ RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', '
 COMMENT ON FUNCTION mq_internal.queue_state() IS 'The queues that the caller may see, for the views.';
 
 CREATE FUNCTION mq_internal.group_state(OUT group_no integer, OUT rights oid, OUT epoch integer, OUT low_watermark bigint,
-    OUT next_id bigint, OUT ready bigint, OUT leased bigint, OUT settling bigint, OUT pending bigint, OUT unread bigint,
-    OUT held_back bigint, OUT waiting integer)
+    OUT next_id bigint, OUT ready bigint, OUT retrying bigint, OUT leased bigint, OUT settling bigint, OUT pending bigint,
+    OUT unread bigint, OUT oldest_ready_at timestamptz, OUT oldest_unfinished_at timestamptz, OUT next_due_at timestamptz,
+    OUT held_back bigint, OUT waiting bigint)
 RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_group_state';
 COMMENT ON FUNCTION mq_internal.group_state() IS 'The groups that the caller may see, for the views.';
 
@@ -355,26 +385,30 @@ CREATE FUNCTION mq_internal.in_flight_state(OUT group_no integer, OUT id bigint,
 RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_in_flight_state';
 COMMENT ON FUNCTION mq_internal.in_flight_state() IS 'Messages handed out, for the view mq.in_flight.';
 
+CREATE FUNCTION mq_internal.consumer_state(OUT group_no integer, OUT consumer text, OUT leased bigint, OUT settling bigint,
+    OUT oldest_lease_at timestamptz, OUT last_call_at timestamptz, OUT waiting bigint, OUT pid integer)
+RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_consumer_state';
+COMMENT ON FUNCTION mq_internal.consumer_state() IS 'Who holds messages or waits for some, for the view mq.consumers.';
+
 CREATE VIEW mq.queues WITH (security_barrier) AS
 SELECT q.name::pg_catalog.text AS queue,
-       s.owner::pg_catalog.regrole AS owner,
+       pg_catalog.pg_get_userbyid(s.owner)::pg_catalog.text AS owner,
        s.queue_table::pg_catalog.regclass AS queue_table,
-       q.segment_size,
        s.next_id,
        (SELECT pg_catalog.count(*) FROM mq_internal.segment g WHERE g.queue_no OPERATOR(pg_catalog.=) q.queue_no) AS segments,
        mq_internal.segment_bytes(q.queue_no, 0) AS bytes,
-       q.paused, q.retention, q.retention_bytes, q.drop_unread, q.notify_interval
+       q.paused, q.segment_size, q.retention, q.retention_bytes, q.drop_unread, q.notify_interval
 FROM mq_internal.queue_state() s
 JOIN mq_internal.queue q ON q.queue_no OPERATOR(pg_catalog.=) s.queue_no;
 COMMENT ON VIEW mq.queues IS 'The queues the caller has some right on.';
 COMMENT ON COLUMN mq.queues.queue IS 'Name of the queue.';
 COMMENT ON COLUMN mq.queues.owner IS 'Who has the right manage with grant option: may drop the queue and give rights.';
 COMMENT ON COLUMN mq.queues.queue_table IS 'Table with the messages; SELECT on it is the right to browse.';
-COMMENT ON COLUMN mq.queues.segment_size IS 'Ids per segment.';
 COMMENT ON COLUMN mq.queues.next_id IS 'The next message gets this id or a greater one (exact).';
 COMMENT ON COLUMN mq.queues.segments IS 'Partitions that exist (exact).';
 COMMENT ON COLUMN mq.queues.bytes IS 'Size of the partitions on disk (exact).';
 COMMENT ON COLUMN mq.queues.paused IS 'Nothing is handed out to any group.';
+COMMENT ON COLUMN mq.queues.segment_size IS 'Ids per segment.';
 COMMENT ON COLUMN mq.queues.retention IS 'How long finished messages are kept; null: not for their own sake.';
 COMMENT ON COLUMN mq.queues.retention_bytes IS 'How much is kept of finished messages; null: nothing for its own sake.';
 COMMENT ON COLUMN mq.queues.drop_unread IS 'Retention also drops what groups have not finished.';
@@ -383,36 +417,44 @@ COMMENT ON COLUMN mq.queues.notify_interval IS 'NOTIFY is sent at most so often;
 CREATE VIEW mq.groups WITH (security_barrier) AS
 SELECT q.name::pg_catalog.text AS queue,
        g.name::pg_catalog.text AS consumer_group,
-       s.epoch, s.low_watermark, s.next_id, s.ready, s.leased, s.settling, s.pending, s.unread, s.held_back,
-       s.waiting,
        q.paused OR g.paused AS paused,
-       g.max_in_flight, g.max_in_flight_per_consumer, g.visibility_timeout,
+       s.ready, s.retrying, s.leased, s.settling, s.pending, s.unread AS unread_at_most,
+       s.ready OPERATOR(pg_catalog.+) s.retrying OPERATOR(pg_catalog.+) s.leased OPERATOR(pg_catalog.+) s.settling
+           OPERATOR(pg_catalog.+) s.pending OPERATOR(pg_catalog.+) s.unread AS unfinished_at_most,
+       s.oldest_ready_at, s.oldest_unfinished_at, s.next_due_at, s.waiting,
+       g.dropped, s.held_back,
        mq_internal.segment_bytes(q.queue_no, s.low_watermark OPERATOR(pg_catalog./) q.segment_size) AS held_bytes,
-       g.dropped,
-       s.rights::pg_catalog.regclass AS rights
+       s.low_watermark, s.next_id, s.epoch,
+       s.rights::pg_catalog.regclass AS rights,
+       g.visibility_timeout, g.max_in_flight, g.max_in_flight_per_consumer
 FROM mq_internal.group_state() s
 JOIN mq_internal.consumer_group g ON g.group_no OPERATOR(pg_catalog.=) s.group_no
 JOIN mq_internal.queue q ON q.queue_no OPERATOR(pg_catalog.=) g.queue_no;
 COMMENT ON VIEW mq.groups IS 'The consumer groups the caller may manage, browse or consume in, and what is unfinished in them.';
 COMMENT ON COLUMN mq.groups.queue IS 'Name of the queue.';
 COMMENT ON COLUMN mq.groups.consumer_group IS 'Name of the group.';
-COMMENT ON COLUMN mq.groups.epoch IS 'Goes up with every seek and purge.';
-COMMENT ON COLUMN mq.groups.low_watermark IS 'Every message below is finished (exact).';
-COMMENT ON COLUMN mq.groups.next_id IS 'Look-ahead has seen every message below (exact).';
-COMMENT ON COLUMN mq.groups.ready IS 'Messages seen that can be handed out, now or when they are due (exact).';
+COMMENT ON COLUMN mq.groups.paused IS 'Nothing is handed out: the group or its queue is paused.';
+COMMENT ON COLUMN mq.groups.ready IS 'Messages seen that can be handed out now (exact).';
+COMMENT ON COLUMN mq.groups.retrying IS 'Messages that came back and wait for the end of a delay (exact).';
 COMMENT ON COLUMN mq.groups.leased IS 'Messages handed out (exact).';
 COMMENT ON COLUMN mq.groups.settling IS 'Messages acked by transactions that are not decided (exact).';
 COMMENT ON COLUMN mq.groups.pending IS 'Messages seen whose sender is, or was when last looked at, not decided (exact).';
-COMMENT ON COLUMN mq.groups.unread IS 'Ids not looked at: an upper bound of the messages there.';
-COMMENT ON COLUMN mq.groups.held_back IS 'How often a hand-out or look-ahead was given up because shared memory was full (exact, since the start of the server).';
+COMMENT ON COLUMN mq.groups.unread_at_most IS 'Ids that were given and not looked at: an upper bound of the messages there.';
+COMMENT ON COLUMN mq.groups.unfinished_at_most IS 'All that is not finished: the sum of ready to unread_at_most.';
+COMMENT ON COLUMN mq.groups.oldest_ready_at IS 'When the first message came that can be handed out, or was not looked at; null: there is none.';
+COMMENT ON COLUMN mq.groups.oldest_unfinished_at IS 'When the first message came that is not finished; null: there is none.';
+COMMENT ON COLUMN mq.groups.next_due_at IS 'When the next retrying message is ready.';
 COMMENT ON COLUMN mq.groups.waiting IS 'Receivers that wait now (exact).';
-COMMENT ON COLUMN mq.groups.paused IS 'Nothing is handed out: the group or its queue is paused.';
+COMMENT ON COLUMN mq.groups.dropped IS 'Messages that retention dropped before the group had finished them (upper bound).';
+COMMENT ON COLUMN mq.groups.held_back IS 'How often a hand-out or look-ahead was given up because shared memory was full (exact, since the start of the server).';
+COMMENT ON COLUMN mq.groups.held_bytes IS 'Size on disk of the partitions from low_watermark on: what is kept for this group (exact).';
+COMMENT ON COLUMN mq.groups.low_watermark IS 'Every message below is finished (exact).';
+COMMENT ON COLUMN mq.groups.next_id IS 'Look-ahead has seen every message below (exact).';
+COMMENT ON COLUMN mq.groups.epoch IS 'Goes up with every seek and purge.';
+COMMENT ON COLUMN mq.groups.rights IS 'Sequence that carries the rights of the group: USAGE on it is the right to consume.';
+COMMENT ON COLUMN mq.groups.visibility_timeout IS 'Length of a lease when the call does not say; null: mq.visibility_timeout.';
 COMMENT ON COLUMN mq.groups.max_in_flight IS 'Messages handed out and not finished at most; null: no limit.';
 COMMENT ON COLUMN mq.groups.max_in_flight_per_consumer IS 'The same for each consumer name; null: no limit.';
-COMMENT ON COLUMN mq.groups.visibility_timeout IS 'Length of a lease when the call does not say; null: mq.visibility_timeout.';
-COMMENT ON COLUMN mq.groups.held_bytes IS 'Size on disk of the partitions from low_watermark on: what is kept for this group (exact).';
-COMMENT ON COLUMN mq.groups.dropped IS 'Messages that retention dropped before the group had finished them (upper bound).';
-COMMENT ON COLUMN mq.groups.rights IS 'Sequence that carries the rights of the group: USAGE on it is the right to consume.';
 
 CREATE VIEW mq.segments WITH (security_barrier) AS
 SELECT q.name::pg_catalog.text AS queue,
@@ -443,7 +485,7 @@ COMMENT ON COLUMN mq.segments.bytes IS 'Size on disk, with TOAST table and index
 CREATE VIEW mq.in_flight WITH (security_barrier) AS
 SELECT q.name::pg_catalog.text AS queue,
        g.name::pg_catalog.text AS consumer_group,
-       s.id, s.state, s.attempt, s.failures, s.lease_until, s.consumer, s.leased_at, s.pid
+       s.id, s.id AS origin_id, s.state, s.attempt, s.failures, s.consumer, s.pid, s.leased_at, s.lease_until
 FROM mq_internal.in_flight_state() s
 JOIN mq_internal.consumer_group g ON g.group_no OPERATOR(pg_catalog.=) s.group_no
 JOIN mq_internal.queue q ON q.queue_no OPERATOR(pg_catalog.=) g.queue_no;
@@ -451,6 +493,7 @@ COMMENT ON VIEW mq.in_flight IS 'The messages of those groups that are handed ou
 COMMENT ON COLUMN mq.in_flight.queue IS 'Name of the queue.';
 COMMENT ON COLUMN mq.in_flight.consumer_group IS 'Name of the group.';
 COMMENT ON COLUMN mq.in_flight.id IS 'Id of the message.';
+COMMENT ON COLUMN mq.in_flight.origin_id IS 'The id that mq.send returned.';
 COMMENT ON COLUMN mq.in_flight.state IS '''leased'' or ''settling'' (acked by an undecided transaction).';
 COMMENT ON COLUMN mq.in_flight.attempt IS 'How often it was handed out.';
 COMMENT ON COLUMN mq.in_flight.failures IS 'How often it came back as failed.';
@@ -459,6 +502,24 @@ COMMENT ON COLUMN mq.in_flight.consumer IS 'Name the receiver gave; null: none.'
 COMMENT ON COLUMN mq.in_flight.leased_at IS 'When it was handed out; null: it was discarded.';
 COMMENT ON COLUMN mq.in_flight.pid IS 'Process whose open transaction took the lease, or acked the message; null: none.';
 
+CREATE VIEW mq.consumers WITH (security_barrier) AS
+SELECT q.name::pg_catalog.text AS queue,
+       g.name::pg_catalog.text AS consumer_group,
+       s.consumer, s.leased, s.settling, s.oldest_lease_at, s.last_call_at, s.waiting, s.pid
+FROM mq_internal.consumer_state() s
+JOIN mq_internal.consumer_group g ON g.group_no OPERATOR(pg_catalog.=) s.group_no
+JOIN mq_internal.queue q ON q.queue_no OPERATOR(pg_catalog.=) g.queue_no;
+COMMENT ON VIEW mq.consumers IS 'Who holds messages of those groups, or waits for some.';
+COMMENT ON COLUMN mq.consumers.queue IS 'Name of the queue.';
+COMMENT ON COLUMN mq.consumers.consumer_group IS 'Name of the group.';
+COMMENT ON COLUMN mq.consumers.consumer IS 'Name that the consumer gave; null: none, then each process is one, and what processes hold that are not known any more is one row.';
+COMMENT ON COLUMN mq.consumers.leased IS 'Messages it holds (exact).';
+COMMENT ON COLUMN mq.consumers.settling IS 'Messages it has acked in transactions that are not decided (exact).';
+COMMENT ON COLUMN mq.consumers.oldest_lease_at IS 'When the first of them was handed out.';
+COMMENT ON COLUMN mq.consumers.last_call_at IS 'When the last of them was handed out, or since when it waits.';
+COMMENT ON COLUMN mq.consumers.waiting IS 'Its calls that wait now.';
+COMMENT ON COLUMN mq.consumers.pid IS 'A process of its that waits or has an open transaction with such messages; null: none.';
+
 -- ---------------------------------------------------------------------------------------------------------------
 -- Rights on all of the above. What ALTER DEFAULT PRIVILEGES would give away is taken back first.
 
@@ -466,8 +527,12 @@ CREATE FUNCTION mq_internal.reset_privileges()
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_reset_all_privileges';
 COMMENT ON FUNCTION mq_internal.reset_privileges() IS
     'Gives every relation, function and both schemas of mq the privileges that PostgreSQL gives without ALTER DEFAULT PRIVILEGES. For this script.';
+CREATE FUNCTION mq_internal.pass_on_privileges(was regprocedure, now_is regprocedure)
+RETURNS void LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_pass_on_privileges';
+COMMENT ON FUNCTION mq_internal.pass_on_privileges(regprocedure, regprocedure) IS
+    'Gives one function the privileges of another one, whose place it takes. For upgrade scripts.';
 SELECT mq_internal.reset_privileges();
 
 GRANT USAGE ON SCHEMA mq TO PUBLIC;
-GRANT SELECT ON mq.queues, mq.groups, mq.segments, mq.in_flight TO PUBLIC;
-REVOKE ALL ON FUNCTION mq.create_queue(text, text[], boolean, bigint, interval, bigint, boolean, interval) FROM PUBLIC;
+GRANT SELECT ON mq.queues, mq.groups, mq.segments, mq.in_flight, mq.consumers TO PUBLIC;
+REVOKE ALL ON FUNCTION mq.create_queue(text, text[], jsonb, boolean) FROM PUBLIC;

@@ -22,14 +22,14 @@ SELECT mq.drop_queue('n', force => true);
 SELECT mq.create_queue('n');
 SELECT mq.send('n', '"later"') > 0 AS sent;
 SELECT mq.nack(receipt, '1 hour') FROM mq.receive('n');
-SELECT count(*) FROM mq.receive('n', 10);
+SELECT count(*) FROM mq.receive('n', max_messages => 10);
 SELECT mq.send('n', '"soon"') > 0 AS sent;
 SELECT mq.nack(receipt, '20 milliseconds') FROM mq.receive('n');
 CREATE TEMP TABLE seen (payload jsonb, attempt int, failures int);
 DO $$
 BEGIN
 	LOOP
-		INSERT INTO seen SELECT payload, attempt, failures FROM mq.pop('n', 10);
+		INSERT INTO seen SELECT payload, attempt, failures FROM mq.pop('n', max_messages => 10);
 		EXIT WHEN FOUND;
 		IF clock_timestamp() > now() + interval '60 seconds' THEN
 			RAISE EXCEPTION 'never due';
@@ -44,23 +44,23 @@ SELECT mq.drop_queue('n', force => true);
 -- bad arguments change nothing
 SELECT mq.create_queue('n');
 SELECT mq.send('n', '1') > 0 AS sent;
-SELECT receipt AS r FROM mq.receive('n', 1, '1 hour') \gset
+SELECT receipt AS r FROM mq.receive('n', max_messages => 1, visibility_timeout => '1 hour') \gset
 SELECT mq.nack(:'r'::uuid, '-1 second');                        -- 22023
 SELECT mq.nack(:'r'::uuid, '366 days');                         -- 22023
 SELECT mq.nack(:'r'::uuid, '100000000 years');                  -- 22023
 SELECT mq.nack(NULL::uuid);                                     -- 22004
-SELECT mq.nack(NULL::uuid[]);                                   -- 22004
-SELECT mq.nack(array[:'r', NULL]::uuid[]);                      -- 22004
-SELECT mq.nack(array[:'r', :'r']::uuid[]);                      -- 22023
-SELECT mq.nack(array[:'r', :'r']::uuid[], strict => false);     -- 22023
-SELECT mq.nack(array[:'r', gen_random_uuid()::text]::uuid[]);   -- MQ001
-SELECT mq.nack(array[:'r']::uuid[], '-1 second');               -- 22023
-SELECT mq.nack(array[:'r']::uuid[], strict => NULL);            -- 22004
+SELECT mq.nack_batch(NULL::uuid[]);                                   -- 22004
+SELECT mq.nack_batch(array[:'r', NULL]::uuid[]);                      -- 22004
+SELECT mq.nack_batch(array[:'r', :'r']::uuid[]);                      -- 22023
+SELECT mq.nack_batch(array[:'r', :'r']::uuid[], strict => false);     -- 22023
+SELECT mq.nack_batch(array[:'r', gen_random_uuid()::text]::uuid[]);   -- MQ001
+SELECT mq.nack_batch(array[:'r']::uuid[], '-1 second');               -- 22023
+SELECT mq.nack_batch(array[:'r']::uuid[], strict => NULL);            -- 22004
 SELECT mq.nack(gen_random_uuid());                              -- MQ001
 SELECT mq.release(NULL::uuid);                                  -- 22004
-SELECT mq.release(NULL::uuid[]);                                -- 22004
-SELECT mq.release(array[:'r', :'r']::uuid[]);                   -- 22023
-SELECT mq.release(array[:'r', gen_random_uuid()::text]::uuid[]); -- MQ001
+SELECT mq.release_batch(NULL::uuid[]);                                -- 22004
+SELECT mq.release_batch(array[:'r', :'r']::uuid[]);                   -- 22023
+SELECT mq.release_batch(array[:'r', gen_random_uuid()::text]::uuid[]); -- MQ001
 SELECT mq.release(gen_random_uuid());                           -- MQ001
 SELECT mq.extend(:'r'::uuid, NULL);                             -- 22004
 SELECT mq.extend(NULL::uuid, '1 hour');                         -- 22004
@@ -68,8 +68,8 @@ SELECT mq.extend(:'r'::uuid, '0');                              -- 22023
 SELECT mq.extend(:'r'::uuid, '-1 hour');                        -- 22023
 SELECT mq.extend(:'r'::uuid, '366 days');                       -- 22023
 SELECT mq.extend(:'r'::uuid, '100000000 years');                -- 22023
-SELECT mq.extend(array[:'r', :'r']::uuid[], '1 hour');          -- 22023
-SELECT mq.extend(array[:'r', gen_random_uuid()::text]::uuid[], '1 hour'); -- MQ001
+SELECT mq.extend_batch(array[:'r', :'r']::uuid[], '1 hour');          -- 22023
+SELECT mq.extend_batch(array[:'r', gen_random_uuid()::text]::uuid[], '1 hour'); -- MQ001
 SELECT mq.extend(gen_random_uuid(), '1 hour');                  -- MQ001
 SELECT state, attempt, failures, lease_until - clock_timestamp() BETWEEN interval '55 minutes' AND interval '1 hour' AS lease_as_it_was
   FROM mq.in_flight WHERE queue = 'n';
@@ -77,8 +77,8 @@ SELECT state, attempt, failures, lease_until - clock_timestamp() BETWEEN interva
 DO $$
 DECLARE call text;
 BEGIN
-	FOREACH call IN ARRAY array['mq.receive(''n'', 1, ''%s'')', 'mq.nack(gen_random_uuid(), ''%s'')', 'mq.extend(gen_random_uuid(), ''%s'')',
-	                            'mq.nack(array[gen_random_uuid()], ''%s'')', 'mq.extend(array[gen_random_uuid()], ''%s'')'] LOOP
+	FOREACH call IN ARRAY array['mq.receive(''n'', max_messages => 1, visibility_timeout => ''%s'')', 'mq.nack(gen_random_uuid(), ''%s'')', 'mq.extend(gen_random_uuid(), ''%s'')',
+	                            'mq.nack_batch(array[gen_random_uuid()], ''%s'')', 'mq.extend_batch(array[gen_random_uuid()], ''%s'')'] LOOP
 		BEGIN
 			EXECUTE 'SELECT ' || format(call, 'infinity');
 			RAISE EXCEPTION 'accepted: %', call;
@@ -87,14 +87,14 @@ BEGIN
 		END;
 	END LOOP;
 END $$;
-SELECT mq.nack(array[]::uuid[]), mq.release(array[]::uuid[]), mq.extend(array[]::uuid[], '1 hour');
+SELECT mq.nack_batch(array[]::uuid[]), mq.release_batch(array[]::uuid[]), mq.extend_batch(array[]::uuid[], '1 hour');
 
 -- strict => false tells the refused
-SELECT mq.nack(array[:'r', '00000000-0000-0000-0000-000000000000']::uuid[], strict => false);
+SELECT mq.nack_batch(array[:'r', '00000000-0000-0000-0000-000000000000']::uuid[], strict => false);
 SELECT receipt AS r, attempt, failures FROM mq.receive('n') \gset
-SELECT mq.release(array[:'r', '00000000-0000-0000-0000-000000000000']::uuid[], strict => false);
+SELECT mq.release_batch(array[:'r', '00000000-0000-0000-0000-000000000000']::uuid[], strict => false);
 SELECT receipt AS r, attempt, failures FROM mq.receive('n') \gset
-SELECT mq.extend(array['00000000-0000-0000-0000-000000000000', :'r']::uuid[], '1 hour', strict => false);
+SELECT mq.extend_batch(array['00000000-0000-0000-0000-000000000000', :'r']::uuid[], '1 hour', strict => false);
 SELECT attempt, failures FROM mq.in_flight WHERE queue = 'n';
 
 -- release: back, no failure counted; the hand-outs are
@@ -115,14 +115,14 @@ SELECT mq.drop_queue('n');
 -- they act at once: rollback does not take them back
 SELECT mq.create_queue('n');
 SELECT count(mq.send('n', to_jsonb(i))) FROM generate_series(1, 3) AS i;
-SELECT (array_agg(receipt))[1] AS r1, (array_agg(receipt))[2] AS r2, (array_agg(receipt))[3] AS r3 FROM mq.receive('n', 3, '1 minute') \gset
+SELECT (array_agg(receipt))[1] AS r1, (array_agg(receipt))[2] AS r2, (array_agg(receipt))[3] AS r3 FROM mq.receive('n', max_messages => 3, visibility_timeout => '1 minute') \gset
 BEGIN;
 SELECT mq.nack(:'r1'::uuid);
 SELECT mq.release(:'r2'::uuid);
 SELECT mq.extend(:'r3'::uuid, '10 hours');
 ROLLBACK;
 SELECT lease_until > clock_timestamp() + interval '9 hours' AS still_extended FROM mq.in_flight WHERE queue = 'n';
-SELECT payload, attempt, failures FROM mq.receive('n', 10);
+SELECT payload, attempt, failures FROM mq.receive('n', max_messages => 10);
 
 -- and inside the transaction that received: given back before its end, others may have it, and its rollback counts nothing twice
 SELECT mq.drop_queue('n', force => true);
@@ -155,6 +155,6 @@ SELECT mq.drop_queue('n');
 -- order: what comes back comes first, it has the lower id
 SELECT mq.create_queue('n');
 SELECT count(mq.send('n', to_jsonb(i))) FROM generate_series(1, 6) AS i;
-SELECT mq.release(array_agg(receipt)) FROM mq.receive('n', 3);
-SELECT payload FROM mq.pop('n', 10);
+SELECT mq.release_batch(array_agg(receipt)) FROM mq.receive('n', max_messages => 3);
+SELECT payload FROM mq.pop('n', max_messages => 10);
 SELECT mq.drop_queue('n');

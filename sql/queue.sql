@@ -21,15 +21,15 @@ SELECT mq.create_queue('');                                     -- 22023
 SELECT mq.create_queue(repeat('x', 49));                        -- 22023
 SELECT mq.create_queue(repeat('ü', 24) || 'x');                 -- 22023: 49 bytes, 25 characters
 SELECT mq.create_queue(repeat('x', 100000));                    -- 22023
-SELECT mq.create_queue('bad', segment_size => 1023);            -- 22023
-SELECT mq.create_queue('bad', segment_size => 0);               -- 22023
-SELECT mq.create_queue('bad', segment_size => -1);              -- 22023
-SELECT mq.create_queue('bad', segment_size => 1073741825);      -- 22023
-SELECT mq.create_queue('bad', segment_size => 9223372036854775807); -- 22023
+SELECT mq.create_queue('bad', options => '{"segment_size": 1023}');            -- 22023
+SELECT mq.create_queue('bad', options => '{"segment_size": 0}');               -- 22023
+SELECT mq.create_queue('bad', options => '{"segment_size": -1}');              -- 22023
+SELECT mq.create_queue('bad', options => '{"segment_size": 1073741825}');      -- 22023
+SELECT mq.create_queue('bad', options => '{"segment_size": 9223372036854775807}'); -- 22023
 SELECT count(*) AS none FROM mq.queues WHERE queue <> 'plain';
-SELECT mq.create_queue('small', segment_size => 1024);
-SELECT mq.create_queue('big', segment_size => 1073741824);
-SELECT mq.create_queue('usual', segment_size => NULL);
+SELECT mq.create_queue('small', options => '{"segment_size": 1024}');
+SELECT mq.create_queue('big', options => '{"segment_size": 1073741824}');
+SELECT mq.create_queue('usual');
 SELECT queue, segment_size FROM mq.queues ORDER BY queue COLLATE "C";
 SELECT mq.drop_queue('small'), mq.drop_queue('big'), mq.drop_queue('usual');
 
@@ -99,19 +99,19 @@ BEGIN;
 SELECT mq.drop_queue('tx', force => true);
 SELECT mq.create_queue('tx');
 SELECT mq.send('tx', '"new"') IS NOT NULL AS sent;
-SELECT payload FROM mq.receive('tx', 10);
+SELECT payload FROM mq.receive('tx', max_messages => 10);
 ROLLBACK;
-SELECT payload FROM mq.receive('tx', 10);                       -- "second": the old queue stands
+SELECT payload FROM mq.receive('tx', max_messages => 10);                       -- "second": the old queue stands
 BEGIN;
 SELECT mq.drop_queue('tx', force => true);
 SELECT mq.create_queue('tx');
 SELECT mq.send('tx', '"newer"') IS NOT NULL AS sent;
 COMMIT;
-SELECT payload, attempt, failures FROM mq.receive('tx', 10);    -- "newer", first hand-out
+SELECT payload, attempt, failures FROM mq.receive('tx', max_messages => 10);    -- "newer", first hand-out
 SELECT count(*) AS in_flight FROM mq.in_flight WHERE queue = 'tx';
 SELECT mq.drop_queue('tx', force => true);
 SELECT mq.create_queue('tx');
-SELECT payload FROM mq.receive('tx', 10);                       -- nothing
+SELECT payload FROM mq.receive('tx', max_messages => 10);                       -- nothing
 SELECT mq.drop_queue('tx');
 
 -- savepoints
@@ -125,7 +125,7 @@ SELECT mq.send('sp', '"kept"') IS NOT NULL AS sent;
 SAVEPOINT b;
 SELECT mq.drop_queue('sp', force => true);
 ROLLBACK TO b;
-SELECT payload FROM mq.receive('sp', 10);
+SELECT payload FROM mq.receive('sp', max_messages => 10);
 COMMIT;
 SELECT count(*) FROM mq.in_flight WHERE queue = 'sp';
 SELECT mq.drop_queue('sp', force => true);

@@ -15,10 +15,10 @@ SET ROLE regress_mq_plain;
 SELECT mq.create_queue('mine');                                 -- 42501
 SELECT mq.create_queue('mine', if_not_exists => true);          -- 42501
 RESET ROLE;
-GRANT EXECUTE ON FUNCTION mq.create_queue(text, text[], boolean, bigint, interval, bigint, boolean, interval) TO regress_mq_owner;
+GRANT EXECUTE ON FUNCTION mq.create_queue(text, text[], jsonb, boolean) TO regress_mq_owner;
 SET ROLE regress_mq_owner;
 SELECT mq.create_queue('rights');
-SELECT queue, owner = 'regress_mq_owner'::regrole AS is_owner FROM mq.queues WHERE queue = 'rights';
+SELECT queue, owner = 'regress_mq_owner' AS is_owner FROM mq.queues WHERE queue = 'rights';
 SELECT pg_get_userbyid(relowner) FROM pg_class WHERE oid = 'mq.q_rights'::regclass;
 SELECT DISTINCT pg_get_userbyid(relowner) AS segments_belong_to
   FROM pg_class JOIN pg_inherits ON inhrelid = oid WHERE inhparent = 'mq.q_rights'::regclass;
@@ -30,21 +30,21 @@ SELECT receipt AS r FROM mq.receive('rights') \gset
 SET ROLE regress_mq_plain;
 SELECT mq.send('rights', '1');                                  -- 42501, all of them; receipts are refused as if they were none
 SELECT mq.send('rights', '1'::jsonb);
-SELECT mq.send_batch('rights', array['1']);
+SELECT mq.send_batch('rights', array['1']::jsonb[]);
 SELECT mq.send_batch('rights', array['1']::jsonb[]);
 SELECT mq.send_batch('rights', array[]::jsonb[]);
 SELECT * FROM mq.receive('rights');
 SELECT * FROM mq.pop('rights');
 SELECT mq.ack(:'r'::uuid);
-SELECT mq.ack(array[:'r']::uuid[]);
-SELECT mq.ack(array[:'r']::uuid[], strict => false) = array[:'r']::uuid[] AS refused;
+SELECT mq.ack_batch(array[:'r']::uuid[]);
+SELECT mq.ack_batch(array[:'r']::uuid[], strict => false) = array[:'r']::uuid[] AS refused;
 SELECT mq.nack(:'r'::uuid);
-SELECT mq.nack(array[:'r']::uuid[], strict => false) = array[:'r']::uuid[] AS refused;
+SELECT mq.nack_batch(array[:'r']::uuid[], strict => false) = array[:'r']::uuid[] AS refused;
 SELECT mq.release(:'r'::uuid);
-SELECT mq.release(array[:'r']::uuid[], strict => false) = array[:'r']::uuid[] AS refused;
+SELECT mq.release_batch(array[:'r']::uuid[], strict => false) = array[:'r']::uuid[] AS refused;
 SELECT mq.extend(:'r'::uuid, '1 hour');
-SELECT mq.extend(array[:'r']::uuid[], '1 hour', strict => false) = array[:'r']::uuid[] AS refused;
-SELECT mq.discard('rights', array[1]);
+SELECT mq.extend_batch(array[:'r']::uuid[], '1 hour', strict => false) = array[:'r']::uuid[] AS refused;
+SELECT mq.discard('rights', 'default', array[1]);
 SELECT mq.drop_queue('rights');
 SELECT mq.drop_queue('rights', force => true);
 SELECT count(*) FROM mq.q_rights;
@@ -66,14 +66,14 @@ RESET ROLE;
 GRANT INSERT ON mq.q_rights TO regress_mq_sender;
 SET ROLE regress_mq_sender;
 SELECT mq.send('rights', '"from sender"') > 0 AS sent;
-SELECT cardinality(mq.send_batch('rights', array['"from sender"'])) AS sent;
+SELECT cardinality(mq.send_batch('rights', array['"from sender"']::jsonb[])) AS sent;
 SELECT * FROM mq.receive('rights');                             -- 42501
 SELECT * FROM mq.pop('rights');                                 -- 42501
 SELECT mq.ack(:'r'::uuid);                                      -- MQ001
 SELECT mq.nack(:'r'::uuid);                                     -- MQ001
 SELECT mq.release(:'r'::uuid);                                  -- MQ001
 SELECT mq.extend(:'r'::uuid, '1 hour');                         -- MQ001
-SELECT mq.discard('rights', array[1]);                          -- 42501
+SELECT mq.discard('rights', 'default', array[1]);                          -- 42501
 SELECT mq.drop_queue('rights', true);                           -- 42501
 SELECT count(*) FROM mq.q_rights;                               -- 42501
 INSERT INTO mq.q_rights (payload) VALUES ('1');                 -- refused all the same: 55000
@@ -83,7 +83,7 @@ RESET ROLE;
 SELECT mq.grant('rights', 'consume', 'regress_mq_consumer', 'default');
 SET ROLE regress_mq_consumer;
 SELECT mq.send('rights', '1');                                  -- 42501
-SELECT mq.send_batch('rights', array['1']);                     -- 42501
+SELECT mq.send_batch('rights', array['1']::jsonb[]);                     -- 42501
 SELECT mq.ack(:'r'::uuid);
 SELECT receipt AS r FROM mq.receive('rights') \gset
 SELECT mq.extend(:'r'::uuid, '1 hour');
@@ -91,7 +91,7 @@ SELECT mq.release(:'r'::uuid);
 SELECT receipt AS r FROM mq.receive('rights') \gset
 SELECT mq.nack(:'r'::uuid);
 SELECT payload, failures FROM mq.pop('rights');
-SELECT mq.discard('rights', array[1]);                          -- 42501
+SELECT mq.discard('rights', 'default', array[1]);                          -- 42501
 SELECT mq.drop_queue('rights', true);                           -- 42501
 SELECT count(*) FROM mq.q_rights;                               -- 42501: browsing is SELECT
 DELETE FROM mq.q_rights;                                        -- 42501
@@ -123,8 +123,8 @@ SELECT mq.send('other', '1') > 0 AS sent;
 SELECT receipt AS foreign_receipt FROM mq.receive('other') \gset
 SET ROLE regress_mq_consumer;
 SELECT receipt AS r FROM mq.receive('rights') \gset
-SELECT mq.ack(array[:'r', :'foreign_receipt']::uuid[]);         -- MQ001
-SELECT mq.ack(array[:'r', :'foreign_receipt']::uuid[], strict => false) = array[:'foreign_receipt']::uuid[] AS one_refused;
+SELECT mq.ack_batch(array[:'r', :'foreign_receipt']::uuid[]);         -- MQ001
+SELECT mq.ack_batch(array[:'r', :'foreign_receipt']::uuid[], strict => false) = array[:'foreign_receipt']::uuid[] AS one_refused;
 RESET ROLE;
 SELECT mq.ack(:'foreign_receipt'::uuid);
 SELECT mq.drop_queue('other');
@@ -147,14 +147,14 @@ REVOKE INSERT ON mq.q_rights FROM PUBLIC;
 GRANT regress_mq_owner TO regress_mq_plain;
 SET ROLE regress_mq_plain;
 SELECT mq.send('rights', '1') > 0 AS sent;
-SELECT mq.discard('rights', array[0]) AS discarded;
+SELECT mq.discard('rights', 'default', array[0]) AS discarded;
 RESET ROLE;
 REVOKE regress_mq_owner FROM regress_mq_plain;
-SELECT mq.alter_queue('rights', owner => 'regress_mq_reader');
+SELECT mq.alter_queue('rights', '{"owner": "regress_mq_reader"}');
 SET ROLE regress_mq_owner;
-SELECT mq.discard('rights', array[0]);                          -- 42501
+SELECT mq.discard('rights', 'default', array[0]);                          -- 42501
 SET ROLE regress_mq_reader;
-SELECT mq.discard('rights', array[0]) AS discarded;
+SELECT mq.discard('rights', 'default', array[0]) AS discarded;
 SELECT mq.send('rights', '1') > 0 AS sent;
 RESET ROLE;
 
@@ -190,27 +190,27 @@ SELECT mq.create_queue('owned');
 SELECT mq.send('owned', '"old"') > 0 AS sent;
 RESET ROLE;
 DROP OWNED BY regress_mq_owner;
-SELECT queue, owner = current_user::regrole AS is_mine FROM mq.queues;
+SELECT queue, owner = current_user AS is_mine FROM mq.queues;
 SET ROLE regress_mq_owner;
 SELECT mq.send('owned', '1');                                   -- 42501
 SELECT mq.drop_queue('owned');                                  -- 42501
 RESET ROLE;
 SELECT mq.send('owned', '"new"') > 0 AS sent;
-SELECT payload, attempt FROM mq.pop('owned', 10);
+SELECT payload, attempt FROM mq.pop('owned', max_messages => 10);
 -- it can be handed on: to a role that the caller can become
-SELECT mq.alter_queue('owned', owner => 'regress_mq_owner');
+SELECT mq.alter_queue('owned', '{"owner": "regress_mq_owner"}');
 SELECT queue, owner FROM mq.queues;
 SELECT mq.grant('owned', 'send', 'regress_mq_sender');
 SET ROLE regress_mq_owner;
-SELECT mq.alter_queue('owned', owner => 'regress_mq_plain');    -- 42501
+SELECT mq.alter_queue('owned', '{"owner": "regress_mq_plain"}');    -- 42501
 SELECT mq.revoke('owned', 'manage', 'regress_mq_owner');        -- 55000
-SELECT mq.alter_queue('owned', owner => 'no such role');        -- 42704
+SELECT mq.alter_queue('owned', '{"owner": "no such role"}');        -- 42704
 SELECT mq.send('owned', '1') > 0 AS sent;
 SELECT mq.create_group('owned', 'second');
 RESET ROLE;
 GRANT regress_mq_plain TO regress_mq_owner;
 SET ROLE regress_mq_owner;
-SELECT mq.alter_queue('owned', owner => 'regress_mq_plain');
+SELECT mq.alter_queue('owned', '{"owner": "regress_mq_plain"}');
 RESET ROLE;
 REVOKE regress_mq_plain FROM regress_mq_owner;
 SET ROLE regress_mq_owner;
@@ -220,8 +220,8 @@ SET ROLE regress_mq_sender;
 SELECT mq.send('owned', '2') > 0 AS sent;                       -- what was granted by mq.grant stays
 SET ROLE regress_mq_plain;
 SELECT queue, owner FROM mq.queues;
-SELECT payload FROM mq.pop('owned', 10);
-SELECT payload FROM mq.pop('owned', 10, 'second');
+SELECT payload FROM mq.pop('owned', max_messages => 10);
+SELECT payload FROM mq.pop('owned', 'second', 10);
 SELECT mq.drop_queue('owned', force => true);
 RESET ROLE;
 DROP OWNED BY regress_mq_owner, regress_mq_plain, regress_mq_sender, regress_mq_consumer, regress_mq_reader;

@@ -35,8 +35,8 @@ SELECT mq.send('other', '"secret"') > 0 AS sent;
 CREATE FUNCTION pg_temp.attempt(who name, what text) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE a uuid; b uuid; said text;
 BEGIN
-	IF what LIKE '%\%a%' THEN SELECT receipt INTO STRICT a FROM mq.receive('victim', visibility_timeout => '1 h', consumer_group => 'a'); END IF;
-	IF what LIKE '%\%b%' THEN SELECT receipt INTO STRICT b FROM mq.receive('victim', visibility_timeout => '1 h', consumer_group => 'b'); END IF;
+	IF what LIKE '%\%a%' THEN SELECT receipt INTO STRICT a FROM mq.receive('victim', consumer_group => 'a', visibility_timeout => '1 h'); END IF;
+	IF what LIKE '%\%b%' THEN SELECT receipt INTO STRICT b FROM mq.receive('victim', consumer_group => 'b', visibility_timeout => '1 h'); END IF;
 	what := replace(replace(what, '%a', coalesce(a::text, '')), '%b', coalesce(b::text, ''));
 	BEGIN
 		EXECUTE format('SET LOCAL ROLE %I', who);
@@ -54,35 +54,35 @@ CREATE TEMP TABLE call (what text, allowed text);       -- s send, b browse, c c
 INSERT INTO call VALUES
 	($$SELECT mq.send('victim', '1')$$, 's'),
 	($$SELECT mq.send('victim', '1'::jsonb)$$, 's'),
-	($$SELECT mq.send_batch('victim', array['1'])$$, 's'),
+	($$SELECT mq.send_batch('victim', array['1']::jsonb[])$$, 's'),
 	($$SELECT mq.send_batch('victim', array[]::jsonb[])$$, 's'),
 	($$SELECT * FROM mq.receive('victim', consumer_group => 'a')$$, 'c'),
 	($$SELECT * FROM mq.receive('victim', consumer_group => 'b')$$, ''),
-	($$SELECT * FROM mq.receive('victim', wait => '1 s', consumer_group => 'b')$$, ''),
+	($$SELECT * FROM mq.receive('victim', consumer_group => 'b', wait => '1 s')$$, ''),
 	($$SELECT * FROM mq.pop('victim', consumer_group => 'a')$$, 'c'),
 	($$SELECT * FROM mq.pop('victim', consumer_group => 'b')$$, ''),
-	($$CALL mq.wait('victim', '1 ms', 'a')$$, 'c'),
-	($$CALL mq.wait('victim', '1 ms', 'b')$$, ''),
+	($$CALL mq.wait('victim', 'a', '1 ms')$$, 'c'),
+	($$CALL mq.wait('victim', 'b', '1 ms')$$, ''),
 	($$SELECT mq.ack('%a'::uuid)$$, 'c'),
 	($$SELECT mq.ack('%a')$$, 'c'),
-	($$SELECT mq.ack(array['%a']::uuid[])$$, 'c'),
-	($$SELECT mq.ack(array['%a']::uuid[], strict => false)$$, 'c'),
+	($$SELECT mq.ack_batch(array['%a']::uuid[])$$, 'c'),
+	($$SELECT mq.ack_batch(array['%a']::uuid[], strict => false)$$, 'c'),
 	($$SELECT mq.ack('%b'::uuid)$$, ''),
-	($$SELECT mq.ack(array['%a', '%b']::uuid[])$$, ''),
-	($$SELECT mq.ack(array['%a', '%b']::uuid[], strict => false)$$, ''),
+	($$SELECT mq.ack_batch(array['%a', '%b']::uuid[])$$, ''),
+	($$SELECT mq.ack_batch(array['%a', '%b']::uuid[], strict => false)$$, ''),
 	($$SELECT mq.nack('%a'::uuid)$$, 'c'),
 	($$SELECT mq.nack('%b'::uuid)$$, ''),
-	($$SELECT mq.nack(array['%b']::uuid[], strict => false)$$, ''),
+	($$SELECT mq.nack_batch(array['%b']::uuid[], strict => false)$$, ''),
 	($$SELECT mq.release('%a'::uuid)$$, 'c'),
 	($$SELECT mq.release('%b'::uuid)$$, ''),
-	($$SELECT mq.release(array['%b']::uuid[], strict => false)$$, ''),
+	($$SELECT mq.release_batch(array['%b']::uuid[], strict => false)$$, ''),
 	($$SELECT mq.extend('%a'::uuid, '1 h')$$, 'c'),
 	($$SELECT mq.extend('%b'::uuid, '1 h')$$, ''),
-	($$SELECT mq.extend(array['%b']::uuid[], '1 h', strict => false)$$, ''),
+	($$SELECT mq.extend_batch(array['%b']::uuid[], '1 h', strict => false)$$, ''),
 	($$SELECT mq.seek('victim', 'a', start => 'latest')$$, 'cm'),
 	($$SELECT mq.seek('victim', 'a', start_id => 1)$$, 'cm'),
 	($$SELECT mq.seek('victim', 'b', start => 'earliest')$$, 'm'),
-	($$SELECT mq.discard('victim', array[1], 'a')$$, 'm'),
+	($$SELECT mq.discard('victim', 'a', array[1])$$, 'm'),
 	($$SELECT mq.purge('victim')$$, 'm'),
 	($$SELECT mq.pause('victim')$$, 'm'),
 	($$SELECT mq.pause('victim', 'a')$$, 'm'),
@@ -90,11 +90,11 @@ INSERT INTO call VALUES
 	($$SELECT mq.resume('victim', 'a')$$, 'm'),
 	($$SELECT mq.create_group('victim', 'mine')$$, 'm'),
 	($$SELECT mq.create_group('victim', 'a', if_not_exists => true)$$, 'm'),
-	($$SELECT mq.alter_group('victim', 'a', max_in_flight => 1)$$, 'm'),
-	($$SELECT mq.drop_group('victim', 'a')$$, 'm'),
-	($$SELECT mq.alter_queue('victim', retention => '1 h')$$, 'm'),
-	($$SELECT * FROM mq.browse('victim', 'a')$$, 'b'),
-	($$SELECT * FROM mq.browse('victim', 'b', 'finished')$$, 'b'),
+	($$SELECT mq.alter_group('victim', 'a', '{"max_in_flight": 1}')$$, 'm'),
+	($$SELECT mq.drop_group('victim', 'a', force => true)$$, 'm'),
+	($$SELECT mq.alter_queue('victim', '{"retention": "1 h"}')$$, 'm'),
+	($$SELECT * FROM mq.browse('victim', 'a', states => '{ready}')$$, 'b'),
+	($$SELECT * FROM mq.browse('victim', 'b', states => '{finished}')$$, 'b'),
 	($$SELECT * FROM mq.q_victim$$, 'b'),
 	($$TABLE mq.q_victim$$, 'b'),
 	($$SELECT mq.drop_queue('victim')$$, ''),
@@ -108,7 +108,7 @@ INSERT INTO call VALUES
 	($$LOCK TABLE mq.q_victim IN EXCLUSIVE MODE$$, 'm');            -- (PostgreSQL gives that to TRUNCATE)
 -- what a call says without the right: about a receipt, what it says about one that is not there
 CREATE FUNCTION pg_temp.denied(what text) RETURNS text LANGUAGE sql AS $$
-	SELECT CASE WHEN what LIKE '%strict => false%' THEN 'ok' WHEN what ~ 'mq\.(ack|nack|release|extend)\(' THEN 'MQ001' ELSE '42501' END $$;
+	SELECT CASE WHEN what LIKE '%strict => false%' THEN 'ok' WHEN what ~ 'mq\.(ack|nack|release|extend)(_batch)?\(' THEN 'MQ001' ELSE '42501' END $$;
 SELECT who, what, said, CASE WHEN ok THEN 'ok' ELSE pg_temp.denied(what) END AS expected
 FROM (SELECT 'regress_mqa_' || r AS who, what, allowed LIKE '%' || short || '%' AND short <> '-' AS ok,
 			 pg_temp.attempt('regress_mqa_' || r, what) AS said
@@ -126,7 +126,7 @@ SET ROLE regress_mqa_owner;
 SELECT mq.grant('victim', p, 'regress_mqa_none') FROM unnest(array['send', 'browse', 'consume', 'manage']) p;
 RESET ROLE;
 SELECT what, said FROM (SELECT what, allowed, pg_temp.attempt('regress_mqa_none', what) AS said FROM call) x
-WHERE said <> CASE WHEN allowed <> '' OR what ~ '(receive|pop|wait|ack|nack|release|extend|seek)\(' THEN 'ok' ELSE '42501' END ORDER BY 1;
+WHERE said <> CASE WHEN allowed <> '' OR what ~ '(receive|pop|wait|ack|nack|release|extend|seek)(_batch)?\(' THEN 'ok' ELSE '42501' END ORDER BY 1;
 -- nobody gives what is not his to give, whether that raises 42501 or warns as GRANT does
 CREATE FUNCTION pg_temp.has(who name) RETURNS text LANGUAGE sql AS $$
 	SELECT concat_ws(' ', (SELECT string_agg(p, ' ') FROM unnest(array['INSERT', 'SELECT', 'UPDATE', 'TRUNCATE']) p WHERE has_table_privilege(who, 'mq.q_victim', p)),
@@ -169,12 +169,13 @@ SET client_min_messages = warning;
 SELECT r AS role, pg_temp.attempt('regress_mqa_' || r, 'SELECT 1/(NOT EXISTS (SELECT FROM mq.queues WHERE queue <> ''victim''))::int') AS queues,
 	pg_temp.attempt('regress_mqa_' || r, 'SELECT 1/(NOT EXISTS (SELECT FROM mq.groups WHERE queue <> ''victim''))::int') AS groups,
 	pg_temp.attempt('regress_mqa_' || r, 'SELECT 1/(NOT EXISTS (SELECT FROM mq.segments WHERE queue <> ''victim''))::int') AS segments,
-	pg_temp.attempt('regress_mqa_' || r, 'SELECT 1/(NOT EXISTS (SELECT FROM mq.in_flight WHERE queue <> ''victim''))::int') AS in_flight
+	pg_temp.attempt('regress_mqa_' || r, 'SELECT 1/(NOT EXISTS (SELECT FROM mq.in_flight WHERE queue <> ''victim''))::int') AS in_flight,
+	pg_temp.attempt('regress_mqa_' || r, 'SELECT 1/(NOT EXISTS (SELECT FROM mq.consumers WHERE queue <> ''victim''))::int') AS consumers
 FROM unnest(array['owner', 'send', 'browse', 'consume', 'manage', 'none']) r;
 SELECT mq.seek('victim', g, start => 'earliest') FROM unnest(array['a', 'b']) g;
-SELECT count(*) AS leased FROM mq.receive('victim', 2, '1 h', consumer_group => 'a', consumer => 'a secret');
-SELECT count(*) AS leased FROM mq.receive('victim', 3, '1 h', consumer_group => 'b', consumer => 'b secret');
-SELECT count(*) AS leased FROM mq.receive('other', 1, '1 h', consumer_group => 'secret_group', consumer => 'other secret');
+SELECT count(*) AS leased FROM mq.receive('victim', consumer_group => 'a', max_messages => 2, consumer => 'a secret', visibility_timeout => '1 h');
+SELECT count(*) AS leased FROM mq.receive('victim', consumer_group => 'b', max_messages => 3, consumer => 'b secret', visibility_timeout => '1 h');
+SELECT count(*) AS leased FROM mq.receive('other', consumer_group => 'secret_group', max_messages => 1, consumer => 'other secret', visibility_timeout => '1 h');
 CREATE FUNCTION pg_temp.sees(who name) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE said text;
 BEGIN
@@ -220,16 +221,16 @@ SELECT who, seq, said FROM (SELECT 'regress_mqa_' || r AS who, c.relname AS seq,
 -- what is not there and what is not granted are told apart for queues (their tables are in pg_class anyway), not for groups
 SELECT pg_temp.attempt('regress_mqa_none', $$SELECT * FROM mq.receive('victim', consumer_group => 'a')$$) AS there, pg_temp.attempt('regress_mqa_none', $$SELECT * FROM mq.receive('victim', consumer_group => 'no such')$$) AS not_there;
 SELECT pg_temp.attempt('regress_mqa_send', $$SELECT mq.seek('victim', 'a', start => 'latest')$$) AS there, pg_temp.attempt('regress_mqa_send', $$SELECT mq.seek('victim', 'no such', start => 'latest')$$) AS not_there;
-SELECT pg_temp.attempt('regress_mqa_none', $$SELECT mq.browse('victim', 'a')$$) AS there, pg_temp.attempt('regress_mqa_none', $$SELECT mq.browse('victim', 'no such')$$) AS not_there;
+SELECT pg_temp.attempt('regress_mqa_none', $$SELECT mq.browse('victim', 'a', states => '{ready}')$$) AS there, pg_temp.attempt('regress_mqa_none', $$SELECT mq.browse('victim', 'no such', states => '{ready}')$$) AS not_there;
 SELECT pg_temp.attempt('regress_mqa_none', $$SELECT mq.pause('victim', 'a')$$) AS there, pg_temp.attempt('regress_mqa_none', $$SELECT mq.pause('victim', 'no such')$$) AS not_there;
 SELECT pg_temp.attempt('regress_mqa_none', $$SELECT mq.create_group('victim', 'a')$$) AS there, pg_temp.attempt('regress_mqa_none', $$SELECT mq.create_group('victim', 'no such')$$) AS not_there;
 
 -- ---------------------------------------------------------------------------------------------------------------------
 -- Receipts: forged, replayed, of others.
 SELECT mq.seek(q, g, start => 'earliest') FROM (VALUES ('victim', 'a'), ('victim', 'b'), ('other', 'secret_group')) v (q, g);
-SELECT receipt AS ra FROM mq.receive('victim', 1, '1 h', consumer_group => 'a') \gset
-SELECT receipt AS rb FROM mq.receive('victim', 1, '1 h', consumer_group => 'b') \gset
-SELECT receipt AS ro FROM mq.receive('other', 1, '1 h', consumer_group => 'secret_group') \gset
+SELECT receipt AS ra FROM mq.receive('victim', consumer_group => 'a', max_messages => 1, visibility_timeout => '1 h') \gset
+SELECT receipt AS rb FROM mq.receive('victim', consumer_group => 'b', max_messages => 1, visibility_timeout => '1 h') \gset
+SELECT receipt AS ro FROM mq.receive('other', consumer_group => 'secret_group', max_messages => 1, visibility_timeout => '1 h') \gset
 CREATE TEMP TABLE forged AS         -- each hex digit changed in each way
 	SELECT overlay(replace(:'ra', '-', '') placing to_hex(d) from p)::uuid AS r FROM generate_series(1, 32) p, generate_series(0, 15) d
 	WHERE substr(replace(:'ra', '-', ''), p, 1) <> to_hex(d)
@@ -239,7 +240,7 @@ SELECT said, count(*) > 0 AS some FROM (SELECT pg_temp.attempt('regress_mqa_cons
 	FROM forged, unnest(array['ack', 'nack', 'release', 'extend']) f) x WHERE said <> 'MQ001' GROUP BY 1;
 SELECT f, said FROM (SELECT f, pg_temp.attempt('regress_mqa_owner', format('SELECT mq.%s(%L::uuid%s)', f, r, CASE f WHEN 'extend' THEN ', ''1 h''' END)) AS said
 	FROM forged, unnest(array['ack', 'nack', 'release', 'extend']) f) x WHERE said <> 'MQ001' GROUP BY 1, 2;
-SELECT cardinality(mq.ack((SELECT array_agg(r) FROM forged), strict => false)) = count(*) AS all_refused FROM forged;
+SELECT cardinality(mq.ack_batch((SELECT array_agg(r) FROM forged), strict => false)) = count(*) AS all_refused FROM forged;
 SELECT count(*) AS leased_still FROM mq.in_flight WHERE queue IN ('victim', 'other') AND state = 'leased';
 SELECT pg_temp.attempt('regress_mqa_consume', format('SELECT mq.ack(%L::uuid)', :'ro')) AS of_another_queue, pg_temp.attempt('regress_mqa_consume', format('SELECT mq.ack(%L::uuid)', :'rb')) AS of_another_group,
 	pg_temp.attempt('regress_mqa_owner', format('SELECT mq.ack(%L::uuid)', :'ro')) AS owner_of_another_queue;
@@ -248,16 +249,16 @@ SELECT mq.ack(:'ra'::uuid);
 SELECT mq.ack(:'ra'::uuid);                                     -- MQ001: replayed
 SELECT mq.nack(:'ra'::uuid);                                    -- MQ001
 SELECT mq.extend(:'ra'::uuid, '1 h');                           -- MQ001
-SELECT receipt AS r1 FROM mq.receive('victim', 1, '1 h', consumer_group => 'a') \gset
+SELECT receipt AS r1 FROM mq.receive('victim', consumer_group => 'a', max_messages => 1, visibility_timeout => '1 h') \gset
 SELECT mq.release(:'r1'::uuid);
 SELECT mq.ack(:'r1'::uuid);                                     -- MQ001: the message is out under another receipt
-SELECT receipt AS r2 FROM mq.receive('victim', 1, '1 h', consumer_group => 'a') \gset
+SELECT receipt AS r2 FROM mq.receive('victim', consumer_group => 'a', max_messages => 1, visibility_timeout => '1 h') \gset
 SELECT mq.ack(:'r1'::uuid);                                     -- MQ001
 SELECT mq.ack(:'r2'::uuid);
 RESET ROLE;
 -- a right that was taken away, receipt in hand
 SET ROLE regress_mqa_consume;
-SELECT receipt AS r3 FROM mq.receive('victim', 1, '1 h', consumer_group => 'a') \gset
+SELECT receipt AS r3 FROM mq.receive('victim', consumer_group => 'a', max_messages => 1, visibility_timeout => '1 h') \gset
 RESET ROLE;
 SELECT mq.revoke('victim', 'consume', 'regress_mqa_consume', 'a');
 SET ROLE regress_mqa_consume;
@@ -267,7 +268,7 @@ RESET ROLE;
 SELECT mq.grant('victim', 'consume', 'regress_mqa_consume', 'a');
 SELECT pg_temp.attempt('regress_mqa_consume', format('SELECT mq.ack(%L::uuid)', :'r3')) AS given_back;
 -- a group made again under the same name is another group: rights do not come along
-SELECT mq.drop_group('victim', 'a');
+SELECT mq.drop_group('victim', 'a', force => true);
 SELECT mq.create_group('victim', 'a', start => 'earliest');
 SELECT pg_temp.attempt('regress_mqa_consume', $$SELECT * FROM mq.receive('victim', consumer_group => 'a')$$) AS another_group;
 SELECT mq.grant('victim', 'consume', 'regress_mqa_consume', 'a');
@@ -338,23 +339,23 @@ CREATE TEMP TABLE consumer_group (group_no int);
 CREATE FUNCTION pg_temp.everything(q pg_catalog.text, g pg_catalog.text) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE r pg_catalog.uuid; n pg_catalog.int8; a pg_catalog.bool;
 BEGIN
-	PERFORM mq.create_queue(q, groups => ARRAY[g], segment_size => 1024, retention => '1 h', notify_interval => '1 s');
-	PERFORM mq.create_group(q, 'second', start => 'earliest', max_in_flight => 100);
+	PERFORM mq.create_queue(q, groups => ARRAY[g], options => '{"segment_size": 1024, "retention": "1 h", "notify_interval": "1 s"}');
+	PERFORM mq.create_group(q, 'second', start => 'earliest', options => '{"max_in_flight": 100}');
 	PERFORM mq.create_group(q, 'third', start_time => pg_catalog.now());
-	PERFORM mq.alter_queue(q, retention_bytes => 100000000, reset => '{retention}');
-	PERFORM mq.alter_group(q, g, visibility_timeout => '1 min', reset => '{max_in_flight}');
+	PERFORM mq.alter_queue(q, '{"retention_bytes": 100000000, "reset": ["retention"]}');
+	PERFORM mq.alter_group(q, g, '{"visibility_timeout": "1 min", "reset": ["max_in_flight"]}');
 	PERFORM mq.send(q, '{"a": 1}');
-	PERFORM mq.send_batch(q, array['1', '2', '3', '4']);
-	SELECT m.receipt INTO r FROM mq.receive(q, 1, '1 min', consumer_group => g, consumer => g) m;
+	PERFORM mq.send_batch(q, array['1', '2', '3', '4']::jsonb[]);
+	SELECT m.receipt INTO r FROM mq.receive(q, consumer_group => g, max_messages => 1, consumer => g, visibility_timeout => '1 min') m;
 	PERFORM mq.extend(r, '2 min');
 	PERFORM mq.nack(r, '1 ms');
-	SELECT m.receipt INTO r FROM mq.receive(q, 1, consumer_group => g, max_bytes => 10) m;
+	SELECT m.receipt INTO r FROM mq.receive(q, consumer_group => g, max_messages => 1, max_bytes => 10) m;
 	PERFORM mq.release(r);
-	SELECT m.receipt INTO r FROM mq.receive(q, 1, wait => '1 ms', consumer_group => g) m;
+	SELECT m.receipt INTO r FROM mq.receive(q, consumer_group => g, max_messages => 1, wait => '1 ms') m;
 	PERFORM mq.ack(r);
-	PERFORM mq.pop(q, 1, consumer_group => g);
-	PERFORM mq.discard(q, ARRAY[4], g);
-	PERFORM mq.browse(q, g, s) FROM pg_catalog.unnest('{ready,scheduled,leased,settling,finished}'::pg_catalog.text[]) s;
+	PERFORM mq.pop(q, consumer_group => g, max_messages => 1);
+	PERFORM mq.discard(q, g, ARRAY[4]);
+	PERFORM mq.browse(q, g, states => ARRAY[s]) FROM pg_catalog.unnest('{scheduled,ready,retrying,blocked,leased,settling,dead,expired,filtered,finished}'::pg_catalog.text[]) s;
 	PERFORM mq.seek(q, g, start => 'earliest');
 	PERFORM mq.seek(q, g, start_time => pg_catalog.now());
 	PERFORM mq.pause(q); PERFORM mq.resume(q); PERFORM mq.pause(q, g); PERFORM mq.resume(q, g);
@@ -363,7 +364,7 @@ BEGIN
 	PERFORM mq.revoke(q, 'consume', 'regress_mqa_none');
 	PERFORM * FROM mq.queues; PERFORM * FROM mq.groups; PERFORM * FROM mq.segments; PERFORM * FROM mq.in_flight;
 	PERFORM mq.purge(q);
-	PERFORM mq.drop_group(q, 'second');
+	PERFORM mq.drop_group(q, 'second', force => true);
 	PERFORM mq.drop_queue(q, force => true);
 END $$;
 SELECT pg_temp.everything('plain', 'plain');
@@ -394,7 +395,7 @@ SELECT mq.create_group('victim', n, start => 'earliest') FROM names ORDER BY n C
 SELECT count(*) FROM mq.groups WHERE queue = 'victim';
 SELECT n FROM names WHERE NOT EXISTS (SELECT FROM mq.groups WHERE queue = 'victim' AND consumer_group = n);
 SELECT n FROM names WHERE NOT EXISTS (SELECT FROM mq.pop('victim', consumer_group => n) m WHERE m.consumer_group = n AND m.queue = 'victim' AND m.payload = '1');
-SELECT mq.drop_group('victim', n) FROM names ORDER BY n COLLATE "C";
+SELECT mq.drop_group('victim', n, force => true) FROM names ORDER BY n COLLATE "C";
 SELECT mq.create_group('victim', '');                           -- 22023
 SELECT mq.create_group('victim', repeat('x', 49));              -- 22023
 SELECT mq.create_group('victim', repeat('☃', 17));              -- 22023
@@ -413,9 +414,9 @@ SELECT mq.grant('victim', 'send', 'regress_mqa_none', 'a');                     
 SELECT mq.grant('victim', 'consume', 'regress_mqa_none', 'no such');                         -- 42704
 SELECT mq.grant('no such', 'send', 'regress_mqa_none');                                      -- 42704
 SELECT mq.grant('victim', null, 'regress_mqa_none');                                         -- 22004
-SELECT mq.alter_queue('victim', reset => '{"retention; DROP TABLE public.heard"}');          -- 22023
+SELECT mq.alter_queue('victim', '{"reset": ["retention; DROP TABLE public.heard"]}');          -- 22023
 SELECT mq.seek('victim', 'a', start => 'earliest; --');                                      -- 22023
-SELECT * FROM mq.browse('victim', 'a', 'ready; --');                                         -- 22023
+SELECT * FROM mq.browse('victim', 'a', states => ARRAY['ready; --']);                                         -- 22023
 CREATE ROLE "regress_mqa ""x""; --";
 SELECT mq.grant('victim', 'send', 'regress_mqa "x"; --');
 SELECT has_table_privilege('regress_mqa "x"; --', 'mq.q_victim', 'INSERT') AS has;
@@ -446,10 +447,10 @@ BEGIN
 END $$;
 CREATE TEMP TABLE asked AS SELECT f, call, (lpad(to_hex(g), 6, '0') || lpad(to_hex(level), 1, '0') || '0000000000010' || 'badbadbadbad')::uuid AS r
 	FROM (SELECT group_no FROM mq_internal.consumer_group UNION SELECT unnest(array[0, 9999999, 16777215])) x (g), generate_series(0, 1) level, (VALUES
-	('ack', $$SELECT mq.ack('%r'::uuid)$$), ('ack text', $$SELECT mq.ack('%r'::text)$$), ('ack array', $$SELECT mq.ack(array['%r'::uuid])$$), ('ack not strict', $$SELECT mq.ack(array['%r'::uuid], strict => false)$$),
-	('nack', $$SELECT mq.nack('%r'::uuid)$$), ('nack text', $$SELECT mq.nack('%r'::text)$$), ('nack array', $$SELECT mq.nack(array['%r'::uuid], '1 h')$$), ('nack not strict', $$SELECT mq.nack(array['%r'::uuid], strict => false)$$),
-	('release', $$SELECT mq.release('%r'::uuid)$$), ('release text', $$SELECT mq.release('%r'::text)$$), ('release array', $$SELECT mq.release(array['%r'::uuid])$$), ('release not strict', $$SELECT mq.release(array['%r'::uuid], strict => false)$$),
-	('extend', $$SELECT mq.extend('%r'::uuid, '1 h')$$), ('extend text', $$SELECT mq.extend('%r'::text, '1 h')$$), ('extend array', $$SELECT mq.extend(array['%r'::uuid], '1 h')$$), ('extend not strict', $$SELECT mq.extend(array['%r'::uuid], '1 h', strict => false)$$)) v (f, call);
+	('ack', $$SELECT mq.ack('%r'::uuid)$$), ('ack array', $$SELECT mq.ack_batch(array['%r'::uuid])$$), ('ack not strict', $$SELECT mq.ack_batch(array['%r'::uuid], strict => false)$$),
+	('nack', $$SELECT mq.nack('%r'::uuid)$$), ('nack array', $$SELECT mq.nack_batch(array['%r'::uuid], '1 h')$$), ('nack not strict', $$SELECT mq.nack_batch(array['%r'::uuid], strict => false)$$),
+	('release', $$SELECT mq.release('%r'::uuid)$$), ('release array', $$SELECT mq.release_batch(array['%r'::uuid])$$), ('release not strict', $$SELECT mq.release_batch(array['%r'::uuid], strict => false)$$),
+	('extend', $$SELECT mq.extend('%r'::uuid, '1 h')$$), ('extend array', $$SELECT mq.extend_batch(array['%r'::uuid], '1 h')$$), ('extend not strict', $$SELECT mq.extend_batch(array['%r'::uuid], '1 h', strict => false)$$)) v (f, call);
 SELECT count(*) > 2 AS groups_are_there FROM mq_internal.consumer_group;
 SELECT f, count(DISTINCT said) AS answers, count(*) FILTER (WHERE said !~ '^(MQ001|ZZ000)') AS wrong FROM (SELECT f, pg_temp.answer(call, r) AS said FROM asked) x GROUP BY f ORDER BY f COLLATE "C";
 

@@ -21,7 +21,7 @@ BEGIN
 	END LOOP;
 END $$;
 SELECT count(*), count(*) FILTER (WHERE payload::int % 2 = 1) AS odd, count(DISTINCT payload) AS different, min(payload::int), max(payload::int)
-  FROM mq.pop('st', 10000);
+  FROM mq.pop('st', max_messages => 10000);
 
 -- the same, and the transaction itself looks while it is open
 DO $$
@@ -41,7 +41,7 @@ BEGIN
 	END LOOP;
 	-- one call may return fewer than there are; until there are none
 	FOR i IN 1..3000 LOOP
-		SELECT n + count(*), count(*) = 0 INTO n, done FROM mq.receive('st', 10000);
+		SELECT n + count(*), count(*) = 0 INTO n, done FROM mq.receive('st', max_messages => 10000);
 		EXIT WHEN done;
 	END LOOP;
 	IF n <> 2000 THEN
@@ -73,7 +73,7 @@ BEGIN
 	END LOOP;
 END $$;
 SELECT count(*), count(DISTINCT n) FROM done;
-SELECT count(*) FROM mq.receive('st', 10);
+SELECT count(*) FROM mq.receive('st', max_messages => 10);
 
 -- nested three hundred deep: the outermost rolls back, then it commits
 SELECT mq.create_queue('deep');
@@ -95,10 +95,10 @@ BEGIN
 END $$;
 SELECT cardinality(mq.send_batch('st', array(SELECT to_jsonb(i) FROM generate_series(1, 300) AS i))) AS sent;
 SELECT pg_temp.dive(300, true);
-SELECT count(*) AS none FROM mq.receive('deep', 1000);
+SELECT count(*) AS none FROM mq.receive('deep', max_messages => 1000);
 SELECT count(*) AS in_flight FROM mq.in_flight WHERE queue = 'st';
 SELECT pg_temp.dive(300, false);
-SELECT count(*), count(DISTINCT payload) FROM mq.pop('deep', 1000);
-SELECT count(*) AS none_left FROM mq.receive('st', 1000);
+SELECT count(*), count(DISTINCT payload) FROM mq.pop('deep', max_messages => 1000);
+SELECT count(*) AS none_left FROM mq.receive('st', max_messages => 1000);
 SELECT mq.drop_queue('deep');
 SELECT mq.drop_queue('st');

@@ -9,11 +9,11 @@ CREATE EXTENSION IF NOT EXISTS mq;
 BEGIN;
 SELECT mq.create_queue('t');
 SELECT mq.send('t', '"one"') > 0 AS sent;
-SELECT mq.send_batch('t', array['"two"', '"three"']) IS NOT NULL AS sent;
+SELECT mq.send_batch('t', array['"two"', '"three"']::jsonb[]) IS NOT NULL AS sent;
 SELECT receipt AS r, payload FROM mq.receive('t') \gset
 \echo :payload
 SELECT mq.ack(:'r'::uuid);
-SELECT mq.ack(array_agg(receipt)) FROM mq.receive('t', 10);
+SELECT mq.ack_batch(array_agg(receipt)) FROM mq.receive('t', max_messages => 10);
 SELECT mq.drop_queue('t');
 ROLLBACK;
 SELECT count(*) FROM mq.queues;
@@ -32,7 +32,7 @@ SELECT mq.create_queue('t');
 BEGIN;
 SELECT mq.send('t', '"rolled back"') > 0 AS sent;
 ROLLBACK;
-SELECT count(*) FROM mq.receive('t', 10);
+SELECT count(*) FROM mq.receive('t', max_messages => 10);
 BEGIN;
 SELECT mq.send('t', '"a"') > 0 AS sent;
 SAVEPOINT s1;
@@ -49,45 +49,45 @@ SELECT mq.send('t', '"f, rolled back with its parent"') > 0 AS sent;
 RELEASE s4;
 ROLLBACK TO s3;
 COMMIT;
-SELECT payload FROM mq.pop('t', 10);
+SELECT payload FROM mq.pop('t', max_messages => 10);
 
 -- a transaction may receive its own earlier sends, whatever became of its savepoints
 BEGIN;
 SELECT mq.send('t', '"own 1"') > 0 AS sent;
 SAVEPOINT s;
 SELECT mq.send('t', '"own 2, rolled back"') > 0 AS sent;
-SELECT payload FROM mq.receive('t', 10);
+SELECT payload FROM mq.receive('t', max_messages => 10);
 ROLLBACK TO s;
 SELECT mq.send('t', '"own 3"') > 0 AS sent;
-SELECT payload, attempt, failures FROM mq.receive('t', 10);     -- own 1 again: its hand-out was rolled back
-SELECT payload FROM mq.receive('t', 10);
+SELECT payload, attempt, failures FROM mq.receive('t', max_messages => 10);     -- own 1 again: its hand-out was rolled back
+SELECT payload FROM mq.receive('t', max_messages => 10);
 COMMIT;
-SELECT payload FROM mq.receive('t', 10);                        -- leased
+SELECT payload FROM mq.receive('t', max_messages => 10);                        -- leased
 SELECT count(*) FROM mq.in_flight WHERE queue = 't';
 SELECT mq.drop_queue('t', force => true);
 
 -- received by its own sender, given back after the commit: anybody gets it, with nothing new behind it
 SELECT mq.create_queue('t');
 BEGIN;
-SELECT mq.send_batch('t', array['"own a"', '"own b"', '"own c"']) IS NOT NULL AS sent;
-SELECT receipt AS ra FROM mq.receive('t', 1, '1 hour') \gset
-SELECT receipt AS rb FROM mq.receive('t', 1, '1 hour') \gset
-SELECT count(*) FROM mq.receive('t', 1, '1 microsecond');
+SELECT mq.send_batch('t', array['"own a"', '"own b"', '"own c"']::jsonb[]) IS NOT NULL AS sent;
+SELECT receipt AS ra FROM mq.receive('t', max_messages => 1, visibility_timeout => '1 hour') \gset
+SELECT receipt AS rb FROM mq.receive('t', max_messages => 1, visibility_timeout => '1 hour') \gset
+SELECT count(*) FROM mq.receive('t', max_messages => 1, visibility_timeout => '1 microsecond');
 COMMIT;
 SELECT mq.release(:'ra'::uuid);
-SELECT payload, attempt, failures FROM mq.pop('t', 10) WHERE payload = '"own a"';
+SELECT payload, attempt, failures FROM mq.pop('t', max_messages => 10) WHERE payload = '"own a"';
 SELECT mq.nack(:'rb'::uuid);
-SELECT payload, attempt, failures FROM mq.pop('t', 10) WHERE payload = '"own b"';
+SELECT payload, attempt, failures FROM mq.pop('t', max_messages => 10) WHERE payload = '"own b"';
 CREATE FUNCTION pg_temp.wait_for_pop() RETURNS SETOF jsonb LANGUAGE plpgsql AS $$
 BEGIN
 	FOR i IN 1..6000 LOOP
-		RETURN QUERY SELECT payload FROM mq.pop('t', 10);
-		EXIT WHEN FOUND OR (SELECT ready + leased + unread = 0 FROM mq.groups WHERE queue = 't');
+		RETURN QUERY SELECT payload FROM mq.pop('t', max_messages => 10);
+		EXIT WHEN FOUND OR (SELECT ready + retrying + leased + unread_at_most = 0 FROM mq.groups WHERE queue = 't');
 		PERFORM pg_sleep(0.005);
 	END LOOP;
 END $$;
 SELECT count(*) <= 1 AS at_most_own_c FROM pg_temp.wait_for_pop();
-SELECT ready, leased, settling, pending FROM mq.groups WHERE queue = 't';
+SELECT ready + retrying AS ready, leased, settling, pending FROM mq.groups WHERE queue = 't';
 SELECT mq.drop_queue('t');
 
 -- own sends acked and rolled back: nothing is left of them
@@ -96,7 +96,7 @@ BEGIN;
 SELECT mq.send('t', '"ghost"') > 0 AS sent;
 SELECT mq.ack(receipt) FROM mq.receive('t');
 ROLLBACK;
-SELECT count(*) FROM mq.receive('t', 10);
+SELECT count(*) FROM mq.receive('t', max_messages => 10);
 SELECT count(*) FROM mq.in_flight WHERE queue = 't';
 SELECT mq.drop_queue('t');
 
@@ -106,16 +106,16 @@ SELECT count(mq.send('t', to_jsonb(i))) FROM generate_series(1, 3) AS i;
 BEGIN;
 SELECT mq.ack(receipt) FROM mq.receive('t');
 SELECT mq.send('t', '"from inside"') > 0 AS sent;
-SELECT payload FROM mq.receive('t', 10);
+SELECT payload FROM mq.receive('t', max_messages => 10);
 COMMIT;
 SELECT count(*) AS leased FROM mq.in_flight WHERE queue = 't';
 BEGIN;
 SELECT mq.send('t', '4') > 0 AS sent;
 SELECT mq.ack(receipt) FROM mq.receive('t');
 SELECT mq.send('t', '5') > 0 AS sent;
-SELECT payload FROM mq.pop('t', 10);
+SELECT payload FROM mq.pop('t', max_messages => 10);
 ROLLBACK;
-SELECT payload FROM mq.pop('t', 10);
+SELECT payload FROM mq.pop('t', max_messages => 10);
 SELECT mq.drop_queue('t', force => true);
 
 -- what a transaction received goes back at once when it rolls back, and the failure count stays raised
@@ -161,7 +161,7 @@ SELECT payload, attempt, failures FROM mq.receive('t');         -- 2, for the se
 RELEASE c;
 COMMIT;
 SELECT payload, f.state, f.attempt, f.failures FROM mq.in_flight f JOIN mq.q_t m USING (id) WHERE queue = 't' ORDER BY id;
-SELECT payload FROM mq.pop('t', 10);
+SELECT payload FROM mq.pop('t', max_messages => 10);
 SELECT mq.drop_queue('t', force => true);
 
 -- a released savepoint goes with its parent
@@ -176,9 +176,9 @@ SELECT mq.ack(receipt) FROM mq.receive('t');
 RELEASE b;
 RELEASE a;
 ROLLBACK TO outermost;
-SELECT payload, attempt, failures FROM mq.receive('t', 10);
+SELECT payload, attempt, failures FROM mq.receive('t', max_messages => 10);
 ROLLBACK;
-SELECT payload, attempt, failures FROM mq.pop('t', 10, wait => '10 s');
+SELECT payload, attempt, failures FROM mq.pop('t', max_messages => 10, wait => '10 s');
 SELECT mq.drop_queue('t');
 
 -- PL/pgSQL exception blocks
@@ -203,33 +203,33 @@ BEGIN
 	END LOOP;
 END $$;
 SELECT * FROM worked ORDER BY n;
-SELECT count(*) FROM mq.receive('t', 10);
+SELECT count(*) FROM mq.receive('t', max_messages => 10);
 SELECT mq.drop_queue('t');
 
 -- one-statement consumers
 SELECT mq.create_queue('t');
 CREATE TEMP TABLE invoices (id bigint, doc jsonb);
 SELECT count(mq.send('t', to_jsonb(i))) FROM generate_series(1, 5) AS i;
-WITH m AS (SELECT * FROM mq.pop('t', 2))
+WITH m AS (SELECT * FROM mq.pop('t', max_messages => 2))
 INSERT INTO invoices SELECT id, payload FROM m;
-WITH m AS MATERIALIZED (SELECT * FROM mq.receive('t', 2)),
+WITH m AS MATERIALIZED (SELECT * FROM mq.receive('t', max_messages => 2)),
      written AS (INSERT INTO invoices SELECT id, payload FROM m RETURNING 1),
-     acked AS (SELECT mq.ack(array_agg(receipt)) AS refused FROM m)
+     acked AS (SELECT mq.ack_batch(array_agg(receipt)) AS refused FROM m)
 SELECT (SELECT count(*) FROM written) AS written, (SELECT refused FROM acked) AS refused;
 -- one that fails: neither the row nor the ack
 ALTER TABLE invoices ADD CHECK (doc <> '5');
-WITH m AS (SELECT * FROM mq.pop('t', 2))
+WITH m AS (SELECT * FROM mq.pop('t', max_messages => 2))
 INSERT INTO invoices SELECT id, payload FROM m;                 -- 23514
 ALTER TABLE invoices DROP CONSTRAINT invoices_doc_check;
-WITH m AS (SELECT * FROM mq.pop('t', 2))
+WITH m AS (SELECT * FROM mq.pop('t', max_messages => 2))
 INSERT INTO invoices SELECT id, payload FROM m;
 SELECT doc FROM invoices ORDER BY id;
 SELECT count(*) FROM mq.in_flight WHERE queue = 't';
 
 -- a message sent by the very statement that receives is not visible to it, as with any row
 WITH sent AS MATERIALIZED (SELECT mq.send('t', '"same statement"') AS id)
-SELECT sent.id > 0 AS sent, (SELECT count(*) FROM mq.pop('t', 10) WHERE sent.id > 0) AS received FROM sent;
-SELECT payload FROM mq.pop('t', 10);
+SELECT sent.id > 0 AS sent, (SELECT count(*) FROM mq.pop('t', max_messages => 10) WHERE sent.id > 0) AS received FROM sent;
+SELECT payload FROM mq.pop('t', max_messages => 10);
 
 -- in a function every statement sees what the one before it did
 CREATE FUNCTION pg_temp.round_trip(doc jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
@@ -253,7 +253,7 @@ SELECT mq.send('t', '{"order": 1}') > 0 AS sent;
 COMMIT;
 WITH o AS (INSERT INTO orders VALUES (2), (3) RETURNING id)
 SELECT count(mq.send('t', jsonb_build_object('order', id))) AS sent FROM o;
-SELECT payload FROM mq.pop('t', 10);
+SELECT payload FROM mq.pop('t', max_messages => 10);
 SELECT mq.drop_queue('t');
 
 -- procedures that commit on their way

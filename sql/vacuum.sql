@@ -27,7 +27,7 @@ BEGIN
 	END LOOP;
 END $$;
 CREATE PROCEDURE pg_temp.receives(many int) LANGUAGE sql AS $$
-	INSERT INTO arrived SELECT payload::int FROM mq.pop('v', many);
+	INSERT INTO arrived SELECT payload::int FROM mq.pop('v', max_messages => many);
 $$;
 
 -- aborted sends alone: a page, then a whole segment's worth of nothing
@@ -58,7 +58,7 @@ SELECT * FROM pg_temp.verdict();
 
 -- a rewrite while messages are leased: the leases hold, acks are taken, what is given back is found
 CALL pg_temp.sends(901, 1000);
-CREATE TEMP TABLE held AS SELECT payload::int AS n, receipt FROM mq.receive('v', 40);
+CREATE TEMP TABLE held AS SELECT payload::int AS n, receipt FROM mq.receive('v', max_messages => 40);
 VACUUM FULL mq.q_v;
 SELECT count(mq.ack(receipt)) FROM held WHERE n % 2 = 0;
 INSERT INTO arrived SELECT n FROM held WHERE n % 2 = 0;
@@ -114,7 +114,7 @@ CALL pg_temp.receives(10000);
 SELECT * FROM pg_temp.verdict();
 
 -- emptied by VACUUM: every send rolled back, in segments of their own
-SELECT mq.create_queue('e', segment_size => 1024);
+SELECT mq.create_queue('e', options => '{"segment_size": 1024}');
 BEGIN;
 SELECT cardinality(mq.send_batch('e', array(SELECT to_jsonb(i) FROM generate_series(1, 900) AS i))) AS rolled_back;
 ROLLBACK;
@@ -122,7 +122,7 @@ VACUUM mq.q_e;
 VACUUM FULL mq.q_e;
 SELECT count(*) FROM mq.receive('e');
 SELECT mq.send('e', '"alone"') > 0 AS sent;
-SELECT payload FROM mq.pop('e', 10);
+SELECT payload FROM mq.pop('e', max_messages => 10);
 SELECT mq.drop_queue('e');
 SELECT mq.drop_queue('v');
 
@@ -144,11 +144,11 @@ SELECT count(mq.send('p', '0')) FROM generate_series(1, 300);
 SELECT max(id) FILTER (WHERE (ctid::text::point)[1] <= 20) > max(id) FILTER (WHERE (ctid::text::point)[1] > 20) AS out_of_step
 FROM :segment WHERE (ctid::text::point)[0] = 0;
 -- look-ahead stops behind that page, and goes on
-CREATE TEMP TABLE got AS SELECT id FROM mq.receive('p', 10);
-INSERT INTO got SELECT id FROM mq.receive('p', 10);
+CREATE TEMP TABLE got AS SELECT id FROM mq.receive('p', max_messages => 10);
+INSERT INTO got SELECT id FROM mq.receive('p', max_messages => 10);
 SELECT count(*) FROM (SELECT mq.send('p', '0') FROM generate_series(1, 10)) AS more;
-INSERT INTO got SELECT id FROM mq.receive('p', 1000);
+INSERT INTO got SELECT id FROM mq.receive('p', max_messages => 1000);
 SELECT count(*) = :fit + 310 AS all_of_them, count(DISTINCT id) = :fit + 310 AS once FROM got;
-SELECT count(*) AS ready_again FROM mq.receive('p', 1000);
-SELECT ready, leased = :fit + 310 AS leased, pending, unread FROM mq.groups WHERE queue = 'p';
+SELECT count(*) AS ready_again FROM mq.receive('p', max_messages => 1000);
+SELECT ready + retrying AS ready, leased = :fit + 310 AS leased, pending, unread_at_most FROM mq.groups WHERE queue = 'p';
 SELECT mq.drop_queue('p', force => true);

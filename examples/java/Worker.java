@@ -23,10 +23,10 @@ public class Worker {
 
     /** The lease lasts mq.visibility_timeout, 30 s unless set; a third argument is for slower work. */
     static final String RECEIVE =
-            "SELECT id, receipt, payload->>'order', failures FROM mq.receive('orders', 10)";
+            "SELECT id, receipt, payload->>'order', failures FROM mq.receive('orders', max_messages => 10)";
 
     /** This takes nothing, so nothing is lost when it is broken off. */
-    static final String WAIT = "CALL mq.wait('orders', '20 s')";
+    static final String WAIT = "CALL mq.wait('orders', timeout => '20 s')";
 
     static final String LEASE_LOST = "MQ001";
     static final String CONNECTION_LOST = "08006";
@@ -67,7 +67,7 @@ public class Worker {
         }
         for (Message message : messages) {
             if (stopping()) { // for the others, now and not when the lease ends
-                settle(db, "SELECT mq.release(ARRAY[?], strict => false)", message);
+                settle(db, "SELECT mq.release_batch(ARRAY[?], strict => false)", message);
             } else {
                 handle(db, message);
             }
@@ -140,7 +140,7 @@ public class Worker {
     /** Not strict: should the lease be over by now, then others have the message, and that is that. */
     static void nack(Connection db, Message message, long delay) throws SQLException {
         try (PreparedStatement nack =
-                db.prepareStatement("SELECT mq.nack(ARRAY[?], make_interval(secs => ?), strict => false)")) {
+                db.prepareStatement("SELECT mq.nack_batch(ARRAY[?], make_interval(secs => ?), strict => false)")) {
             nack.setObject(1, message.receipt);
             nack.setDouble(2, delay);
             nack.execute();

@@ -10,9 +10,9 @@ import psycopg
 from psycopg.rows import namedtuple_row
 
 CONSUMERS = 4
-RECEIVE = "SELECT id, receipt, payload, failures FROM mq.receive('orders', 5)"
+RECEIVE = "SELECT id, receipt, payload, failures FROM mq.receive('orders', max_messages => 5)"
 # this takes nothing, so nothing is lost when it is broken off
-WAIT = "CALL mq.wait('orders', '20 s')"
+WAIT = "CALL mq.wait('orders', timeout => '20 s')"
 # PgBouncer before 1.21 knows no prepared statements in transaction mode: None is for never
 PREPARE_AFTER = None if "--pgbouncer" in sys.argv else 5
 
@@ -54,7 +54,7 @@ async def handle(db, message):
         log(f"message {message.id}: {first_line(error)}; again in {delay} s")
         # not strict: should the lease be over by now, then others have the message, and that is that
         await db.execute(
-            "SELECT mq.nack(ARRAY[%s], make_interval(secs => %s), strict => false)", [message.receipt, delay]
+            "SELECT mq.nack_batch(ARRAY[%s], make_interval(secs => %s), strict => false)", [message.receipt, delay]
         )
 
 
@@ -73,7 +73,7 @@ async def work(db):
     while messages and not stopping.is_set():
         await handle(db, messages.pop(0))
     if messages:  # for the others, now and not when the lease ends
-        await db.execute("SELECT mq.release(%s, strict => false)", [[message.receipt for message in messages]])
+        await db.execute("SELECT mq.release_batch(%s, strict => false)", [[message.receipt for message in messages]])
 
 
 async def pause(seconds):

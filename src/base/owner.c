@@ -1,34 +1,22 @@
 /*
- * owner.c: SQL with the rights of the extension's owner, and privileges on what that role has made. See owner.h.
+ * owner.c: SQL with the rights of the extension's owner, and who has which privilege on what that role has made. See owner.h.
  *
- * Keeps nothing. Takes the locks of the SQL it is given, ROW EXCLUSIVE on pg_class where it changes an ACL itself, and those of
- * mq_lock_rights.
+ * Keeps nothing. Takes the locks of the SQL it is given, and those of mq_lock_rights.
  */
 #include "postgres.h"
 
 #include "base/owner.h"
 
-#include "access/genam.h"
 #include "access/htup_details.h"
-#include "access/table.h"
 #include "access/xact.h"
-#include "catalog/dependency.h"
-#include "catalog/indexing.h"
-#include "catalog/namespace.h"
 #include "catalog/pg_attribute.h"
 #include "catalog/pg_class.h"
-#include "catalog/pg_namespace.h"
-#include "catalog/pg_proc.h"
-#include "commands/extension.h"
 #include "executor/spi.h"
-#include "fmgr.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
-#include "utils/fmgroids.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
-#include "utils/rel.h"
 #include "utils/syscache.h"
 
 static void
@@ -113,106 +101,7 @@ mq_sql_int32_list(void)
 	return values;
 }
 
-/* ---- privileges ---- */
-
-/* Which catalog has objects of a kind, and where in its rows owner and ACL are. */
-typedef struct AclPlace
-{
-	Oid			catalog;
-	int			cache;
-	AttrNumber	owner;
-	AttrNumber	acl;
-	int			columns;
-} AclPlace;
-
-static const AclPlace of_relation = {RelationRelationId, RELOID, Anum_pg_class_relowner, Anum_pg_class_relacl, Natts_pg_class};
-static const AclPlace of_function = {ProcedureRelationId, PROCOID, Anum_pg_proc_proowner, Anum_pg_proc_proacl, Natts_pg_proc};
-static const AclPlace of_schema = {NamespaceRelationId, NAMESPACEOID, Anum_pg_namespace_nspowner, Anum_pg_namespace_nspacl, Natts_pg_namespace};
-
-/* Sets the ACL of an object to none, which stands for what PostgreSQL gives by itself. */
-static void
-reset_acl(const AclPlace *place, Oid object)
-{
-	Relation	rel = table_open(place->catalog, RowExclusiveLock);
-	HeapTuple	tuple = SearchSysCacheCopy1(place->cache, ObjectIdGetDatum(object));
-	Datum	   *values = palloc0(place->columns * sizeof(Datum));
-	bool	   *nulls = palloc0(place->columns * sizeof(bool));
-	bool	   *replace = palloc0(place->columns * sizeof(bool));
-	bool		isnull = true;
-	Datum		acl = (Datum) 0;
-
-	if (HeapTupleIsValid(tuple))
-		acl = SysCacheGetAttr(place->cache, tuple, place->acl, &isnull);
-	if (!isnull)
-	{
-		Oid			owner = DatumGetObjectId(SysCacheGetAttr(place->cache, tuple, place->owner, &isnull));
-		Oid		   *members;
-		int			nmembers = aclmembers(DatumGetAclPCopy(acl), &members);
-
-		nulls[place->acl - 1] = replace[place->acl - 1] = true;
-		tuple = heap_modify_tuple(tuple, RelationGetDescr(rel), values, nulls, replace);
-		CatalogTupleUpdate(rel, &tuple->t_self, tuple);
-		updateAclDependencies(place->catalog, object, 0, owner, nmembers, members, 0, NULL);
-		CommandCounterIncrement();
-	}
-	table_close(rel, RowExclusiveLock);
-}
-
-void
-mq_reset_privileges(Oid relid)
-{
-	reset_acl(&of_relation, relid);
-}
-
-/* Of all relations or functions of a schema. */
-static void
-reset_all(const AclPlace *place, AttrNumber schema_column, Oid schema)
-{
-	Relation	rel = table_open(place->catalog, AccessShareLock);
-	ScanKeyData key;
-	SysScanDesc scan;
-	HeapTuple	tuple;
-	List	   *objects = NIL;
-	ListCell   *cell;
-
-	ScanKeyInit(&key, schema_column, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(schema));
-	scan = systable_beginscan(rel, InvalidOid, false, NULL, 1, &key);
-	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
-	{
-		bool		isnull;
-
-		/* in each of the catalogs the first column */
-		objects = lappend_oid(objects, DatumGetObjectId(heap_getattr(tuple, 1, RelationGetDescr(rel), &isnull)));
-	}
-	systable_endscan(scan);
-	table_close(rel, AccessShareLock);
-	foreach(cell, objects)
-		reset_acl(place, lfirst_oid(cell));
-}
-
-PGDLLEXPORT Datum mq_reset_all_privileges(PG_FUNCTION_ARGS);
-PG_FUNCTION_INFO_V1(mq_reset_all_privileges);
-
-Datum
-mq_reset_all_privileges(PG_FUNCTION_ARGS)
-{
-	const char *const schemas[] = {"mq", "mq_internal"};
-
-	/* later it would take back what people were given */
-	if (!creating_extension)
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("mq_internal.reset_privileges() is for the script of the extension")));
-	for (int i = 0; i < lengthof(schemas); i++)
-	{
-		Oid			schema = get_namespace_oid(schemas[i], false);
-
-		reset_acl(&of_schema, schema);
-		reset_all(&of_relation, Anum_pg_class_relnamespace, schema);
-		reset_all(&of_function, Anum_pg_proc_pronamespace, schema);
-	}
-	PG_RETURN_VOID();
-}
+/* ---- who has what ---- */
 
 /* The relation's ACL (copied, NULL: none) and owner; 42704 if it is gone. */
 static Acl *

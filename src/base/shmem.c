@@ -110,6 +110,8 @@ init_slots(void)
 		mq_windows[i].key.level = -1;
 	memset(mq_first_n, 0, process_count() * sizeof(int64));
 	memset(mq_waiters, 0, process_count() * sizeof(MqWaiter));
+	for (int i = 0; i < process_count(); i++)
+		SpinLockInit(&mq_waiters[i].shown_mutex);
 }
 
 /* Receipts of an earlier life must not fit, even if the clock was set back. The highest bit: no token is 0. */

@@ -69,6 +69,8 @@ typedef struct MqChain
 	int64		reserved_end;	/* ids below this are reserved from the sequence */
 	int64		segment_size;
 	int64		first_id;		/* ids below are from before the start of the server */
+	int64		gap_lo;			/* ids of the first gap since the start, which a start makes; gap_hi: the first one after it, */
+	int64		gap_hi;			/* 0: there is none yet */
 	TimestampTz last_time;		/* enqueued_at never goes back */
 	/* where the last message went; only meaningful while the segment's file is this one */
 	int64		tail_segment;
@@ -269,6 +271,12 @@ typedef struct MqWaiter
 	bool		listed;			/* in line */
 	bool		woken;			/* was taken out of the line by a waker */
 	MqBlocked	blocked;		/* which line: others are woken by room, or what comes back, only (wake.h) */
+	/* for who looks at it in a view; written by the process itself, under a spinlock that nobody holds for long */
+	slock_t		shown_mutex;
+	bool		shown;			/* the fields below are valid */
+	MqWindowKey shown_window;
+	TimestampTz shown_since;
+	char		shown_consumer[MQ_NAME_LENGTH_MAX + 1]; /* empty: it gave no name */
 } MqWaiter;
 
 typedef struct MqShared

@@ -232,6 +232,7 @@ mq_log_attach(MqQueue *queue, int level, int64 floor)
 		chain->segment_size = queue->segment_size;
 		/* nothing is reserved: the first append asks the sequence, which must answer with at least this */
 		chain->next_id = chain->reserved_end = chain->first_id = next;
+		chain->gap_lo = chain->gap_hi = 0;
 		chain->last_time = Max(chain->last_time, max.max_time);
 		chain->adopt_wanted = queue->foreign;
 		chain->ready = true;
@@ -257,6 +258,36 @@ mq_log_tail(const MqQueue *queue, int level, MqTail *tail)
 	return valid;
 }
 
+int64
+mq_log_ids_from(const MqQueue *queue, int level, int64 id)
+{
+	MqChainKey	key = mq_chain_key(queue, level);
+	MqChain    *chain = queue->chain;
+	int64		count = 0;
+
+	LWLockAcquire(MqAppendLock(chain), LW_SHARED);
+	if (chain_is(chain, &key) && chain->ready && id < chain->next_id)
+	{
+		count = chain->next_id - id;
+		if (chain->gap_hi > id)
+			count -= chain->gap_hi - Max(chain->gap_lo, id);
+	}
+	LWLockRelease(MqAppendLock(chain));
+	return count;
+}
+
+/* The next message gets that id. The first gap is remembered: it is the one that a start leaves. Caller holds the append lock. */
+static void
+move_next_id(MqChain *chain, int64 next_id)
+{
+	if (chain->gap_hi == 0)
+	{
+		chain->gap_lo = chain->next_id;
+		chain->gap_hi = next_id;
+	}
+	chain->next_id = next_id;
+}
+
 void
 mq_log_skip(const MqQueue *queue, int level, int64 next_id)
 {
@@ -268,7 +299,7 @@ mq_log_skip(const MqQueue *queue, int level, int64 next_id)
 	{
 		if (next_id > chain->next_id)
 		{
-			chain->next_id = next_id;
+			move_next_id(chain, next_id);
 			chain->reserved_end = Max(chain->reserved_end, next_id);
 		}
 		chain->truncations++;
@@ -367,7 +398,7 @@ reservation_extend(const MqQueue *queue, int level)
 		(start == chain->reserved_end || chain->next_id == chain->reserved_end))
 	{
 		if (start != chain->reserved_end)
-			chain->next_id = start;
+			move_next_id(chain, start);
 		chain->reserved_end = end;
 	}
 	/* else another process published a later block, and this one is a gap */

@@ -38,6 +38,9 @@ typedef struct MqTail
 /* False if the chain is gone (the queue was dropped). */
 extern bool mq_log_tail(const MqQueue *queue, int level, MqTail *tail);
 
+/* How many ids from this one on were given: an upper bound of the messages there. 0 if the chain is gone. */
+extern int64 mq_log_ids_from(const MqQueue *queue, int level, int64 id);
+
 /* Makes what readers remember of places in the log void, and lets the next message have at least this id. */
 extern void mq_log_skip(const MqQueue *queue, int level, int64 next_id);
 

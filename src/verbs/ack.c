@@ -14,7 +14,6 @@
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/fmgroids.h"
 #include "utils/fmgrprotos.h"
 #include "utils/uuid.h"
 
@@ -38,7 +37,6 @@ typedef struct Receipt
 	bool		known;			/* there is such a message, and the caller may know it */
 } Receipt;
 
-#define NOT_AN_ARGUMENT (-1)
 #define RECEIPTS_TO_LOG 20		/* of more the server log gets the number only */
 
 typedef struct ClaimCall
@@ -477,9 +475,8 @@ claim_array(FunctionCallInfo fcinfo, const char *function, MqClaimAction action,
 	Datum	   *values;
 
 	mq_check_not_null(fcinfo, 0, "receipts");
-	if (strict_arg != NOT_AN_ARGUMENT)
-		mq_check_not_null(fcinfo, strict_arg, "strict");
-	call.strict = strict_arg == NOT_AN_ARGUMENT || PG_GETARG_BOOL(strict_arg);
+	mq_check_not_null(fcinfo, strict_arg, "strict");
+	call.strict = PG_GETARG_BOOL(strict_arg);
 	call.count = mq_array_arg(fcinfo, 0, "receipts", UUIDOID, &values, NULL);
 	call.receipts = MemoryContextAllocHuge(CurrentMemoryContext, (call.count + 1) * sizeof(Receipt));
 	for (int i = 0; i < call.count; i++)
@@ -509,24 +506,6 @@ timeout_arg(FunctionCallInfo fcinfo, int arg)
 	return GetCurrentTimestamp() + mq_interval_us(PG_GETARG_INTERVAL_P(arg), "visibility_timeout", 1);
 }
 
-/*
- * A receipt given as text; or several, as an array's text: that is what an untyped parameter becomes, and uuid_in would
- * even take the braces around a single one for its own.
- */
-static Datum
-claim_text(FunctionCallInfo fcinfo, const char *function, MqClaimAction action, TimestampTz due)
-{
-	char	   *text = mq_text_arg(fcinfo, 0, "receipt");
-
-	if (text[0] == '{')
-	{
-		fcinfo->args[0].value = OidInputFunctionCall(F_ARRAY_IN, text, UUIDOID, -1);
-		(void) claim_array(fcinfo, function, action, due, NOT_AN_ARGUMENT);
-		PG_RETURN_VOID();
-	}
-	fcinfo->args[0].value = DirectFunctionCall1(uuid_in, CStringGetDatum(text));
-	return claim_scalar(fcinfo, function, action, due);
-}
 
 MQ_FUNCTION(mq_ack);
 Datum
@@ -535,60 +514,43 @@ mq_ack(PG_FUNCTION_ARGS)
 	return claim_scalar(fcinfo, "mq.ack()", MQ_CLAIM_SETTLE, 0);
 }
 
-MQ_FUNCTION(mq_ack_text);
+MQ_FUNCTION(mq_ack_batch);
 Datum
-mq_ack_text(PG_FUNCTION_ARGS)
+mq_ack_batch(PG_FUNCTION_ARGS)
 {
-	return claim_text(fcinfo, "mq.ack()", MQ_CLAIM_SETTLE, 0);
-}
-
-MQ_FUNCTION(mq_ack_array);
-Datum
-mq_ack_array(PG_FUNCTION_ARGS)
-{
-	return claim_array(fcinfo, "mq.ack()", MQ_CLAIM_SETTLE, 0, 1);
+	return claim_array(fcinfo, "mq.ack_batch()", MQ_CLAIM_SETTLE, 0, 1);
 }
 
 MQ_FUNCTION(mq_nack);
 Datum
 mq_nack(PG_FUNCTION_ARGS)
 {
+	mq_refuse_arg(fcinfo, 2, "reason");
 	return claim_scalar(fcinfo, "mq.nack()", MQ_CLAIM_FAIL, delay_arg(fcinfo, 1));
 }
 
-MQ_FUNCTION(mq_nack_text);
+MQ_FUNCTION(mq_nack_batch);
 Datum
-mq_nack_text(PG_FUNCTION_ARGS)
+mq_nack_batch(PG_FUNCTION_ARGS)
 {
-	return claim_text(fcinfo, "mq.nack()", MQ_CLAIM_FAIL, delay_arg(fcinfo, 1));
-}
-
-MQ_FUNCTION(mq_nack_array);
-Datum
-mq_nack_array(PG_FUNCTION_ARGS)
-{
-	return claim_array(fcinfo, "mq.nack()", MQ_CLAIM_FAIL, delay_arg(fcinfo, 1), 2);
+	mq_refuse_arg(fcinfo, 2, "reason");
+	return claim_array(fcinfo, "mq.nack_batch()", MQ_CLAIM_FAIL, delay_arg(fcinfo, 1), 3);
 }
 
 MQ_FUNCTION(mq_release);
 Datum
 mq_release(PG_FUNCTION_ARGS)
 {
+	mq_refuse_arg(fcinfo, 1, "delay");
 	return claim_scalar(fcinfo, "mq.release()", MQ_CLAIM_RELEASE, 0);
 }
 
-MQ_FUNCTION(mq_release_text);
+MQ_FUNCTION(mq_release_batch);
 Datum
-mq_release_text(PG_FUNCTION_ARGS)
+mq_release_batch(PG_FUNCTION_ARGS)
 {
-	return claim_text(fcinfo, "mq.release()", MQ_CLAIM_RELEASE, 0);
-}
-
-MQ_FUNCTION(mq_release_array);
-Datum
-mq_release_array(PG_FUNCTION_ARGS)
-{
-	return claim_array(fcinfo, "mq.release()", MQ_CLAIM_RELEASE, 0, 1);
+	mq_refuse_arg(fcinfo, 1, "delay");
+	return claim_array(fcinfo, "mq.release_batch()", MQ_CLAIM_RELEASE, 0, 2);
 }
 
 MQ_FUNCTION(mq_extend);
@@ -598,18 +560,11 @@ mq_extend(PG_FUNCTION_ARGS)
 	return claim_scalar(fcinfo, "mq.extend()", MQ_CLAIM_EXTEND, timeout_arg(fcinfo, 1));
 }
 
-MQ_FUNCTION(mq_extend_text);
+MQ_FUNCTION(mq_extend_batch);
 Datum
-mq_extend_text(PG_FUNCTION_ARGS)
+mq_extend_batch(PG_FUNCTION_ARGS)
 {
-	return claim_text(fcinfo, "mq.extend()", MQ_CLAIM_EXTEND, timeout_arg(fcinfo, 1));
-}
-
-MQ_FUNCTION(mq_extend_array);
-Datum
-mq_extend_array(PG_FUNCTION_ARGS)
-{
-	return claim_array(fcinfo, "mq.extend()", MQ_CLAIM_EXTEND, timeout_arg(fcinfo, 1), 2);
+	return claim_array(fcinfo, "mq.extend_batch()", MQ_CLAIM_EXTEND, timeout_arg(fcinfo, 1), 2);
 }
 
 /* The messages of the ranges as receipts. */
@@ -760,13 +715,14 @@ mq_discard(PG_FUNCTION_ARGS)
 	uint64		xid;
 
 	mq_check_writable("mq.discard()");
-	mq_group_by_name(mq_text_arg(fcinfo, 0, "queue"), mq_text_arg(fcinfo, 2, "consumer_group"), &group);
+	mq_group_by_name(mq_text_arg(fcinfo, 0, "queue"), mq_text_arg(fcinfo, 1, "consumer_group"), &group);
 	mq_check_right(&group.queue, MQ_RIGHT_MANAGE);
-	mq_check_not_null(fcinfo, 1, "ids");
+	mq_check_not_null(fcinfo, 2, "ids");
+	mq_refuse_arg(fcinfo, 3, "reason");
 	mq_attach_group(&group);
 	if (!mq_log_tail(&group.queue, 0, &tail))
 		PG_RETURN_INT64(0);
-	ids = ids_arg(fcinfo, 1, tail.next_id, &count);
+	ids = ids_arg(fcinfo, 2, tail.next_id, &count);
 
 	ref = (MqWindowRef) {group.window, mq_window_key(&group, 0)};
 	look_ahead(&group, &ref, count > 0 ? ids[count - 1] : 0);

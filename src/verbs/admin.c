@@ -32,19 +32,10 @@
 #define SEGMENTS_AT_START		2
 
 static const char *const message_columns =
-"id bigint NOT NULL, enqueued_at timestamptz NOT NULL, priority integer, target_group integer, origin_id bigint, "
-"expires_at timestamptz, failures integer, key text, routing_key text, reason text, headers jsonb, payload jsonb, "
-"body bytea";
-
-static void
-check_segment_size(int64 size)
-{
-	if (size < SEGMENT_SIZE_MIN || size > SEGMENT_SIZE_MAX)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("segment_size must be between " INT64_FORMAT " and " INT64_FORMAT, SEGMENT_SIZE_MIN, SEGMENT_SIZE_MAX),
-				 errhint("The default is " INT64_FORMAT " ids.", SEGMENT_SIZE_DEFAULT)));
-}
+"id bigint NOT NULL, enqueued_at timestamptz NOT NULL, sent_at timestamptz, due_at timestamptz, expires_at timestamptz, "
+"origin_id bigint, origin_queue integer, target_group integer, target_epoch integer, priority integer, attempt integer, "
+"failures integer, reply_to uuid, key text, routing_key text, dedup_id text, reason text, death jsonb, headers jsonb, "
+"payload jsonb, body bytea";
 
 /* The row of mq_internal.queue; 0: the name is taken (by a transaction that has committed). */
 static int32
@@ -152,12 +143,19 @@ create_tables(const char *name, int32 queue_no, int64 segment_size, Oid owner)
 	mq_sql("UPDATE mq_internal.queue SET queue_table = %u WHERE queue_no = %d", get_relname_relid(name, schema), queue_no);
 }
 
-/* Queue options that can be changed. */
 static const MqOption options[] = {
+	{"owner", MQ_OPTION_TEXT, .hint = "It is the name of a role.", .always = true},
+	{"segment_size", MQ_OPTION_INTEGER, SEGMENT_SIZE_MIN, SEGMENT_SIZE_MAX, "It must be between 1024 and 1073741824 ids; the default is 1048576.",
+	.at_create = true, .always = true},
 	{"retention", MQ_OPTION_INTERVAL, 1, INT64CONST(36500) * USECS_PER_DAY, "It must be more than zero and at most 36500 days."},
-	{"retention_bytes", MQ_OPTION_BIGINT, 0, PG_INT64_MAX, "It must be at least zero."},
-	{"drop_unread", MQ_OPTION_BOOL},
+	{"retention_bytes", MQ_OPTION_INTEGER, 0, PG_INT64_MAX, "It must be at least zero."},
+	{"drop_unread", MQ_OPTION_BOOL, .hint = "With true, retention also drops what groups have not finished."},
 	{"notify_interval", MQ_OPTION_INTERVAL, 10 * INT64CONST(1000), USECS_PER_DAY, "It must be between 10 ms and one day."},
+	{"message_ttl", MQ_OPTION_NOT_YET}, {"dedup_window", MQ_OPTION_NOT_YET}, {"max_messages", MQ_OPTION_NOT_YET},
+	{"max_bytes", MQ_OPTION_NOT_YET}, {"overflow", MQ_OPTION_NOT_YET}, {"priorities", MQ_OPTION_NOT_YET},
+	{"default_priority", MQ_OPTION_NOT_YET}, {"ageing", MQ_OPTION_NOT_YET}, {"closed", MQ_OPTION_NOT_YET},
+	{"expires_after", MQ_OPTION_NOT_YET}, {"like", MQ_OPTION_NOT_YET}, {"max_message_bytes", MQ_OPTION_NOT_YET},
+	{"max_send_per_second", MQ_OPTION_NOT_YET}, {"check", MQ_OPTION_NOT_YET},
 };
 
 /* Writes them; 22023 if they do not fit each other. */
@@ -250,69 +248,125 @@ group_names(FunctionCallInfo fcinfo)
 	return names;
 }
 
+/* From one role to another; what others were given stays, but for what the former owner gave by GRANT himself. */
+static void
+hand_on(const MqQueue *queue, Oid from, Oid to)
+{
+	MqSqlContext context;
+	char	   *table = pstrdup(quote_identifier(get_rel_name(queue->table)));
+	int			count;
+	MqGroup    *groups;
+
+	/* those that were being created are there now, or it waited for them in vain */
+	mq_catalog_catch_up();
+	groups = mq_groups_of(queue, &count);
+	mq_sql_begin(&context);
+	if (from != mq_extension(false)->owner)
+		mq_sql("REVOKE ALL ON TABLE mq.%s FROM %s CASCADE", table, quote_identifier(GetUserNameFromId(from, false)));
+	give_to_owner(table, to);
+	for (int i = 0; i < count; i++)
+		mq_group_hand_on(&groups[i], from, to);
+	mq_sql_end(&context);
+}
+
+/* As ALTER ... OWNER TO: for the owner, who must be able to SET ROLE to the new one. */
+static void
+change_owner(const MqQueue *queue, const char *role)
+{
+	Oid			to = get_role_oid(role, false);
+	Oid			from;
+
+	mq_check_owner(queue);
+	mq_lock_rights(queue, queue->table);
+	/* it may have been handed on meanwhile */
+	mq_check_owner(queue);
+	from = mq_queue_owner(queue);
+	MqCheckCanSetRole(GetUserId(), to);
+	if (from != to)
+		hand_on(queue, from, to);
+}
+
+/* A segment_size as given: ids of a block and of a segment must fit each other. */
+static int64
+whole_blocks(const char *size)
+{
+	int64		ids = strtoi64(size, NULL, 10);
+
+	return ids - ids % 64;
+}
+
+/* owner and segment_size are no options of the row that can be compared as they are. */
+static char *
+settings_that_differ(const MqQueue *queue, List *settings)
+{
+	char	   *owner = mq_options_take(&settings, "owner");
+	char	   *size = mq_options_take(&settings, "segment_size");
+	char	   *names = mq_options_that_differ(settings, "queue", psprintf("queue_no = %d", queue->queue_no));
+
+	if (size != NULL && whole_blocks(size) != queue->segment_size)
+		names = names == NULL ? "segment_size" : psprintf("%s, segment_size", names);
+	if (owner != NULL && get_role_oid(owner, false) != mq_queue_owner(queue))
+		names = names == NULL ? "owner" : psprintf("%s, owner", names);
+	return names;
+}
+
+static void
+exists_already(const MqQueue *queue, List *settings, bool accept)
+{
+	char	   *names;
+
+	if (!accept)
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_OBJECT),
+				 errmsg("queue \"%s\" already exists", NameStr(queue->name)),
+				 errhint("Use if_not_exists => true to accept it.")));
+	/* who has no right on it learns that the name is taken, no more */
+	names = mq_has_right(queue, MQ_RIGHT_SEND | MQ_RIGHT_BROWSE | MQ_RIGHT_MANAGE) ? settings_that_differ(queue, settings) : NULL;
+	ereport(NOTICE,
+			(errcode(ERRCODE_DUPLICATE_OBJECT),
+			 errmsg("queue \"%s\" already exists, skipping", NameStr(queue->name)),
+			 names != NULL ? errdetail("Options that differ: %s.", names) : 0));
+}
+
 MQ_FUNCTION(mq_create_queue);
 Datum
 mq_create_queue(PG_FUNCTION_ARGS)
 {
-	char	   *name = mq_text_arg(fcinfo, 0, "name");
-	int64		segment_size = PG_ARGISNULL(3) ? SEGMENT_SIZE_DEFAULT : PG_GETARG_INT64(3);
+	char	   *name = mq_text_arg(fcinfo, 0, "queue");
+	char	   *owner;
+	char	   *size;
+	int64		segment_size;
 	List	   *groups;
-	char	   *set;
-	MqQueue		existing;
+	List	   *settings;
+	MqQueue		queue;
 
 	mq_check_not_null(fcinfo, 1, "groups");
-	mq_check_not_null(fcinfo, 2, "if_not_exists");
-	mq_check_not_null(fcinfo, 6, "drop_unread");
+	mq_check_not_null(fcinfo, 3, "if_not_exists");
 	mq_check_writable("mq.create_queue()");
 	mq_catalog_catch_up();
-	groups = group_names(fcinfo);
-	set = mq_options_arg(fcinfo, 4, options, lengthof(options), -1);
 	mq_check_name(name, "queue name");
-	check_segment_size(segment_size);
-	/* ids of a block and of a segment must fit each other */
-	segment_size -= segment_size % 64;
-	if (!mq_queue_find(name, &existing) && create_queue(name, segment_size, set, groups))
-		PG_RETURN_VOID();
-	if (!PG_GETARG_BOOL(2))
-		ereport(ERROR,
-				(errcode(ERRCODE_DUPLICATE_OBJECT),
-				 errmsg("queue \"%s\" already exists", name),
-				 errhint("Use if_not_exists => true to accept it.")));
-	ereport(NOTICE,
-			(errcode(ERRCODE_DUPLICATE_OBJECT),
-			 errmsg("queue \"%s\" already exists, skipping", name)));
-	PG_RETURN_VOID();
-}
-
-/* What this very transaction acked is finished if the drop commits; what others acked may come back. */
-static bool
-others_settle(const MqWindowRef *ref)
-{
-	FullTransactionId own = GetTopFullTransactionIdIfAny();
-	uint64		xids[2];
-	int			count = mq_window_settlers(ref, xids, 2);
-
-	return count > 1 || (count == 1 && xids[0] != U64FromFullTransactionId(own));
-}
-
-/* Whether the group has a message left, as far as this transaction can see; reads ahead to find out. */
-static bool
-group_has_unfinished(MqGroup *group)
-{
-	MqWindowRef ref;
-	MqWindowCounts counts;
-
-	if (!mq_attach_group_if_it_fits(group))
-		return true;
-	ref = (MqWindowRef) {group->window, mq_window_key(group, 0)};
-	do
+	groups = group_names(fcinfo);
+	settings = mq_options_arg(fcinfo, 2, options, lengthof(options), true);
+	if (mq_queue_find(name, &queue))
 	{
-		if (!mq_window_counts(&ref, &counts))
-			return false;
-		if (counts.ids[MQ_READY] + counts.ids[MQ_LEASED] + counts.pending > 0 || others_settle(&ref))
-			return true;
-	} while (mq_walk(group, &ref, 1));
-	return false;
+		exists_already(&queue, settings, PG_GETARG_BOOL(3));
+		PG_RETURN_VOID();
+	}
+	owner = mq_options_take(&settings, "owner");
+	size = mq_options_take(&settings, "segment_size");
+	segment_size = size == NULL ? SEGMENT_SIZE_DEFAULT : whole_blocks(size);
+	if (!create_queue(name, segment_size, mq_options_assignments(settings), groups))
+	{
+		/* made just now by somebody else */
+		mq_queue_by_name(name, &queue);
+		exists_already(&queue, settings, PG_GETARG_BOOL(3));
+	}
+	else if (owner != NULL)
+	{
+		mq_queue_by_name(name, &queue);
+		change_owner(&queue, owner);
+	}
+	PG_RETURN_VOID();
 }
 
 static bool
@@ -322,7 +376,7 @@ has_unfinished(const MqQueue *queue)
 	MqGroup    *groups = mq_groups_of(queue, &count);
 
 	for (int i = 0; i < count; i++)
-		if (group_has_unfinished(&groups[i]))
+		if (mq_group_has_unfinished(&groups[i]))
 			return true;
 	return false;
 }
@@ -389,7 +443,7 @@ MQ_FUNCTION(mq_drop_queue);
 Datum
 mq_drop_queue(PG_FUNCTION_ARGS)
 {
-	char	   *name = mq_text_arg(fcinfo, 0, "name");
+	char	   *name = mq_text_arg(fcinfo, 0, "queue");
 	MqQueue		queue;
 
 	mq_check_not_null(fcinfo, 1, "force");
@@ -407,60 +461,24 @@ mq_drop_queue(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
-/* From one role to another; what others were given stays, but for what the former owner gave by GRANT himself. */
-static void
-hand_on(const MqQueue *queue, Oid from, Oid to)
-{
-	MqSqlContext context;
-	char	   *table = pstrdup(quote_identifier(get_rel_name(queue->table)));
-	int			count;
-	MqGroup    *groups;
-
-	/* those that were being created are there now, or it waited for them in vain */
-	mq_catalog_catch_up();
-	groups = mq_groups_of(queue, &count);
-	mq_sql_begin(&context);
-	if (from != mq_extension(false)->owner)
-		mq_sql("REVOKE ALL ON TABLE mq.%s FROM %s CASCADE", table, quote_identifier(GetUserNameFromId(from, false)));
-	give_to_owner(table, to);
-	for (int i = 0; i < count; i++)
-		mq_group_hand_on(&groups[i], from, to);
-	mq_sql_end(&context);
-}
-
-/* As ALTER ... OWNER TO: for the owner, who must be able to SET ROLE to the new one. */
-static void
-change_owner(const MqQueue *queue, const char *role)
-{
-	Oid			to = get_role_oid(role, false);
-	Oid			from;
-
-	mq_check_owner(queue);
-	mq_lock_rights(queue, queue->table);
-	/* it may have been handed on meanwhile */
-	mq_check_owner(queue);
-	from = mq_queue_owner(queue);
-	MqCheckCanSetRole(GetUserId(), to);
-	if (from != to)
-		hand_on(queue, from, to);
-}
-
 MQ_FUNCTION(mq_alter_queue);
 Datum
 mq_alter_queue(PG_FUNCTION_ARGS)
 {
 	MqQueue		queue;
-	char	   *set;
+	List	   *settings;
+	char	   *owner;
 
 	mq_check_writable("mq.alter_queue()");
 	mq_catalog_catch_up();
-	mq_queue_by_name(mq_text_arg(fcinfo, 0, "name"), &queue);
+	mq_queue_by_name(mq_text_arg(fcinfo, 0, "queue"), &queue);
 	mq_check_right(&queue, MQ_RIGHT_MANAGE);
-	set = mq_options_arg(fcinfo, 1, options, lengthof(options), 5);
-	if (set != NULL)
-		set_options(&queue, set);
-	if (!PG_ARGISNULL(6))
-		change_owner(&queue, mq_text_arg(fcinfo, 6, "owner"));
+	settings = mq_options_arg(fcinfo, 1, options, lengthof(options), false);
+	owner = mq_options_take(&settings, "owner");
+	if (settings != NIL)
+		set_options(&queue, mq_options_assignments(settings));
+	if (owner != NULL)
+		change_owner(&queue, owner);
 	mq_transaction_wants_worker(queue.db);
 	PG_RETURN_VOID();
 }

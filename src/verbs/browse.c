@@ -1,7 +1,7 @@
 /*
- * browse.c: mq.browse: a look at the messages of a group in some state, without taking any.
+ * browse.c: mq.browse: a look at the messages of a group in some states, without taking any.
  *
- * Which ids are in a state is copied from the window a lot at a time, under its lock; the rows are read after it, with the
+ * Which ids are in which state is copied from the window a lot at a time, under its lock; the rows are read after it, with the
  * calling statement's snapshot. So a row may have moved on by the time it is shown, as with any look at a queue.
  */
 #include "postgres.h"
@@ -9,6 +9,7 @@
 #include "access/htup_details.h"
 #include "access/relation.h"
 #include "access/xlog.h"
+#include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
@@ -25,25 +26,35 @@
 
 #define RANGES_PER_LOOK 256
 
+/* The states of a message, the same list everywhere. No message is in some of them yet. */
 typedef enum BrowseState
 {
-	BROWSE_READY, BROWSE_SCHEDULED, BROWSE_LEASED, BROWSE_SETTLING, BROWSE_FINISHED
+	BROWSE_SCHEDULED, BROWSE_READY, BROWSE_RETRYING, BROWSE_BLOCKED, BROWSE_LEASED, BROWSE_SETTLING, BROWSE_DEAD, BROWSE_EXPIRED,
+	BROWSE_FILTERED, BROWSE_FINISHED
 } BrowseState;
 
-static const char *const state_names[] = {"ready", "scheduled", "leased", "settling", "finished"};
-
-/* columns of the result */
-enum
-{
-	B_ID, B_STATE, B_ENQUEUED_AT, B_ATTEMPT, B_FAILURES, B_DUE_AT, B_LEASE_UNTIL, B_CONSUMER, B_KEY, B_PRIORITY,
-	B_ROUTING_KEY, B_HEADERS, B_PAYLOAD, B_BODY, B_COLUMNS
+static const char *const state_names[] = {
+	"scheduled", "ready", "retrying", "blocked", "leased", "settling", "dead", "expired", "filtered", "finished"
 };
 
-/* Ids that are in the state, and what the window knows of them. */
+#define STATE_BIT(state) (1u << (state))
+#define UNFINISHED (STATE_BIT(BROWSE_FINISHED) - 1)
+
+/* attributes of mq.browsed */
+enum
+{
+	B_QUEUE, B_GROUP, B_ID, B_PAYLOAD, B_HEADERS, B_BODY, B_KEY, B_ROUTING_KEY, B_PRIORITY, B_ATTEMPT, B_FAILURES,
+	B_LAST_REASON, B_SENT_AT, B_ENQUEUED_AT, B_DUE_AT, B_EXPIRES_AT, B_LEASE_UNTIL, B_ORIGIN_QUEUE, B_ORIGIN_ID, B_DEDUP_ID,
+	B_DEATH, B_REPLY_WANTED, B_STATE, B_CONSUMER, B_LEASED_AT, B_FIRST_RECEIVED_AT, B_COLUMNS
+};
+
+/* Ids that are in one of the states, and what the window knows of them. */
 typedef struct BrowseRange
 {
 	int64		lo;
 	int64		hi;
+	BrowseState state;
+	uint64		token;			/* LEASED, SETTLING; 0: was discarded */
 	TimestampTz due;			/* or end of the lease; 0: none */
 	uint16		attempts;
 	uint16		failures;
@@ -54,34 +65,27 @@ typedef struct Browse
 {
 	MqGroup		group;
 	MqWindowRef ref;
-	BrowseState state;
+	uint32		states;			/* bit mask of those wanted */
 	TimestampTz now;
 	int64		next_id;		/* of the log */
 	int			left;			/* messages still wanted */
 	Snapshot	snapshot;
 	ReturnSetInfo *result;
 	MemoryContext row_context;
+	Datum		queue_name;
+	Datum		group_name;
 } Browse;
 
 /* ---- what the window says ---- */
 
-static bool
-is_in_state(const Browse *b, const MqNode *n)
+static BrowseState
+state_of(const Browse *b, const MqNode *n)
 {
-	switch (b->state)
-	{
-		case BROWSE_READY:
-			return (n->state == MQ_READY || n->state == MQ_UNREAD) && n->due <= b->now;
-		case BROWSE_SCHEDULED:
-			return (n->state == MQ_READY || n->state == MQ_UNREAD) && n->due > b->now;
-		case BROWSE_LEASED:
-			return n->state == MQ_LEASED;
-		case BROWSE_SETTLING:
-			return n->state == MQ_SETTLING;
-		case BROWSE_FINISHED:
-			break;
-	}
-	return false;
+	if (n->state == MQ_LEASED)
+		return BROWSE_LEASED;
+	if (n->state == MQ_SETTLING)
+		return BROWSE_SETTLING;
+	return n->due > b->now ? BROWSE_RETRYING : BROWSE_READY;
 }
 
 static void
@@ -90,11 +94,15 @@ range_from_node(const Browse *b, BrowseRange *range, const MqNode *n, int64 from
 	memset(range, 0, sizeof(*range));
 	range->lo = Max(n->lo, from);
 	range->hi = Min(n->hi, b->next_id - 1);
+	range->state = state_of(b, n);
 	/* what was discarded has no lease */
 	range->due = n->state == MQ_SETTLING && n->token == 0 ? 0 : n->due;
 	range->attempts = n->attempts;
 	range->failures = n->failures;
-	if ((n->state == MQ_LEASED || n->state == MQ_SETTLING) && n->consumer != 0)
+	if (n->state != MQ_LEASED && n->state != MQ_SETTLING)
+		return;
+	range->token = n->token;
+	if (n->consumer != 0)
 		strlcpy(range->consumer, MqConsumerAt(n->consumer)->name, sizeof(range->consumer));
 }
 
@@ -112,13 +120,9 @@ look(const Browse *b, int64 *id, BrowseRange *ranges)
 		int64		lo = node == 0 ? b->next_id : Min(MqNodeAt(node)->lo, b->next_id);
 
 		/* what is in no range is finished (or was sent by somebody who is undecided, and then not visible) */
-		if (lo > *id && b->state == BROWSE_FINISHED)
-		{
-			memset(&ranges[count], 0, sizeof(BrowseRange));
-			ranges[count].lo = *id;
-			ranges[count++].hi = lo - 1;
-		}
-		else if (lo <= *id && is_in_state(b, MqNodeAt(node)))
+		if (lo > *id && (b->states & STATE_BIT(BROWSE_FINISHED)) != 0)
+			ranges[count++] = (BrowseRange) {.lo = *id,.hi = lo - 1,.state = BROWSE_FINISHED};
+		else if (lo <= *id && (b->states & STATE_BIT(state_of(b, MqNodeAt(node)))) != 0)
 			range_from_node(b, &ranges[count++], MqNodeAt(node), *id);
 		*id = lo > *id ? lo : MqNodeAt(node)->hi == PG_INT64_MAX ? b->next_id : MqNodeAt(node)->hi + 1;
 	}
@@ -147,14 +151,14 @@ emit(Browse *b, const BrowseRange *range, HeapTuple tuple, int64 id)
 		int			to;
 		MqColumn	from;
 	}			copied[] = {
-		{B_ENQUEUED_AT, MQ_COL_ENQUEUED_AT}, {B_KEY, MQ_COL_KEY}, {B_ROUTING_KEY, MQ_COL_ROUTING_KEY},
-		{B_HEADERS, MQ_COL_HEADERS}, {B_PAYLOAD, MQ_COL_PAYLOAD}, {B_BODY, MQ_COL_BODY}
+		{B_ENQUEUED_AT, MQ_COL_ENQUEUED_AT}, {B_SENT_AT, MQ_COL_ENQUEUED_AT}, {B_HEADERS, MQ_COL_HEADERS},
+		{B_PAYLOAD, MQ_COL_PAYLOAD}, {B_BODY, MQ_COL_BODY}
 	};
 	Datum		v[MQ_COLUMNS];
 	bool		n[MQ_COLUMNS];
 	Datum		out[B_COLUMNS] = {0};
 	bool		isnull[B_COLUMNS];
-	bool		in_flight = b->state == BROWSE_LEASED || b->state == BROWSE_SETTLING;
+	bool		in_flight = range->state == BROWSE_LEASED || range->state == BROWSE_SETTLING;
 	MemoryContext old = MemoryContextSwitchTo(b->row_context);
 
 	heap_deform_tuple(tuple, mq_row_descriptor(), v, n);
@@ -165,18 +169,25 @@ emit(Browse *b, const BrowseRange *range, HeapTuple tuple, int64 id)
 		out[copied[i].to] = v[copied[i].from - 1];
 	}
 #define SET(to, value) (out[to] = (value), isnull[to] = false)
+	SET(B_QUEUE, b->queue_name);
+	SET(B_GROUP, b->group_name);
 	SET(B_ID, Int64GetDatum(id));
-	SET(B_STATE, CStringGetTextDatum(state_names[b->state]));
+	SET(B_STATE, CStringGetTextDatum(state_names[range->state]));
 	SET(B_PRIORITY, Int32GetDatum(0));
-	if (b->state != BROWSE_FINISHED)
+	SET(B_ORIGIN_QUEUE, b->queue_name);
+	SET(B_ORIGIN_ID, Int64GetDatum(id));
+	SET(B_REPLY_WANTED, BoolGetDatum(false));
+	if (range->state != BROWSE_FINISHED)
 	{
 		SET(B_ATTEMPT, Int32GetDatum(range->attempts));
 		SET(B_FAILURES, Int32GetDatum(range->failures));
 	}
-	if (b->state == BROWSE_SCHEDULED)
+	if (range->state == BROWSE_RETRYING)
 		SET(B_DUE_AT, TimestampTzGetDatum(range->due));
 	if (in_flight && range->due != 0)
 		SET(B_LEASE_UNTIL, TimestampTzGetDatum(range->due));
+	if (range->token != 0)
+		SET(B_LEASED_AT, TimestampTzGetDatum(mq_token_time(range->token)));
 	if (range->consumer[0] != '\0')
 		SET(B_CONSUMER, CStringGetTextDatum(range->consumer));
 #undef SET
@@ -237,18 +248,34 @@ state_by_name(const char *name)
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			 errmsg("there is no state \"%s\"", name),
-			 errhint("The states are 'ready', 'scheduled', 'leased', 'settling' and 'finished'.")));
+			 errhint("The states are scheduled, ready, retrying, blocked, leased, settling, dead, expired, filtered and finished.")));
 	return BROWSE_READY;
 }
 
+/* A bit mask. */
+static uint32
+states_arg(FunctionCallInfo fcinfo, int arg)
+{
+	uint32		states = 0;
+	Datum	   *names;
+	int			count;
+
+	if (PG_ARGISNULL(arg))
+		return UNFINISHED;
+	count = mq_array_arg(fcinfo, arg, "states", TEXTOID, &names, NULL);
+	for (int i = 0; i < count; i++)
+		states |= STATE_BIT(state_by_name(TextDatumGetCString(names[i])));
+	return states;
+}
+
 static void
-browse(Browse *b)
+browse(Browse *b, int64 after_id)
 {
 	BrowseRange *ranges = palloc(RANGES_PER_LOOK * sizeof(BrowseRange));
 	MqTail		tail;
 	int			nsegments;
 	MqSegmentInfo *segments = mq_segment_list(&b->group.queue, &nsegments);
-	int64		id = 1;
+	int64		id = Min(Max(after_id, 0), PG_INT64_MAX - 1) + 1;
 
 	if (!mq_log_tail(&b->group.queue, 0, &tail))
 		return;
@@ -275,13 +302,16 @@ mq_browse(PG_FUNCTION_ARGS)
 
 	mq_require_preload();
 	mq_check_primary("mq.browse()");
-	b->state = state_by_name(mq_text_arg(fcinfo, 2, "state"));
+	b->states = states_arg(fcinfo, 2);
 	b->left = mq_int32_arg(fcinfo, 3, "max_messages");
 	if (b->left < 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("max_messages must be at least 1"),
 				 errhint("Ask for the number of messages to be shown.")));
+	mq_check_not_null(fcinfo, 4, "after_id");
+	mq_refuse_arg(fcinfo, 5, "filter");
+	mq_refuse_arg(fcinfo, 6, "key");
 	mq_catalog_catch_up();
 	mq_queue_by_name(queue, &checked);
 	mq_check_right(&checked, MQ_RIGHT_BROWSE);
@@ -293,6 +323,8 @@ mq_browse(PG_FUNCTION_ARGS)
 	b->ref = (MqWindowRef) {b->group.window, mq_window_key(&b->group, 0)};
 	b->now = GetCurrentTimestamp();
 	b->snapshot = GetActiveSnapshot();
-	browse(b);
+	b->queue_name = CStringGetTextDatum(queue);
+	b->group_name = CStringGetTextDatum(group);
+	browse(b, PG_GETARG_INT64(4));
 	return (Datum) 0;
 }

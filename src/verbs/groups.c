@@ -10,6 +10,7 @@
 
 #include "verbs/groups.h"
 
+#include "access/xact.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -21,12 +22,19 @@
 #include "offset/position.h"
 #include "offset/rebuild.h"
 #include "verbs/options.h"
+#include "window/settle.h"
 #include "window/transaction.h"
+#include "window/walk.h"
 
 static const MqOption options[] = {
-	{"max_in_flight", MQ_OPTION_INT, 1, PG_INT32_MAX, "It must be at least 1."},
-	{"max_in_flight_per_consumer", MQ_OPTION_INT, 1, PG_INT32_MAX, "It must be at least 1."},
-	{"visibility_timeout", MQ_OPTION_INTERVAL, 1, MQ_INTERVAL_MAX_DAYS * USECS_PER_DAY, "It must be more than zero and at most 365 days."},
+	{"max_in_flight", MQ_OPTION_INTEGER, 1, PG_INT32_MAX, "It must be at least 1; null: no limit."},
+	{"max_in_flight_per_consumer", MQ_OPTION_INTEGER, 1, PG_INT32_MAX, "It must be at least 1; null: no limit."},
+	{"visibility_timeout", MQ_OPTION_INTERVAL, 1, MQ_INTERVAL_MAX_DAYS * USECS_PER_DAY, "It must be more than zero and at most 365 days; null: the setting mq.visibility_timeout."},
+	{"max_in_flight_per_key", MQ_OPTION_NOT_YET}, {"max_per_second", MQ_OPTION_NOT_YET}, {"retry_delays", MQ_OPTION_NOT_YET},
+	{"max_failures", MQ_OPTION_NOT_YET}, {"fuse_failures", MQ_OPTION_NOT_YET}, {"dead_letter_queue", MQ_OPTION_NOT_YET},
+	{"on_expired", MQ_OPTION_NOT_YET}, {"ordered", MQ_OPTION_NOT_YET}, {"on_dead", MQ_OPTION_NOT_YET},
+	{"topics", MQ_OPTION_NOT_YET}, {"filter", MQ_OPTION_NOT_YET}, {"exclusive", MQ_OPTION_NOT_YET},
+	{"exclusive_timeout", MQ_OPTION_NOT_YET}, {"expires_after", MQ_OPTION_NOT_YET}, {"max_lease", MQ_OPTION_NOT_YET},
 };
 
 int32
@@ -236,6 +244,24 @@ create_group(MqQueue *queue, const char *name, const MqStart *start, const char 
 	return true;
 }
 
+static void
+exists_already(const MqGroup *group, const List *settings, bool accept)
+{
+	char	   *names;
+
+	if (!accept)
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_OBJECT),
+				 errmsg("consumer group \"%s\" of queue \"%s\" already exists", NameStr(group->name), NameStr(group->queue.name)),
+				 errhint("Use if_not_exists => true to accept it.")));
+	names = mq_options_that_differ(settings, "consumer_group", psprintf("group_no = %d", group->group_no));
+	ereport(NOTICE,
+			(errcode(ERRCODE_DUPLICATE_OBJECT),
+			 errmsg("consumer group \"%s\" of queue \"%s\" already exists, skipping", NameStr(group->name),
+					NameStr(group->queue.name)),
+			 names != NULL ? errdetail("Options that differ: %s.", names) : 0));
+}
+
 MQ_FUNCTION(mq_create_group);
 Datum
 mq_create_group(PG_FUNCTION_ARGS)
@@ -244,24 +270,22 @@ mq_create_group(PG_FUNCTION_ARGS)
 	MqGroup		existing;
 	MqStart		start;
 	char	   *name;
-	char	   *set;
+	List	   *settings;
 
 	managed_queue(fcinfo, "mq.create_group()", &queue);
-	name = mq_text_arg(fcinfo, 1, "name");
+	name = mq_text_arg(fcinfo, 1, "consumer_group");
 	mq_check_name(name, "group name");
-	mq_check_not_null(fcinfo, 8, "if_not_exists");
+	mq_check_not_null(fcinfo, 6, "if_not_exists");
 	(void) start_args(fcinfo, 2, &start);
-	set = mq_options_arg(fcinfo, 5, options, lengthof(options), -1);
-	if (!mq_group_find(&queue, name, &existing) && create_group(&queue, name, &start, set))
-		PG_RETURN_VOID();
-	if (!PG_GETARG_BOOL(8))
-		ereport(ERROR,
-				(errcode(ERRCODE_DUPLICATE_OBJECT),
-				 errmsg("consumer group \"%s\" of queue \"%s\" already exists", name, NameStr(queue.name)),
-				 errhint("Use if_not_exists => true to accept it.")));
-	ereport(NOTICE,
-			(errcode(ERRCODE_DUPLICATE_OBJECT),
-			 errmsg("consumer group \"%s\" of queue \"%s\" already exists, skipping", name, NameStr(queue.name))));
+	settings = mq_options_arg(fcinfo, 5, options, lengthof(options), true);
+	if (!mq_group_find(&queue, name, &existing))
+	{
+		if (create_group(&queue, name, &start, mq_options_assignments(settings)))
+			PG_RETURN_VOID();
+		/* made just now by somebody else */
+		mq_group_by_name(NameStr(queue.name), name, &existing);
+	}
+	exists_already(&existing, settings, PG_GETARG_BOOL(6));
 	PG_RETURN_VOID();
 }
 
@@ -271,13 +295,13 @@ mq_alter_group(PG_FUNCTION_ARGS)
 {
 	MqQueue		queue;
 	MqGroup		group;
-	char	   *set;
+	List	   *settings;
 
 	managed_queue(fcinfo, "mq.alter_group()", &queue);
-	mq_group_by_name(NameStr(queue.name), mq_text_arg(fcinfo, 1, "name"), &group);
-	set = mq_options_arg(fcinfo, 2, options, lengthof(options), 5);
-	if (set != NULL)
-		set_options(&queue, group.group_no, set);
+	mq_group_by_name(NameStr(queue.name), mq_text_arg(fcinfo, 1, "consumer_group"), &group);
+	settings = mq_options_arg(fcinfo, 2, options, lengthof(options), false);
+	if (settings != NIL)
+		set_options(&queue, group.group_no, mq_options_assignments(settings));
 	mq_attach_queue(&queue);
 	mq_transaction_changed(&queue);
 	PG_RETURN_VOID();
@@ -304,6 +328,39 @@ mq_group_drops(const MqGroup *group)
 		mq_transaction_drops(&ref);
 }
 
+/* What this very transaction acked is finished if the drop commits; what others acked may come back. */
+static bool
+others_settle(const MqWindowRef *ref)
+{
+	FullTransactionId own = GetTopFullTransactionIdIfAny();
+	uint64		xids[2];
+	int			count = mq_window_settlers(ref, xids, 2);
+
+	return count > 1 || (count == 1 && xids[0] != U64FromFullTransactionId(own));
+}
+
+bool
+mq_group_has_unfinished(MqGroup *group)
+{
+	MqWindowRef ref;
+	MqWindowCounts counts;
+
+	if (!mq_attach_group_if_it_fits(group))
+		return true;
+	ref = (MqWindowRef) {group->window, mq_window_key(group, 0)};
+	/* what senders sent that are decided by now */
+	while ((mq_walk_settle(&ref) || ref.window->rewalk != 0) && mq_walk(group, &ref, PG_INT32_MAX))
+		CHECK_FOR_INTERRUPTS();
+	do
+	{
+		if (!mq_window_counts(&ref, &counts))
+			return false;
+		if (counts.ids[MQ_READY] + counts.ids[MQ_LEASED] + counts.pending > 0 || others_settle(&ref))
+			return true;
+	} while (mq_walk(group, &ref, 1));
+	return false;
+}
+
 MQ_FUNCTION(mq_drop_group);
 Datum
 mq_drop_group(PG_FUNCTION_ARGS)
@@ -311,8 +368,14 @@ mq_drop_group(PG_FUNCTION_ARGS)
 	MqQueue		queue;
 	MqGroup		group;
 
+	mq_check_not_null(fcinfo, 2, "force");
 	managed_queue(fcinfo, "mq.drop_group()", &queue);
-	mq_group_by_name(NameStr(queue.name), mq_text_arg(fcinfo, 1, "name"), &group);
+	mq_group_by_name(NameStr(queue.name), mq_text_arg(fcinfo, 1, "consumer_group"), &group);
+	if (!PG_GETARG_BOOL(2) && mq_group_has_unfinished(&group))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("consumer group \"%s\" of queue \"%s\" has unfinished messages", NameStr(group.name), NameStr(queue.name)),
+				 errhint("Use force => true to drop it all the same.")));
 	mq_group_drops(&group);
 	change(&queue, psprintf("DELETE FROM mq_internal.consumer_group WHERE group_no = %d", group.group_no));
 	drop_sequence(group.group_no);
@@ -396,13 +459,17 @@ mq_purge(PG_FUNCTION_ARGS)
 	MqStart		start = {MQ_START_LATEST};
 	MqPosition	position;
 	MqQueue		queue;
-	MqGroup    *groups;
-	int			count;
+	MqGroup		group;
+	MqGroup    *groups = &group;
+	int			count = 1;
 
 	managed_queue(fcinfo, "mq.purge()", &queue);
+	if (!PG_ARGISNULL(1))
+		mq_group_by_name(NameStr(queue.name), mq_text_arg(fcinfo, 1, "consumer_group"), &group);
 	mq_attach_queue(&queue);
 	mq_position_find(&queue, &start, &position);
-	groups = mq_groups_of(&queue, &count);
+	if (PG_ARGISNULL(1))
+		groups = mq_groups_of(&queue, &count);
 	for (int i = 0; i < count; i++)
 		seek(&groups[i], &position);
 	mq_transaction_wants_worker(queue.db);

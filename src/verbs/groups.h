@@ -18,6 +18,12 @@ extern int32 mq_group_insert(const MqQueue *queue, const char *name, int64 start
 /* Hands the rights of a queue's owner in a group from one role to another; in a bracket of mq_sql_begin. */
 extern void mq_group_hand_on(const MqGroup *group, Oid from, Oid to);
 
+/*
+ * Whether the group has a message left, as far as this transaction can see; reads ahead to find out. What this transaction has
+ * acked counts as finished; where there is no memory to look, the answer is yes.
+ */
+extern bool mq_group_has_unfinished(MqGroup *group);
+
 /* At the commit of this transaction, which drops the group, who waits for it is sent away. */
 extern void mq_group_drops(const MqGroup *group);
 

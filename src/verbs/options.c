@@ -1,105 +1,355 @@
 /*
- * options.c: options of queues and groups, as arguments and as columns. See options.h.
+ * options.c: options of queues and groups. See options.h.
+ *
+ * They are one jsonb argument, so that new ones need no new signature.
  */
 #include "postgres.h"
 
 #include "verbs/options.h"
 
-#include "catalog/pg_type.h"
 #include "lib/stringinfo.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
+#include "utils/jsonb.h"
+#include "utils/numeric.h"
+#include "utils/varlena.h"
+
+#include "base/owner.h"
+
+#define NEAR_ENOUGH 3			/* letters to change for a name that was meant, perhaps */
+
+typedef struct OptionsCall
+{
+	const MqOption *options;
+	int			count;
+	bool		create;
+	List	   *settings;
+} OptionsCall;
 
 static void
-out_of_range(const MqOption *option)
+bad_value(const MqOption *option, const char *message)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("%s is out of range", option->name),
+			 errmsg("%s %s", option->name, message),
 			 errhint("%s", option->hint)));
 }
 
-static char *
-checked_integer(const MqOption *option, int64 value)
+static const char *
+nearest_name(const OptionsCall *call, const char *name)
 {
-	if (value < option->min || value > option->max)
-		out_of_range(option);
-	return psprintf(INT64_FORMAT, value);
-}
+	const char *nearest = NULL;
+	int			distance = NEAR_ENOUGH + 1;
 
-/* The value as an SQL literal. */
-static char *
-literal(FunctionCallInfo fcinfo, int arg, const MqOption *option)
-{
-	switch (option->type)
+	if (strlen(name) > NAMEDATALEN)
+		return NULL;
+	for (int i = 0; i < call->count; i++)
 	{
-		case MQ_OPTION_INTERVAL:
-			(void) mq_interval_between(PG_GETARG_INTERVAL_P(arg), option->name, option->min, option->max, option->hint);
-			return psprintf("%s::pg_catalog.interval",
-							quote_literal_cstr(DatumGetCString(DirectFunctionCall1(interval_out, PG_GETARG_DATUM(arg)))));
-		case MQ_OPTION_BIGINT:
-			return checked_integer(option, PG_GETARG_INT64(arg));
-		case MQ_OPTION_INT:
-			return checked_integer(option, PG_GETARG_INT32(arg));
-		case MQ_OPTION_BOOL:
-			break;
+		const char *candidate = call->options[i].name;
+		int			d = varstr_levenshtein_less_equal(name, strlen(name), candidate, strlen(candidate), 1, 1, 1, NEAR_ENOUGH, true);
+
+		if (d < distance)
+		{
+			distance = d;
+			nearest = candidate;
+		}
 	}
-	return PG_GETARG_BOOL(arg) ? "true" : "false";
+	return nearest;
 }
 
-static void
-append(StringInfo set, const char *name, const char *value)
+static char *
+all_names(const OptionsCall *call)
 {
-	appendStringInfo(set, "%s%s = %s", set->len > 0 ? ", " : "", name, value);
+	StringInfoData names;
+
+	initStringInfo(&names);
+	for (int i = 0; i < call->count; i++)
+		if (call->options[i].type != MQ_OPTION_NOT_YET)
+			appendStringInfo(&names, "%s%s", names.len > 0 ? ", " : "", call->options[i].name);
+	return names.data;
 }
 
-static int
-find_option(const MqOption *options, int count, const char *name)
+static const MqOption *
+option_by_name(const OptionsCall *call, const char *name)
 {
-	for (int i = 0; i < count; i++)
-		if (strcmp(options[i].name, name) == 0)
-			return i;
+	const char *nearest;
+
+	for (int i = 0; i < call->count; i++)
+	{
+		if (strcmp(call->options[i].name, name) != 0)
+			continue;
+		if (call->options[i].type == MQ_OPTION_NOT_YET)
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("option \"%s\" is not supported yet", name),
+					 errhint("The options are %s.", all_names(call))));
+		return &call->options[i];
+	}
+	nearest = nearest_name(call, name);
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("there is no option \"%s\" to reset", name),
-			 errhint("The options are the names of the arguments.")));
-	return -1;
+			 errmsg("there is no option \"%s\"", name),
+			 nearest != NULL ? errhint("Perhaps you mean \"%s\".", nearest) : errhint("The options are %s.", all_names(call))));
+	return NULL;
 }
 
-static void
-append_resets(FunctionCallInfo fcinfo, int first, const MqOption *options, int count, int reset_arg, StringInfo set)
+/* Fails if the option cannot be given, or was already. */
+static const MqOption *
+new_option(const OptionsCall *call, const char *name)
 {
-	Datum	   *names;
-	int			n;
-	uint32		seen = 0;
+	const MqOption *option = option_by_name(call, name);
+	ListCell   *cell;
 
-	mq_check_not_null(fcinfo, reset_arg, "reset");
-	n = mq_array_arg(fcinfo, reset_arg, "reset", TEXTOID, &names, NULL);
-	for (int i = 0; i < n; i++)
-	{
-		char	   *name = TextDatumGetCString(names[i]);
-		int			option = find_option(options, count, name);
-
-		if (!PG_ARGISNULL(first + option) || (seen & (1u << option)) != 0)
+	if (option->at_create && !call->create)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s cannot be changed", name),
+				 errhint("It is given to mq.create_queue.")));
+	foreach(cell, call->settings)
+		if (((const MqSetting *) lfirst(cell))->option == option)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("option \"%s\" is given twice", name),
-					 errhint("Either set it or reset it, once.")));
-		seen |= 1u << option;
-		append(set, name, "DEFAULT");
+					 errhint("Either set it or reset it.")));
+	return option;
+}
+
+static void
+add(OptionsCall *call, const MqOption *option, const char *text, const char *sql)
+{
+	MqSetting  *setting = palloc(sizeof(MqSetting));
+
+	*setting = (MqSetting) {option, text == NULL ? NULL : pstrdup(text), pstrdup(sql)};
+	call->settings = lappend(call->settings, setting);
+}
+
+/* Text that is no interval is a bad value of the option, as one out of range is. */
+static Datum
+interval_from(const MqOption *option, const char *text)
+{
+	MemoryContext context = CurrentMemoryContext;
+	Datum		interval = (Datum) 0;
+
+	PG_TRY();
+	{
+		interval = DirectFunctionCall3(interval_in, CStringGetDatum(text), ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1));
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		if (ERRCODE_TO_CATEGORY(error->sqlerrcode) != ERRCODE_DATA_EXCEPTION)
+			ReThrowError(error);
+		FlushErrorState();
+		bad_value(option, "must be an interval");
+	}
+	PG_END_TRY();
+	return interval;
+}
+
+static char *
+interval_sql(const MqOption *option, const char *text)
+{
+	Datum		interval = interval_from(option, text);
+
+	(void) mq_interval_between(DatumGetIntervalP(interval), option->name, option->min, option->max, option->hint);
+	return psprintf("%s::pg_catalog.interval", quote_literal_cstr(DatumGetCString(DirectFunctionCall1(interval_out, interval))));
+}
+
+static char *
+integer_sql(const MqOption *option, const char *text)
+{
+	char	   *end;
+	int64		value;
+
+	errno = 0;
+	value = strtoi64(text, &end, 10);
+	if (errno != 0 || *end != '\0' || end == text)
+		bad_value(option, "must be a whole number");
+	if (value < option->min || value > option->max)
+		bad_value(option, "is out of range");
+	return psprintf(INT64_FORMAT, value);
+}
+
+static void
+add_value(OptionsCall *call, const MqOption *option, const JsonbValue *value)
+{
+	char	   *text = NULL;
+
+	if (value->type == jbvString)
+		text = pnstrdup(value->val.string.val, value->val.string.len);
+	else if (value->type == jbvNumeric)
+		text = DatumGetCString(DirectFunctionCall1(numeric_out, NumericGetDatum(value->val.numeric)));
+	switch (option->type)
+	{
+		case MQ_OPTION_INTERVAL:
+			if (value->type != jbvString)
+				bad_value(option, "must be a string with an interval");
+			add(call, option, text, interval_sql(option, text));
+			break;
+		case MQ_OPTION_INTEGER:
+			if (value->type != jbvNumeric)
+				bad_value(option, "must be a number");
+			add(call, option, text, integer_sql(option, text));
+			break;
+		case MQ_OPTION_BOOL:
+			if (value->type != jbvBool)
+				bad_value(option, "must be true or false");
+			add(call, option, value->val.boolean ? "true" : "false", value->val.boolean ? "true" : "false");
+			break;
+		case MQ_OPTION_TEXT:
+			if (value->type != jbvString)
+				bad_value(option, "must be a string");
+			add(call, option, text, quote_literal_cstr(text));
+			break;
+		case MQ_OPTION_NOT_YET:
+			break;
 	}
 }
 
+static void
+check_may_be_unset(const MqOption *option)
+{
+	if (option->always)
+		bad_value(option, "cannot be turned off or reset");
+}
+
+static void
+add_key(OptionsCall *call, const char *name, const JsonbValue *value)
+{
+	const MqOption *option = new_option(call, name);
+
+	if (value->type != jbvNull)
+	{
+		add_value(call, option, value);
+		return;
+	}
+	check_may_be_unset(option);
+	add(call, option, NULL, option->type == MQ_OPTION_BOOL ? "false" : "NULL");
+}
+
+static void
+wrong_reset(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("reset must be an array with names of options"),
+			 errhint("For example {\"reset\": [\"visibility_timeout\"]}.")));
+}
+
+/* The array "reset", whose begin has been read. */
+static void
+add_resets(OptionsCall *call, JsonbIterator **it)
+{
+	JsonbValue	value;
+	JsonbIteratorToken token;
+
+	while ((token = JsonbIteratorNext(it, &value, true)) != WJB_END_ARRAY)
+	{
+		const MqOption *option;
+
+		if (token != WJB_ELEM || value.type != jbvString)
+			wrong_reset();
+		option = new_option(call, pnstrdup(value.val.string.val, value.val.string.len));
+		check_may_be_unset(option);
+		add(call, option, NULL, "DEFAULT");
+	}
+}
+
+/* A key has been read; reads its value. */
+static void
+read_key(OptionsCall *call, JsonbIterator **it, const char *name)
+{
+	JsonbValue	value;
+	bool		is_reset = !call->create && strcmp(name, "reset") == 0;
+	JsonbIteratorToken token = JsonbIteratorNext(it, &value, !is_reset);
+
+	if (!is_reset)
+		add_key(call, name, &value);
+	else if (token == WJB_BEGIN_ARRAY)
+		add_resets(call, it);
+	else
+		wrong_reset();
+}
+
+List *
+mq_options_arg(FunctionCallInfo fcinfo, int arg, const MqOption *options, int count, bool create)
+{
+	OptionsCall call = {options, count, create, NIL};
+	Jsonb	   *object;
+	JsonbIterator *it;
+	JsonbValue	key;
+	JsonbIteratorToken token;
+
+	if (PG_ARGISNULL(arg))
+		return NIL;
+	object = PG_GETARG_JSONB_P(arg);
+	if (!JB_ROOT_IS_OBJECT(object))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("options must be a JSON object"),
+				 errhint("The options are %s.", all_names(&call))));
+	it = JsonbIteratorInit(&object->root);
+	while ((token = JsonbIteratorNext(&it, &key, false)) != WJB_DONE)
+		if (token == WJB_KEY)
+			read_key(&call, &it, pnstrdup(key.val.string.val, key.val.string.len));
+	return call.settings;
+}
+
 char *
-mq_options_arg(FunctionCallInfo fcinfo, int first, const MqOption *options, int count, int reset_arg)
+mq_options_take(List **settings, const char *name)
+{
+	ListCell   *cell;
+
+	foreach(cell, *settings)
+	{
+		MqSetting  *setting = lfirst(cell);
+
+		if (strcmp(setting->option->name, name) != 0)
+			continue;
+		*settings = foreach_delete_current(*settings, cell);
+		return setting->text;
+	}
+	return NULL;
+}
+
+char *
+mq_options_assignments(const List *settings)
 {
 	StringInfoData set;
+	const ListCell *cell;
 
+	if (settings == NIL)
+		return NULL;
 	initStringInfo(&set);
-	for (int i = 0; i < count; i++)
-		if (!PG_ARGISNULL(first + i))
-			append(&set, options[i].name, literal(fcinfo, first + i, &options[i]));
-	if (reset_arg >= 0)
-		append_resets(fcinfo, first, options, count, reset_arg, &set);
-	return set.len > 0 ? set.data : NULL;
+	foreach(cell, settings)
+	{
+		const MqSetting *setting = lfirst(cell);
+
+		appendStringInfo(&set, "%s%s = %s", set.len > 0 ? ", " : "", setting->option->name, setting->sql);
+	}
+	return set.data;
+}
+
+char *
+mq_options_that_differ(const List *settings, const char *table, const char *condition)
+{
+	MqSqlContext context;
+	StringInfoData names;
+	const ListCell *cell;
+
+	initStringInfo(&names);
+	mq_sql_begin(&context);
+	foreach(cell, settings)
+	{
+		const MqSetting *setting = lfirst(cell);
+
+		if (mq_sql("SELECT FROM mq_internal.%s WHERE %s AND %s IS DISTINCT FROM %s", table, condition, setting->option->name,
+				   setting->sql) > 0)
+			appendStringInfo(&names, "%s%s", names.len > 0 ? ", " : "", setting->option->name);
+	}
+	mq_sql_end(&context);
+	return names.len > 0 ? names.data : NULL;
 }

@@ -1,33 +1,55 @@
 /*
- * options.h: options of queues and groups, as arguments and as columns.
+ * options.h: options of queues and groups: a JSON object as argument, columns of the definition.
  */
 #ifndef MQ_OPTIONS_H
 #define MQ_OPTIONS_H
+
+#include "nodes/pg_list.h"
 
 #include "verbs/verbs.h"
 
 typedef enum MqOptionType
 {
 	MQ_OPTION_INTERVAL,			/* bounds in microseconds */
-	MQ_OPTION_BIGINT,
-	MQ_OPTION_INT,
-	MQ_OPTION_BOOL
+	MQ_OPTION_INTEGER,			/* bounds as they are */
+	MQ_OPTION_BOOL,
+	MQ_OPTION_TEXT,
+	MQ_OPTION_NOT_YET			/* has its name, and is refused with 0A000 */
 } MqOptionType;
 
 typedef struct MqOption
 {
-	const char *name;			/* of the argument and of the column */
+	const char *name;			/* of the key, and of the column */
 	MqOptionType type;
 	int64		min;
 	int64		max;
 	const char *hint;			/* tells the bounds */
+	bool		at_create;		/* cannot be changed later */
+	bool		always;			/* neither null nor a default can be given */
 } MqOption;
 
+/* What the caller wants of one option. */
+typedef struct MqSetting
+{
+	const MqOption *option;
+	char	   *text;			/* as it stands in the JSON; NULL: turned off, or set back to its default */
+	char	   *sql;			/* the value for its column */
+} MqSetting;
+
 /*
- * Reads the arguments from `first` on, one for each option in the order of the list, null: not given; reset_arg: names of
- * options that get their default (-1: there is no such argument). Returns "column = value, ...", palloc'd, or NULL when
- * nothing is to be changed. Errors: 22023.
+ * Reads argument `arg`: NULL or an object. A key that is absent is not in the list, JSON null turns an option off, and those in the
+ * array "reset" get their defaults. create: all options may be given, and "reset" may not. Returns a list of MqSetting, palloc'd.
+ * Errors: 22023 for what is unknown (the hint has the nearest name), given twice or out of range; 0A000 for what is not there yet.
  */
-extern char *mq_options_arg(FunctionCallInfo fcinfo, int first, const MqOption *options, int count, int reset_arg);
+extern List *mq_options_arg(FunctionCallInfo fcinfo, int arg, const MqOption *options, int count, bool create);
+
+/* Takes an option that is no column out of the list: its text, NULL if it is not in it. */
+extern char *mq_options_take(List **settings, const char *name);
+
+/* "column = value, ...", palloc'd; NULL for an empty list. */
+extern char *mq_options_assignments(const List *settings);
+
+/* The names of those that are not so in the row of mq_internal.<table> where `condition` holds; NULL: all are. Runs SQL. */
+extern char *mq_options_that_differ(const List *settings, const char *table, const char *condition);
 
 #endif

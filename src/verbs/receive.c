@@ -43,8 +43,9 @@
 /* attributes of mq.message */
 enum
 {
-	M_ID, M_RECEIPT, M_PAYLOAD, M_HEADERS, M_KEY, M_PRIORITY, M_ROUTING_KEY, M_BODY, M_ENQUEUED_AT, M_DUE_AT,
-	M_EXPIRES_AT, M_LEASE_UNTIL, M_ATTEMPT, M_FAILURES, M_LAST_REASON, M_DEDUP_ID, M_QUEUE, M_GROUP, M_COLUMNS
+	M_QUEUE, M_GROUP, M_ID, M_RECEIPT, M_PAYLOAD, M_HEADERS, M_BODY, M_KEY, M_ROUTING_KEY, M_PRIORITY, M_ATTEMPT, M_FAILURES,
+	M_LAST_REASON, M_SENT_AT, M_ENQUEUED_AT, M_DUE_AT, M_EXPIRES_AT, M_LEASE_UNTIL, M_ORIGIN_QUEUE, M_ORIGIN_ID, M_DEDUP_ID,
+	M_DEATH, M_REPLY_WANTED, M_COLUMNS
 };
 
 /* One call of receive or pop. */
@@ -121,8 +122,12 @@ emit(ReceiveCall *call, const MqRun *run, HeapTuple tuple, int64 id)
 	COPY(M_HEADERS, MQ_COL_HEADERS);
 	COPY(M_BODY, MQ_COL_BODY);
 #undef COPY
-	out[M_ENQUEUED_AT] = v[MQ_COL_ENQUEUED_AT - 1];
-	isnull[M_ENQUEUED_AT] = n[MQ_COL_ENQUEUED_AT - 1];
+	/* that a message has moved is said by other columns than these; they are null in one that has not */
+	SET(M_ENQUEUED_AT, v[MQ_COL_ENQUEUED_AT - 1]);
+	SET(M_SENT_AT, v[MQ_COL_ENQUEUED_AT - 1]);
+	SET(M_ORIGIN_QUEUE, call->queue_name);
+	SET(M_ORIGIN_ID, Int64GetDatum(id));
+	SET(M_REPLY_WANTED, BoolGetDatum(false));
 	SET(M_ID, Int64GetDatum(id));
 	SET(M_RECEIPT, receipt_datum(call, id));
 	SET(M_PRIORITY, Int32GetDatum(0));
@@ -443,7 +448,7 @@ wait_for_messages(ReceiveCall *call)
 {
 	MqWait		wait;
 
-	mq_wait_begin(&wait, &call->group, &call->ref, call->wait_us);
+	mq_wait_begin(&wait, &call->group, &call->ref, call->wait_us, call->taker.consumer);
 	do
 	{
 		look_again(call);
@@ -460,7 +465,7 @@ check_limits(const ReceiveCall *call)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("max_messages must be between 1 and 1000000"),
 				 errdetail("It is %d.", call->max),
-				 errhint("Ask for fewer, again and again.")));
+				 call->max < 1 ? errhint("Ask for at least one message.") : errhint("Ask for fewer, again and again.")));
 }
 
 static int64
@@ -497,26 +502,18 @@ consumer_arg(FunctionCallInfo fcinfo, int arg)
 	return name;
 }
 
-/* The numbers of the arguments that both functions have. */
-typedef struct ReceiveArgs
-{
-	int			wait;
-	int			consumer_group;
-	int			consumer;
-	int			max_bytes;
-} ReceiveArgs;
-
+/* The arguments that both functions have: queue, consumer_group, max_messages, wait, consumer, max_bytes. */
 static void
-read_args(FunctionCallInfo fcinfo, ReceiveCall *call, const ReceiveArgs *args, const char *what)
+read_args(FunctionCallInfo fcinfo, ReceiveCall *call, const char *what)
 {
 	char	   *queue = mq_text_arg(fcinfo, 0, "queue");
-	char	   *group = mq_text_arg(fcinfo, args->consumer_group, "consumer_group");
+	char	   *group = mq_text_arg(fcinfo, 1, "consumer_group");
 
-	call->max = mq_int32_arg(fcinfo, 1, "max_messages");
+	call->max = mq_int32_arg(fcinfo, 2, "max_messages");
 	check_limits(call);
-	call->wait_us = wait_arg(fcinfo, args->wait);
-	call->max_bytes = max_bytes_arg(fcinfo, args->max_bytes);
-	call->taker.consumer = consumer_arg(fcinfo, args->consumer);
+	call->wait_us = wait_arg(fcinfo, 3);
+	call->taker.consumer = consumer_arg(fcinfo, 4);
+	call->max_bytes = max_bytes_arg(fcinfo, 5);
 	mq_check_writable(what);
 	mq_catalog_catch_up();
 	mq_group_by_name(queue, group, &call->group);
@@ -551,12 +548,12 @@ MQ_FUNCTION(mq_receive);
 Datum
 mq_receive(PG_FUNCTION_ARGS)
 {
-	static const ReceiveArgs args = {.wait = 3, .consumer_group = 4, .consumer = 5, .max_bytes = 6};
 	ReceiveCall *call = palloc0(sizeof(ReceiveCall));
 
-	read_args(fcinfo, call, &args, "mq.receive()");
-	if (!PG_ARGISNULL(2))
-		call->lease_us = mq_interval_us(PG_GETARG_INTERVAL_P(2), "visibility_timeout", 1);
+	mq_refuse_arg(fcinfo, 7, "ack");
+	read_args(fcinfo, call, "mq.receive()");
+	if (!PG_ARGISNULL(6))
+		call->lease_us = mq_interval_us(PG_GETARG_INTERVAL_P(6), "visibility_timeout", 1);
 	else
 		call->lease_us = call->group.lease_us > 0 ? call->group.lease_us : (int64) mq_visibility_timeout * 1000;
 	receive(fcinfo, call);
@@ -568,11 +565,10 @@ MQ_FUNCTION(mq_pop);
 Datum
 mq_pop(PG_FUNCTION_ARGS)
 {
-	static const ReceiveArgs args = {.consumer_group = 2, .wait = 3, .max_bytes = 4, .consumer = 5};
 	ReceiveCall *call = palloc0(sizeof(ReceiveCall));
 
 	call->pop = true;
-	read_args(fcinfo, call, &args, "mq.pop()");
+	read_args(fcinfo, call, "mq.pop()");
 	/* acked before this call ends: the lease only has to last that long, and does while the transaction is open */
 	call->lease_us = USECS_PER_DAY;
 	receive(fcinfo, call);

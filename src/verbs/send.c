@@ -61,7 +61,41 @@ part_size(Datum value, bool present)
 }
 
 static void
-check_parts(const Parts *parts)
+wrong_headers(const char *message, const char *hint)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("%s", message),
+			 errhint("%s", hint)));
+}
+
+/*
+ * An object; the names that begin with "mq." are kept, so that nobody can make a header look like the engine's. False: there are
+ * none, for JSON null is what some drivers make of none.
+ */
+static bool
+check_headers(Datum value)
+{
+	Jsonb	   *headers = DatumGetJsonbP(value);
+	JsonbIterator *it;
+	JsonbValue	key;
+	JsonbIteratorToken token;
+
+	if (JB_ROOT_IS_SCALAR(headers) && JBE_ISNULL(headers->root.children[0]))
+		return false;
+	if (!JB_ROOT_IS_OBJECT(headers))
+		wrong_headers("headers must be a JSON object", "For example {\"type\": \"order\"}; leave them out if there are none.");
+	it = JsonbIteratorInit(&headers->root);
+	while ((token = JsonbIteratorNext(&it, &key, true)) != WJB_DONE)
+		if (token == WJB_KEY && key.val.string.len >= 3 && memcmp(key.val.string.val, "mq.", 3) == 0)
+			wrong_headers("headers with names that begin with \"mq.\" cannot be sent", "Use another name for the header.");
+	if ((Pointer) headers != DatumGetPointer(value))
+		pfree(headers);
+	return true;
+}
+
+static void
+check_parts(Parts *parts)
 {
 	Size		size = part_size(parts->payload, parts->has_payload) +
 		part_size(parts->headers, parts->has_headers) + part_size(parts->body, parts->has_body);
@@ -77,10 +111,12 @@ check_parts(const Parts *parts)
 				 errmsg("message of %zu bytes is too large", size),
 				 errdetail("The limit mq.max_message_size is %d bytes.", mq_max_message_size),
 				 errhint("Raise mq.max_message_size, or keep the content in a table and send its key.")));
+	if (parts->has_headers)
+		parts->has_headers = check_headers(parts->headers);
 }
 
 static HeapTuple
-form_row(const Parts *parts)
+form_row(Parts *parts)
 {
 	Datum		v[MQ_COLUMNS] = {0};
 	bool		isnull[MQ_COLUMNS];
@@ -107,46 +143,39 @@ open_queue(FunctionCallInfo fcinfo, const char *function, MqQueue *queue)
 	mq_attach_queue(queue);
 }
 
-static Datum
-json_from_text(Datum json)
+/* What is not there yet is refused; in the order of the arguments, from the fifth on. */
+static void
+check_not_supported(FunctionCallInfo fcinfo, const char *const *names, int count)
 {
-	return DirectFunctionCall1(jsonb_in, CStringGetDatum(TextDatumGetCString(json)));
-}
-
-static Datum
-send_one(FunctionCallInfo fcinfo, bool payload_is_text)
-{
-	MqQueue		queue;
-	Parts		parts = {0};
-	HeapTuple	tuple;
-	int64		id;
-
-	open_queue(fcinfo, "mq.send()", &queue);
-	parts.has_payload = !PG_ARGISNULL(1);
-	parts.has_headers = !PG_ARGISNULL(2);
-	parts.has_body = !PG_ARGISNULL(3);
-	if (parts.has_payload)
-		parts.payload = payload_is_text ? json_from_text(PG_GETARG_DATUM(1)) : PG_GETARG_DATUM(1);
-	parts.headers = PG_GETARG_DATUM(2);
-	parts.body = PG_GETARG_DATUM(3);
-	tuple = form_row(&parts);
-	mq_transaction_sent(&queue);
-	mq_log_append(&queue, 0, &tuple, 1, &id);
-	PG_RETURN_INT64(id);
+	for (int i = 0; i < count; i++)
+		if (!PG_ARGISNULL(4 + i))
+			mq_refuse_arg(fcinfo, 4 + i, names[i]);
 }
 
 MQ_FUNCTION(mq_send);
 Datum
 mq_send(PG_FUNCTION_ARGS)
 {
-	return send_one(fcinfo, false);
-}
+	static const char *const later[] = {
+		"key", "routing_key", "priority", "dedup_id", "delay", "deliver_at", "expires_in"
+	};
+	MqQueue		queue;
+	Parts		parts = {0};
+	HeapTuple	tuple;
+	int64		id;
 
-MQ_FUNCTION(mq_send_text);
-Datum
-mq_send_text(PG_FUNCTION_ARGS)
-{
-	return send_one(fcinfo, true);
+	open_queue(fcinfo, "mq.send()", &queue);
+	check_not_supported(fcinfo, later, lengthof(later));
+	parts.has_payload = !PG_ARGISNULL(1);
+	parts.has_headers = !PG_ARGISNULL(2);
+	parts.has_body = !PG_ARGISNULL(3);
+	parts.payload = PG_GETARG_DATUM(1);
+	parts.headers = PG_GETARG_DATUM(2);
+	parts.body = PG_GETARG_DATUM(3);
+	tuple = form_row(&parts);
+	mq_transaction_sent(&queue);
+	mq_log_append(&queue, 0, &tuple, 1, &id);
+	PG_RETURN_INT64(id);
 }
 
 /* One array argument of send_batch. */
@@ -191,9 +220,13 @@ element_context(void *element)
 	errcontext("element %d of mq.send_batch()", *(int *) element);
 }
 
-static Datum
-send_many(FunctionCallInfo fcinfo, bool payload_is_text)
+MQ_FUNCTION(mq_send_batch);
+Datum
+mq_send_batch(PG_FUNCTION_ARGS)
 {
+	static const char *const later[] = {
+		"keys", "routing_keys", "priorities", "dedup_ids", "delays", "deliver_at", "expires_in"
+	};
 	MqQueue		queue;
 	Column		payloads;
 	Column		headers;
@@ -206,7 +239,8 @@ send_many(FunctionCallInfo fcinfo, bool payload_is_text)
 	ErrorContextCallback context = {.callback = element_context,.arg = &element};
 
 	open_queue(fcinfo, "mq.send_batch()", &queue);
-	column_arg(fcinfo, 1, "payloads", payload_is_text ? TEXTOID : JSONBOID, &payloads, &count);
+	check_not_supported(fcinfo, later, lengthof(later));
+	column_arg(fcinfo, 1, "payloads", JSONBOID, &payloads, &count);
 	column_arg(fcinfo, 2, "headers", JSONBOID, &headers, &count);
 	column_arg(fcinfo, 3, "bodies", BYTEAOID, &bodies, &count);
 	if (!payloads.given && !bodies.given)
@@ -228,8 +262,6 @@ send_many(FunctionCallInfo fcinfo, bool payload_is_text)
 		parts.has_payload = column_value(&payloads, i, &parts.payload);
 		parts.has_headers = column_value(&headers, i, &parts.headers);
 		parts.has_body = column_value(&bodies, i, &parts.body);
-		if (parts.has_payload && payload_is_text)
-			parts.payload = json_from_text(parts.payload);
 		tuples[i] = form_row(&parts);
 	}
 	error_context_stack = context.previous;
@@ -240,18 +272,4 @@ send_many(FunctionCallInfo fcinfo, bool payload_is_text)
 	/* a Datum holds an int64 as it is (shmem.h asserts 64 bits) */
 	result = (Datum *) ids;
 	PG_RETURN_POINTER(construct_array(result, count, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
-}
-
-MQ_FUNCTION(mq_send_batch);
-Datum
-mq_send_batch(PG_FUNCTION_ARGS)
-{
-	return send_many(fcinfo, false);
-}
-
-MQ_FUNCTION(mq_send_batch_text);
-Datum
-mq_send_batch_text(PG_FUNCTION_ARGS)
-{
-	return send_many(fcinfo, true);
 }

@@ -49,6 +49,16 @@ mq_check_not_null(FunctionCallInfo fcinfo, int arg, const char *name)
 				 errhint("Give a value for argument \"%s\".", name)));
 }
 
+void
+mq_refuse_arg(FunctionCallInfo fcinfo, int arg, const char *name)
+{
+	if (!PG_ARGISNULL(arg))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("argument \"%s\" is not supported yet", name),
+				 errhint("Leave it out, or give null.")));
+}
+
 char *
 mq_text_arg(FunctionCallInfo fcinfo, int arg, const char *name)
 {

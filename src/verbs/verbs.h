@@ -23,6 +23,9 @@ extern char *mq_text_arg(FunctionCallInfo fcinfo, int arg, const char *name);
 extern int32 mq_int32_arg(FunctionCallInfo fcinfo, int arg, const char *name);
 extern void mq_check_not_null(FunctionCallInfo fcinfo, int arg, const char *name);
 
+/* 0A000 if an argument is given that has its place in the signature, and is not supported yet. */
+extern void mq_refuse_arg(FunctionCallInfo fcinfo, int arg, const char *name);
+
 /* Microseconds of an interval (a month counts 30 days); 22023 below min_us, above 365 days or infinite. */
 extern int64 mq_interval_us(const Interval *interval, const char *name, int64 min_us);
 

@@ -1,43 +1,46 @@
 /*
- * views.c: the functions behind the views mq.queues, mq.groups and mq.in_flight.
+ * views.c: the functions behind the views mq.queues, mq.groups and mq.segments.
  *
  * They show only queues on which the caller has some right, or all to roles for monitoring, and cost what they show, not the
  * backlog. A standby shows what is on disk.
  */
 #include "postgres.h"
 
-#include "access/transam.h"
+#include "access/relation.h"
 #include "access/xlog.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_class.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
-#include "storage/procarray.h"
+#include "storage/bufmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
+#include "utils/snapmgr.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
 #include "base/owner.h"
 #include "log/log.h"
+#include "log/order.h"
 #include "offset/rebuild.h"
 #include "verbs/verbs.h"
+#include "verbs/views.h"
 
-#define ROWS_PER_LOOK 1024
+
 
 /* A role for monitoring sees that there is something and how much of it, never what is in a message. */
-static bool
-sees_all(void)
+bool
+mq_view_sees_all(void)
 {
 	return has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS);
 }
 
-static bool
-may_see_group(const MqGroup *group, bool all)
+bool
+mq_view_may_see(const MqGroup *group, bool all)
 {
 	return all || mq_has_right(&group->queue, MQ_RIGHT_BROWSE | MQ_RIGHT_MANAGE) || mq_may_consume(group);
 }
@@ -77,7 +80,7 @@ Datum
 mq_queue_state(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	bool		all = sees_all();
+	bool		all = mq_view_sees_all();
 	int			count;
 	MqQueue    *queues;
 
@@ -102,19 +105,8 @@ mq_queue_state(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
-static int64
-unread_estimate(const MqGroup *group, const MqWindowCounts *counts)
-{
-	MqTail		tail;
-
-	if (!mq_log_tail(&group->queue, 0, &tail))
-		return counts->ids[MQ_UNREAD];
-	return counts->ids[MQ_UNREAD] + Max(tail.next_id - counts->next_id, 0);
-}
-
-/* fits: what is unfinished in it is in memory; else there are counts only of what is not. */
-static bool
-attach_group_to_show(MqGroup *group, MqWindowRef *ref, bool *fits)
+bool
+mq_view_attach(MqGroup *group, MqWindowRef *ref, bool *fits)
 {
 	MqWindowKey key = mq_window_key(group, 0);
 
@@ -125,14 +117,123 @@ attach_group_to_show(MqGroup *group, MqWindowRef *ref, bool *fits)
 	return group->window != NULL;
 }
 
-#define GROUP_COLUMNS 12
+/* ---- when a message came ---- */
+
+#define PAGES_TO_LOOK_AT 8
+
+/* When the first message that the statement sees from an id on was appended to the segment; 0: none is near. */
+static TimestampTz
+time_in_segment(Relation rel, bool ordered, int64 id)
+{
+	static MqFetched rows[MQ_PAGE_ROWS];
+	BlockNumber blocks = RelationGetNumberOfBlocks(rel);
+	BlockNumber first = ordered ? mq_log_locate(rel, id) : 0;
+	TimestampTz time = 0;
+
+	for (BlockNumber block = first; block < blocks && block - first < PAGES_TO_LOOK_AT && time == 0; block++)
+	{
+		Buffer		buffer;
+		int64		page_max;
+		int			count = mq_log_fetch_page(rel, block, id, PG_INT64_MAX, GetActiveSnapshot(), rows, &buffer, &page_max);
+
+		for (int i = 0; i < count && time == 0; i++)
+		{
+			bool		isnull;
+
+			if (rows[i].sight == MQ_SEEN)
+				time = DatumGetTimestampTz(heap_getattr(&rows[i].tuple, MQ_COL_ENQUEUED_AT, mq_row_descriptor(), &isnull));
+		}
+		ReleaseBuffer(buffer);
+	}
+	return time;
+}
+
+/* When the message with that id, or else the next one, came. Costs a few pages, however long the log is. 0: not known. */
+static TimestampTz
+time_of(const MqQueue *queue, int64 id)
+{
+	int64		segment = mq_segment_of(id, queue->segment_size);
+	Relation	rel = mq_segment_open(queue, 0, segment, AccessShareLock);
+	TimestampTz time;
+
+	if (rel == NULL)
+		return 0;
+	time = time_in_segment(rel, mq_order_holds(queue, 0, segment, rel), id);
+	relation_close(rel, AccessShareLock);
+	return time;
+}
+
+static void
+put_time(Datum *value, bool *isnull, TimestampTz time)
+{
+	*value = TimestampTzGetDatum(time);
+	*isnull = time == 0;
+}
+
+/* ---- groups ---- */
+
+static MqDelayed
+delayed_of(const MqWindowRef *ref)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	MqDelayed	delayed = {.from = PG_INT64_MIN,.next_due = PG_INT64_MAX};
+
+	while (mq_window_count_delayed(ref, now, &delayed))
+		CHECK_FOR_INTERRUPTS();
+	return delayed;
+}
+
+/* The times of the oldest messages: of that which is ready, and of that which is unfinished. */
+static void
+put_oldest(const MqQueue *queue, const MqWindowCounts *counts, int64 unread, Datum *v, bool *isnull)
+{
+	bool		unfinished = counts->low_watermark < counts->next_id || unread > 0;
+	TimestampTz first = unfinished ? time_of(queue, counts->low_watermark) : 0;
+	TimestampTz ready = first;
+
+	if (counts->oldest_ready >= counts->next_id && unread == 0)
+		ready = 0;
+	else if (counts->oldest_ready != counts->low_watermark)
+		ready = time_of(queue, counts->oldest_ready);
+	put_time(&v[0], &isnull[0], ready);
+	put_time(&v[1], &isnull[1], first);
+}
+
+enum
+{
+	G_GROUP_NO, G_RIGHTS, G_EPOCH, G_LOW_WATERMARK, G_NEXT_ID, G_READY, G_RETRYING, G_LEASED, G_SETTLING, G_PENDING, G_UNREAD,
+	G_OLDEST_READY_AT, G_OLDEST_UNFINISHED_AT, G_NEXT_DUE_AT, G_HELD_BACK, G_WAITING, G_COLUMNS
+};
+
+/* What is known of a group whose window is in memory. */
+static void
+put_counts(const MqGroup *group, const MqWindowRef *ref, const MqWindowCounts *counts, Datum *v, bool *isnull)
+{
+	MqDelayed	delayed = delayed_of(ref);
+	int64		unread = counts->ids[MQ_UNREAD] + mq_log_ids_from(&group->queue, 0, counts->next_id);
+
+	v[G_EPOCH] = Int32GetDatum(counts->epoch);
+	v[G_LOW_WATERMARK] = Int64GetDatum(counts->low_watermark);
+	v[G_NEXT_ID] = Int64GetDatum(counts->next_id);
+	/* counted a moment later, and some may have come back meanwhile */
+	v[G_READY] = Int64GetDatum(Max(counts->ids[MQ_READY] - delayed.count, 0));
+	v[G_RETRYING] = Int64GetDatum(delayed.count);
+	v[G_LEASED] = Int64GetDatum(counts->ids[MQ_LEASED]);
+	v[G_SETTLING] = Int64GetDatum(counts->ids[MQ_SETTLING]);
+	v[G_PENDING] = Int64GetDatum(counts->pending);
+	v[G_UNREAD] = Int64GetDatum(unread);
+	put_oldest(&group->queue, counts, unread, &v[G_OLDEST_READY_AT], &isnull[G_OLDEST_READY_AT]);
+	put_time(&v[G_NEXT_DUE_AT], &isnull[G_NEXT_DUE_AT], delayed.count > 0 ? delayed.next_due : 0);
+	v[G_HELD_BACK] = Int64GetDatum(counts->held_back);
+	v[G_WAITING] = Int64GetDatum(counts->waiting);
+}
 
 MQ_FUNCTION(mq_group_state);
 Datum
 mq_group_state(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	bool		all = sees_all();
+	bool		all = mq_view_sees_all();
 	int			count;
 	MqGroup    *groups;
 
@@ -140,33 +241,22 @@ mq_group_state(PG_FUNCTION_ARGS)
 	groups = mq_groups_all(&count);
 	for (int i = 0; i < count; i++)
 	{
-		Datum		v[GROUP_COLUMNS] = {0};
-		bool		isnull[GROUP_COLUMNS] = {false};
+		Datum		v[G_COLUMNS] = {0};
+		bool		isnull[G_COLUMNS] = {false};
 		MqWindowCounts counts;
 		MqWindowRef ref;
 		bool		fits;
 
 		CHECK_FOR_INTERRUPTS();
-		if (!may_see_group(&groups[i], all))
+		if (!mq_view_may_see(&groups[i], all))
 			continue;
-		v[0] = Int32GetDatum(groups[i].group_no);
-		v[1] = ObjectIdGetDatum(groups[i].rights);
-		v[2] = Int32GetDatum(groups[i].epoch);
-		if (attach_group_to_show(&groups[i], &ref, &fits) && mq_window_counts(&ref, &counts))
-		{
-			v[2] = Int32GetDatum(counts.epoch);
-			v[3] = Int64GetDatum(counts.low_watermark);
-			v[4] = Int64GetDatum(counts.next_id);
-			v[5] = Int64GetDatum(counts.ids[MQ_READY]);
-			v[6] = Int64GetDatum(counts.ids[MQ_LEASED]);
-			v[7] = Int64GetDatum(counts.ids[MQ_SETTLING]);
-			v[8] = Int64GetDatum(counts.pending);
-			v[9] = Int64GetDatum(unread_estimate(&groups[i], &counts));
-			v[10] = Int64GetDatum(counts.held_back);
-			v[11] = Int32GetDatum(counts.waiting);
-		}
+		v[G_GROUP_NO] = Int32GetDatum(groups[i].group_no);
+		v[G_RIGHTS] = ObjectIdGetDatum(groups[i].rights);
+		v[G_EPOCH] = Int32GetDatum(groups[i].epoch);
+		if (mq_view_attach(&groups[i], &ref, &fits) && mq_window_counts(&ref, &counts))
+			put_counts(&groups[i], &ref, &counts, v, isnull);
 		else
-			memset(isnull + 3, true, (GROUP_COLUMNS - 3) * sizeof(bool));
+			memset(isnull + G_LOW_WATERMARK, true, (G_COLUMNS - G_LOW_WATERMARK) * sizeof(bool));
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, v, isnull);
 	}
 	return (Datum) 0;
@@ -289,133 +379,4 @@ Datum
 mq_table_bytes(PG_FUNCTION_ARGS)
 {
 	PG_RETURN_INT64(size_of(PG_GETARG_OID(0)));
-}
-
-/* ---- in flight ---- */
-
-/* An entry in flight and who has it. */
-typedef struct InFlight
-{
-	MqNode		node;
-	char		consumer[MQ_NAME_LENGTH_MAX + 1];
-	int			pid;			/* of the open transaction that leased it; 0: none */
-} InFlight;
-
-/* Copies the leased and settling entries from id on; the lock is held for one lot only. */
-static int
-look(const MqWindowRef *ref, int64 id, InFlight *entries)
-{
-	int			count = 0;
-
-	if (!mq_window_lock(ref, LW_SHARED))
-		return 0;
-	while (count < ROWS_PER_LOOK)
-	{
-		uint32		leased = mq_tree_first_in_state(ref->window, MQ_LEASED, id);
-		uint32		settling = mq_tree_first_in_state(ref->window, MQ_SETTLING, id);
-		uint32		node = leased;
-
-		if (leased == 0 || (settling != 0 && MqNodeAt(settling)->lo < MqNodeAt(leased)->lo))
-			node = settling;
-		if (node == 0)
-			break;
-		entries[count].node = *MqNodeAt(node);
-		strlcpy(entries[count].consumer, MqNodeAt(node)->consumer == 0 ? "" : MqConsumerAt(MqNodeAt(node)->consumer)->name,
-				sizeof(entries[count].consumer));
-		entries[count].pid = node == leased ? mq_session_transaction_pid(MqNodeAt(node)->owner) : 0;
-		id = entries[count++].node.hi + 1;
-	}
-	mq_window_unlock(ref);
-	return count;
-}
-
-/* Who acked what is settling: found once for all messages of a transaction. */
-typedef struct Acker
-{
-	uint64		xid;
-	int			pid;
-} Acker;
-
-/* The process whose open transaction leased the messages, or acked them; 0: none, or a prepared one. */
-static int
-holder(const InFlight *entry, Acker *acker)
-{
-	if (entry->node.state == MQ_LEASED)
-		return entry->pid;
-	if (entry->node.owner != acker->xid)
-	{
-		acker->xid = entry->node.owner;
-		acker->pid = BackendXidGetPid(XidFromFullTransactionId(FullTransactionIdFromU64(acker->xid)));
-	}
-	return acker->pid;
-}
-
-static void
-show_entry(ReturnSetInfo *rsinfo, const MqGroup *group, const InFlight *entry, int pid)
-{
-	const MqNode *node = &entry->node;
-
-	for (int64 id = node->lo; id <= node->hi; id++)
-	{
-		Datum		v[9];
-		bool		isnull[9] = {false};
-
-		CHECK_FOR_INTERRUPTS();
-		v[0] = Int32GetDatum(group->group_no);
-		v[1] = Int64GetDatum(id);
-		v[2] = CStringGetTextDatum(node->state == MQ_LEASED ? "leased" : "settling");
-		v[3] = Int32GetDatum(node->attempts);
-		v[4] = Int32GetDatum(node->failures);
-		v[5] = TimestampTzGetDatum(node->due);
-		isnull[5] = node->token == 0;
-		v[6] = CStringGetTextDatum(entry->consumer);
-		isnull[6] = entry->consumer[0] == '\0';
-		v[7] = TimestampTzGetDatum(mq_token_time(node->token));
-		isnull[7] = node->token == 0;
-		v[8] = Int32GetDatum(pid);
-		isnull[8] = pid == 0;
-		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, v, isnull);
-		pfree(DatumGetPointer(v[2]));
-		pfree(DatumGetPointer(v[6]));
-	}
-}
-
-MQ_FUNCTION(mq_in_flight_state);
-Datum
-mq_in_flight_state(PG_FUNCTION_ARGS)
-{
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	InFlight   *entries = palloc(ROWS_PER_LOOK * sizeof(InFlight));
-	Acker		acker = {0};
-	bool		all = sees_all();
-	int			count;
-	MqGroup    *groups;
-
-	InitMaterializedSRF(fcinfo, 0);
-	if (RecoveryInProgress())
-	{
-		ereport(NOTICE,
-				(errmsg("what is in flight is known on the primary only")));
-		return (Datum) 0;
-	}
-	groups = mq_groups_all(&count);
-	for (int i = 0; i < count; i++)
-	{
-		MqWindowRef ref;
-		bool		fits;
-		int64		id = 0;
-		int			n;
-
-		if (!may_see_group(&groups[i], all) || !attach_group_to_show(&groups[i], &ref, &fits) || !fits)
-			continue;
-		/* one look shows a moment; only who has more in flight than fits into one sees several */
-		do
-		{
-			n = look(&ref, id, entries);
-			for (int j = 0; j < n; j++)
-				show_entry(rsinfo, &groups[i], &entries[j], holder(&entries[j], &acker));
-			id = n > 0 ? entries[n - 1].node.hi + 1 : id;
-		} while (n == ROWS_PER_LOOK);
-	}
-	return (Datum) 0;
 }

@@ -61,10 +61,11 @@ get_into_line(MqWait *wait, bool again)
 }
 
 void
-mq_wait_begin(MqWait *wait, MqGroup *group, const MqWindowRef *ref, int64 us)
+mq_wait_begin(MqWait *wait, MqGroup *group, const MqWindowRef *ref, int64 us, const char *consumer)
 {
 	*wait = (MqWait) {group, ref, mq_monotonic_us() + us, .own_due = PG_INT64_MAX};
 	get_into_line(wait, false);
+	mq_wait_show(&ref->key, consumer);
 }
 
 /* What this process has to see to: the next end of a lease or delay, by the clock. */
@@ -153,14 +154,14 @@ may_give_up_snapshot(FunctionCallInfo fcinfo)
 static int64
 timeout_arg(FunctionCallInfo fcinfo)
 {
-	mq_check_not_null(fcinfo, 1, "timeout");
+	mq_check_not_null(fcinfo, 2, "timeout");
 	if (may_give_up_snapshot(fcinfo))
-		return mq_interval_us(PG_GETARG_INTERVAL_P(1), "timeout", 0);
+		return mq_interval_us(PG_GETARG_INTERVAL_P(2), "timeout", 0);
 	ereport(WARNING,
 			(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
 			 errmsg("mq.wait() holds back VACUUM while it waits here"),
 			 errhint("Call it outside of a transaction block, in READ COMMITTED, or use the argument \"wait\" of mq.receive.")));
-	return mq_interval_between(PG_GETARG_INTERVAL_P(1), "timeout", 0, MQ_WAIT_MAX_S * USECS_PER_SEC,
+	return mq_interval_between(PG_GETARG_INTERVAL_P(2), "timeout", 0, MQ_WAIT_MAX_S * USECS_PER_SEC,
 							   "In a transaction block it must be at least zero and at most 60 seconds.");
 }
 
@@ -169,7 +170,7 @@ Datum
 mq_wait(PG_FUNCTION_ARGS)
 {
 	char	   *queue = mq_text_arg(fcinfo, 0, "queue");
-	char	   *name = mq_text_arg(fcinfo, 2, "consumer_group");
+	char	   *name = mq_text_arg(fcinfo, 1, "consumer_group");
 	int64		timeout = timeout_arg(fcinfo);
 	MqGroup		group;
 	MqWindowRef ref;
@@ -184,7 +185,7 @@ mq_wait(PG_FUNCTION_ARGS)
 	if (may_give_up_snapshot(fcinfo))
 		ForgetPortalSnapshots();
 
-	mq_wait_begin(&wait, &group, &ref, timeout);
+	mq_wait_begin(&wait, &group, &ref, timeout, NULL);
 	while (!something_to_take(&group, &ref) && mq_wait_more(&wait, MQ_NOT_BLOCKED))
 		;
 	mq_wait_end(&wait);

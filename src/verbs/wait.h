@@ -24,11 +24,11 @@ typedef struct MqWait
  *	do { look } while (nothing found && mq_wait_more(&wait, blocked));
  *	mq_wait_end(&wait);
  *
- * blocked: why nothing was found that this caller may have, though others might. mq_wait_more sleeps until there may be
+ * consumer: its name for the views, or NULL. blocked: why nothing was found that this caller may have, though others might. mq_wait_more sleeps until there may be
  * something, or the time is over (false). Errors: 42704 when queue or group are dropped, and what a cancel or shutdown
  * raises; the abort does what mq_wait_end does. No lock may be held.
  */
-extern void mq_wait_begin(MqWait *wait, MqGroup *group, const MqWindowRef *ref, int64 us);
+extern void mq_wait_begin(MqWait *wait, MqGroup *group, const MqWindowRef *ref, int64 us, const char *consumer);
 extern bool mq_wait_more(MqWait *wait, MqBlocked blocked);
 extern void mq_wait_end(MqWait *wait);
 

@@ -363,6 +363,47 @@ mq_wait_sleep(int64 us)
 	return was_woken();
 }
 
+void
+mq_wait_show(const MqWindowKey *window, const char *consumer)
+{
+	MqWaiter   *me = &mq_waiters[MqMyProcNumber()];
+	TimestampTz now = GetCurrentTimestamp();
+
+	SpinLockAcquire(&me->shown_mutex);
+	me->shown = true;
+	me->shown_window = *window;
+	me->shown_since = now;
+	strlcpy(me->shown_consumer, consumer == NULL ? "" : consumer, sizeof(me->shown_consumer));
+	SpinLockRelease(&me->shown_mutex);
+}
+
+bool
+mq_wait_look_at(int procno, MqWaiting *waiting)
+{
+	MqWaiter   *w = &mq_waiters[procno];
+	bool		shown;
+
+	/* most do not wait; one that begins or ends just now may be missed */
+	if (!w->shown)
+		return false;
+	SpinLockAcquire(&w->shown_mutex);
+	shown = w->shown;
+	waiting->window = w->shown_window;
+	waiting->since = w->shown_since;
+	memcpy(waiting->consumer, w->shown_consumer, sizeof(waiting->consumer));
+	SpinLockRelease(&w->shown_mutex);
+	waiting->pid = ProcGlobal->allProcs[procno].pid;
+	return shown && waiting->pid != 0;
+}
+
+static void
+hide(MqWaiter *me)
+{
+	SpinLockAcquire(&me->shown_mutex);
+	me->shown = false;
+	SpinLockRelease(&me->shown_mutex);
+}
+
 /* The last in line, of those that are not blocked if there are any; -1: nobody. */
 static int
 any_waiter(const MqWindow *window)
@@ -385,6 +426,7 @@ mq_wait_leave(bool pass_on)
 		return;
 	my_window = NULL;
 	my_chain = NULL;
+	hide(&mq_waiters[me]);
 	SpinLockAcquire(&chain->wait_mutex);
 	if (mq_waiters[me].listed)
 		take_out_of_line(chain, window, me);

@@ -67,6 +67,21 @@ extern bool mq_wait_is_timekeeper(void);
  */
 extern bool mq_wait_sleep(int64 us);
 
+/* Lets others see, until it leaves the line, what this process waits for; consumer: NULL for none. */
+extern void mq_wait_show(const MqWindowKey *window, const char *consumer);
+
+/* A process that waits. */
+typedef struct MqWaiting
+{
+	MqWindowKey window;
+	TimestampTz since;
+	char		consumer[MQ_NAME_LENGTH_MAX + 1];	/* empty: no name */
+	int			pid;
+} MqWaiting;
+
+/* Whether the process with that number waits, and for what. Of a moment: it may have left by now. */
+extern bool mq_wait_look_at(int procno, MqWaiting *waiting);
+
 /* Leaves the line; pass_on: there is work left, or may be. Does nothing when this process is not waiting. Never throws. */
 extern void mq_wait_leave(bool pass_on);
 

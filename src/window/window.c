@@ -171,6 +171,15 @@ mq_window_set_dropped(const MqWindowRef *ref)
 	mq_wake_all(ref->window);
 }
 
+static int64
+oldest_ready(const MqWindow *window)
+{
+	uint32		ready = mq_tree_first_ready(window, PG_INT64_MIN, GetCurrentTimestamp());
+	uint32		unread = mq_tree_first_in_state(window, MQ_UNREAD, PG_INT64_MIN);
+
+	return Min(ready == 0 ? PG_INT64_MAX : MqNodeAt(ready)->lo, unread == 0 ? PG_INT64_MAX : MqNodeAt(unread)->lo);
+}
+
 bool
 mq_window_counts(const MqWindowRef *ref, MqWindowCounts *counts)
 {
@@ -188,11 +197,35 @@ mq_window_counts(const MqWindowRef *ref, MqWindowCounts *counts)
 		counts->next_id = window->left_out_next_id;
 		counts->ids[MQ_UNREAD] = counts->next_id - counts->low_watermark;
 	}
+	counts->oldest_ready = oldest_ready(window);
 	counts->pending = window->pending_ids;
 	counts->held_back = window->held_back;
 	counts->waiting = (int32) pg_atomic_read_u32(&window->waiters);
 	mq_window_unlock(ref);
 	return true;
+}
+
+bool
+mq_window_count_delayed(const MqWindowRef *ref, TimestampTz now, MqDelayed *delayed)
+{
+	uint32		node = 0;
+
+	if (!mq_window_lock(ref, LW_SHARED))
+		return false;
+	for (int i = 0; i < MQ_ENTRIES_PER_HOLD; i++)
+	{
+		node = mq_tree_first_in_state(ref->window, MQ_READY, delayed->from);
+		if (node == 0)
+			break;
+		if (MqNodeAt(node)->due > now)
+		{
+			delayed->count += MqNodeAt(node)->hi - Max(MqNodeAt(node)->lo, delayed->from) + 1;
+			delayed->next_due = Min(delayed->next_due, MqNodeAt(node)->due);
+		}
+		delayed->from = MqNodeAt(node)->hi + 1;
+	}
+	mq_window_unlock(ref);
+	return node != 0;
 }
 
 void

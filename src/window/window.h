@@ -64,9 +64,21 @@ typedef struct MqWindowCounts
 	int64		pending;
 	int64		held_back;
 	int32		waiting;		/* receivers in line */
+	int64		oldest_ready;	/* the first id that may be handed out now, or was not looked at; PG_INT64_MAX: none */
 } MqWindowCounts;
 
 extern bool mq_window_counts(const MqWindowRef *ref, MqWindowCounts *counts);
+
+/* Of the ready messages, those whose time has not come. */
+typedef struct MqDelayed
+{
+	int64		from;			/* ids below were looked at; begin with PG_INT64_MIN */
+	int64		count;
+	TimestampTz next_due;		/* the earliest; PG_INT64_MAX: none */
+} MqDelayed;
+
+/* Adds up a lot of entries; returns whether more are left. So long as nothing has a due time there is nothing to look at. */
+extern bool mq_window_count_delayed(const MqWindowRef *ref, TimestampTz now, MqDelayed *delayed);
 
 /* Where look-ahead ends: every message below was seen. Caller holds the lock. */
 extern int64 mq_window_next_id(const MqWindow *window);

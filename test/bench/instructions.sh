@@ -59,19 +59,19 @@ work_send_batch()   { times 10 "SELECT mq.send_batch('send_batch', array_fill('$
 
 before_single()     { times 2 "$(receive_and_ack warm)"; }
 work_single()       { times 1000 "$(receive_and_ack single)"; }
-receive_and_ack()   { lines "SELECT receipt FROM mq.receive('$1', 1, '1 day') \\gset" "SELECT mq.ack(:'receipt'::uuid)"; }
+receive_and_ack()   { lines "SELECT receipt FROM mq.receive('$1', max_messages => 1, visibility_timeout => '1 day') \\gset" "SELECT mq.ack(:'receipt'::uuid)"; }
 
 before_bulk()       { times 2 "$(receive_and_ack_many warm 10)"; }
 work_bulk()         { times 10 "$(receive_and_ack_many bulk 1000)"; }
 receive_and_ack_many() {
-	lines "SELECT array_agg(receipt) AS receipts FROM mq.receive('$1', $2, '1 day') \\gset" "SELECT mq.ack(:'receipts'::uuid[])"
+	lines "SELECT array_agg(receipt) AS receipts FROM mq.receive('$1', max_messages => $2, visibility_timeout => '1 day') \\gset" "SELECT mq.ack_batch(:'receipts'::uuid[])"
 }
 
-before_pop()        { times 2 "SELECT * FROM mq.pop('warm', 1)"; }
-work_pop()          { times 1000 "SELECT * FROM mq.pop('pop', 1)"; }
+before_pop()        { times 2 "SELECT * FROM mq.pop('warm', max_messages => 1)"; }
+work_pop()          { times 1000 "SELECT * FROM mq.pop('pop', max_messages => 1)"; }
 
-before_pop_bulk()   { times 2 "SELECT * FROM mq.pop('warm', 10)"; }
-work_pop_bulk()     { times 10 "SELECT * FROM mq.pop('pop_bulk', 1000)"; }
+before_pop_bulk()   { times 2 "SELECT * FROM mq.pop('warm', max_messages => 10)"; }
+work_pop_bulk()     { times 10 "SELECT * FROM mq.pop('pop_bulk', max_messages => 1000)"; }
 
 # statements, each its own transaction
 lines() { local line; for line in "$@"; do if [[ $line == *\; || $line == *\\gset ]]; then say "$line"; else say "$line;"; fi; done; }

@@ -124,7 +124,7 @@ fetch_before() {
 fetch_rate() {
 	case $1 in
 		limit) fetch 'SELECT * FROM bench.messages' ;;
-		mq)    fetch "SELECT * FROM mq.receive('fetch', 1000)" receipt 'SELECT mq.ack($1::uuid[])' ;;
+		mq)    fetch "SELECT * FROM mq.receive('fetch', max_messages => 1000)" receipt 'SELECT mq.ack_batch($1::uuid[])' ;;
 		skip_locked)
 			fetch "UPDATE bench.skip_locked SET visible_at = clock_timestamp() + interval '30 seconds', attempt = attempt + 1
 			        WHERE id = ANY (array(SELECT id FROM bench.skip_locked WHERE visible_at <= clock_timestamp()
@@ -185,7 +185,7 @@ backlog_setup() {
 	if_side mq sql -c "SELECT mq.create_queue('backlog_1k')" -c "SELECT mq.create_queue('backlog_3m')"
 	if_side mq sql -c "CALL bench.fill_mq('backlog_1k', 1000)"
 	if_side mq sql -c "CALL bench.fill_mq('backlog_3m', 3000000)"
-	if_side mq sql -c "SELECT FROM mq.receive('backlog_3m', 1, '1 day')"
+	if_side mq sql -c "SELECT FROM mq.receive('backlog_3m', max_messages => 1, visibility_timeout => '1 day')"
 	if_side skip_locked sql -c 'CREATE TABLE bench.skip_locked_1k (LIKE bench.skip_locked INCLUDING ALL)' \
 		-c 'INSERT INTO bench.skip_locked_1k (payload) SELECT bench.payload() FROM generate_series(1, 1000)'
 	if_side skip_locked sql -c 'CALL bench.fill_skip_locked(3000000)'
@@ -267,8 +267,8 @@ waking_rate() {
 	local send="SELECT mq.send('wake', \$1::jsonb)"
 	case $1 in
 		limit) wake 'INSERT INTO bench.plain (payload) VALUES ($1::jsonb)' ;;
-		mq)    wake "$send" "$2" "SELECT payload FROM mq.pop('wake', 1, wait => '60 s')" ;;
-		lease) wake "$send" "$2" "SELECT payload, receipt FROM mq.receive('wake', 1, wait => '60 s')" 'SELECT mq.ack($1::uuid)' ;;
+		mq)    wake "$send" "$2" "SELECT payload FROM mq.pop('wake', max_messages => 1, wait => '60 s')" ;;
+		lease) wake "$send" "$2" "SELECT payload, receipt FROM mq.receive('wake', max_messages => 1, wait => '60 s')" 'SELECT mq.ack($1::uuid)' ;;
 	esac
 	sed "s/^/$1 /" "$work/tmp/wake" >>"$work/tmp/wakes"
 	# the limit of both parts is its p50
@@ -293,7 +293,7 @@ notify_about() {
 }
 notify_setup() {
 	client hold
-	sql -c "SELECT mq.create_queue('notify_off')" -c "SELECT mq.create_queue('notify_on', notify_interval => '100 ms')"
+	sql -c "SELECT mq.create_queue('notify_off')" -c "SELECT mq.create_queue('notify_on', options => jsonb_build_object('notify_interval', '100 ms'))"
 	notified=0
 }
 notify_before() {
@@ -338,7 +338,7 @@ idle_setup() { client hold; sql -c "SELECT mq.create_queue('idle')"; }
 idle_before() {
 	case $1 in
 		limit) hold 200 ;;
-		mq)    hold 200 "SELECT FROM mq.pop('idle', 1, wait => '60 s')" ;;
+		mq)    hold 200 "SELECT FROM mq.pop('idle', max_messages => 1, wait => '60 s')" ;;
 	esac
 }
 idle_rate() {

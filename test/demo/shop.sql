@@ -24,12 +24,12 @@ $$;
 -- A worker's turn: take orders that wait, write their invoices, ack them.  Again one transaction: all or nothing.
 CREATE FUNCTION write_invoices(max_orders int, OUT orders bigint, OUT attempt int) LANGUAGE sql AS $$
 	WITH job AS MATERIALIZED (
-		SELECT receipt, attempt, (payload->>'order')::bigint AS order_id FROM mq.receive('orders', max_orders)
+		SELECT receipt, attempt, (payload->>'order')::bigint AS order_id FROM mq.receive('orders', max_messages => max_orders)
 	), invoice AS (
 		INSERT INTO invoices (order_id, amount)
 		SELECT o.id, o.amount FROM job JOIN orders o ON o.id = job.order_id
 	), done AS (
-		SELECT mq.ack(coalesce(array_agg(receipt), '{}')) FROM job
+		SELECT mq.ack_batch(coalesce(array_agg(receipt), '{}')) FROM job
 	)
 	SELECT count(job.*), max(job.attempt) FROM done LEFT JOIN job ON true
 $$;

@@ -9,20 +9,20 @@ SELECT plan(50);
 
 SELECT ok(has_schema_privilege('public', 'mq', 'USAGE'), 'PUBLIC: USAGE on schema mq');
 SELECT ok(NOT has_schema_privilege('public', 'mq', 'CREATE'), 'PUBLIC: no CREATE on schema mq');
-SELECT ok(NOT has_function_privilege('public', 'mq.create_queue(text, text[], boolean, bigint, interval, bigint, boolean, interval)', 'EXECUTE'), 'PUBLIC: no EXECUTE on create_queue');
+SELECT ok(NOT has_function_privilege('public', 'mq.create_queue(text, text[], jsonb, boolean)', 'EXECUTE'), 'PUBLIC: no EXECUTE on create_queue');
 SELECT ok(has_function_privilege('public', f, 'EXECUTE'), 'PUBLIC: EXECUTE on ' || f || ' (the queue''s own rights decide)')
-  FROM unnest(array['mq.send(text, jsonb, jsonb, bytea)', 'mq.send(text, text, jsonb, bytea)', 'mq.send_batch(text, jsonb[], jsonb[], bytea[])',
-                    'mq.send_batch(text, text[], jsonb[], bytea[])', 'mq.receive(text, integer, interval, interval, text, text, integer)', 'mq.pop(text, integer, text, interval, integer, text)', 'mq.wait(text, interval, text)',
-                    'mq.browse(text, text, text, integer)', 'mq.seek(text, text, text, bigint, timestamptz)', 'mq.purge(text)', 'mq.pause(text, text)', 'mq.resume(text, text)', 'mq.drop_group(text, text)',
-                    'mq.create_group(text, text, text, bigint, timestamptz, integer, integer, interval, boolean)', 'mq.alter_group(text, text, integer, integer, interval, text[])',
-                    'mq.alter_queue(text, interval, bigint, boolean, interval, text[], text)', 'mq.grant(text, text, text, text)', 'mq.revoke(text, text, text, text)',
-                    'mq.ack(uuid)', 'mq.ack(uuid[], boolean)', 'mq.nack(uuid, interval)', 'mq.nack(uuid[], interval, boolean)', 'mq.release(uuid)',
-                    'mq.release(uuid[], boolean)', 'mq.extend(uuid, interval)', 'mq.extend(uuid[], interval, boolean)',
-                    'mq.discard(text, bigint[], text)', 'mq.drop_queue(text, boolean)']) AS f;
+  FROM unnest(array['mq.send(text, jsonb, jsonb, bytea, text, text, integer, text, interval, timestamptz, interval)',
+                    'mq.send_batch(text, jsonb[], jsonb[], bytea[], text[], text[], integer[], text[], interval[], timestamptz[], interval[])', 'mq.receive(text, text, integer, interval, text, integer, interval, uuid[], boolean)', 'mq.pop(text, text, integer, interval, text, integer)', 'mq.wait(text, text, interval)',
+                    'mq.browse(text, text, text[], integer, bigint, text, text)', 'mq.seek(text, text, text, bigint, timestamptz)', 'mq.purge(text, text)', 'mq.pause(text, text)', 'mq.resume(text, text)', 'mq.drop_group(text, text, boolean)',
+                    'mq.create_group(text, text, text, bigint, timestamptz, jsonb, boolean)', 'mq.alter_group(text, text, jsonb)',
+                    'mq.alter_queue(text, jsonb)', 'mq.grant(text, text, text, text)', 'mq.revoke(text, text, text, text)',
+                    'mq.ack(uuid)', 'mq.ack_batch(uuid[], boolean)', 'mq.nack(uuid, interval, text)', 'mq.nack_batch(uuid[], interval, text, boolean)', 'mq.release(uuid, interval)',
+                    'mq.release_batch(uuid[], interval, boolean)', 'mq.extend(uuid, interval)', 'mq.extend_batch(uuid[], interval, boolean)',
+                    'mq.discard(text, text, bigint[], text)', 'mq.drop_queue(text, boolean)']) AS f;
 SELECT ok(has_table_privilege('public', 'mq.' || v, 'SELECT'), 'PUBLIC: SELECT on mq.' || v || ' (rows are filtered)')
-  FROM unnest(array['queues', 'groups', 'segments', 'in_flight']) AS v;
+  FROM unnest(array['queues', 'groups', 'segments', 'in_flight', 'consumers']) AS v;
 SELECT ok(NOT has_table_privilege('public', 'mq.' || v, 'INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER'), 'PUBLIC: nothing else on mq.' || v)
-  FROM unnest(array['queues', 'groups', 'segments', 'in_flight']) AS v;
+  FROM unnest(array['queues', 'groups', 'segments', 'in_flight', 'consumers']) AS v;
 
 -- tables of ours: neither readable nor writable by PUBLIC
 SELECT is((SELECT string_agg(oid::regclass::text, ', ') FROM pg_class

@@ -3,7 +3,7 @@ SET client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS mq;
 CREATE EXTENSION IF NOT EXISTS pgtap;
 BEGIN;
-SELECT mq.create_queue('tap', segment_size => 4096);
+SELECT mq.create_queue('tap', options => '{"segment_size": 4096}');
 SELECT mq.send('tap', '1');
 CREATE TEMP TABLE leaf AS
 	SELECT c.*, (SELECT tableoid FROM mq.q_tap) = c.oid AS active

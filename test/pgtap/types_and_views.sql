@@ -3,27 +3,36 @@ SET client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS mq;
 CREATE EXTENSION IF NOT EXISTS pgtap;
 BEGIN;
-SELECT plan(17);
+SELECT plan(22);
 
 SELECT has_type('mq', 'message', 'type mq.message');
 SELECT is((SELECT typtype::text FROM pg_type WHERE oid = 'mq.message'::regtype), 'c', 'mq.message is composite');
 SELECT is((SELECT string_agg(attname || ' ' || format_type(atttypid, atttypmod), ', ' ORDER BY attnum)
              FROM pg_attribute WHERE attrelid = (SELECT typrelid FROM pg_type WHERE oid = 'mq.message'::regtype) AND attnum > 0 AND NOT attisdropped),
-          'id bigint, receipt uuid, payload jsonb, headers jsonb, key text, priority integer, routing_key text, body bytea, '
-          'enqueued_at timestamp with time zone, due_at timestamp with time zone, expires_at timestamp with time zone, lease_until timestamp with time zone, '
-          'attempt integer, failures integer, last_reason text, dedup_id text, queue text, consumer_group text',
+          'queue text, consumer_group text, id bigint, receipt uuid, payload jsonb, headers jsonb, body bytea, key text, '
+          'routing_key text, priority integer, attempt integer, failures integer, last_reason text, sent_at timestamp with time zone, enqueued_at timestamp with time zone, due_at timestamp with time zone, '
+          'expires_at timestamp with time zone, lease_until timestamp with time zone, origin_queue text, origin_id bigint, dedup_id text, death jsonb, reply_wanted boolean',
           'mq.message: columns, types and order');
 SELECT isnt(coalesce(obj_description('mq.message'::regtype, 'pg_type'), ''), '', 'mq.message has a comment');
+SELECT is((SELECT string_agg(attname || ' ' || format_type(atttypid, atttypmod), ', ' ORDER BY attnum)
+             FROM pg_attribute WHERE attrelid = (SELECT typrelid FROM pg_type WHERE oid = 'mq.browsed'::regtype) AND attnum > 0 AND NOT attisdropped),
+          'queue text, consumer_group text, id bigint, payload jsonb, headers jsonb, body bytea, key text, routing_key text, '
+          'priority integer, attempt integer, failures integer, last_reason text, sent_at timestamp with time zone, enqueued_at timestamp with time zone, due_at timestamp with time zone, expires_at timestamp with time zone, '
+          'lease_until timestamp with time zone, origin_queue text, origin_id bigint, dedup_id text, death jsonb, reply_wanted boolean, state text, consumer text, '
+          'leased_at timestamp with time zone, first_received_at timestamp with time zone',
+          'mq.browsed: columns, types and order');
+SELECT isnt(coalesce(obj_description('mq.browsed'::regtype, 'pg_type'), ''), '', 'mq.browsed has a comment');
 
-SELECT has_view('mq', v, 'view mq.' || v) FROM unnest(array['queues', 'groups', 'segments', 'in_flight']) AS v;
-SELECT columns_are('mq', 'queues', array['queue', 'owner', 'queue_table', 'segment_size', 'next_id', 'segments', 'bytes', 'paused', 'retention', 'retention_bytes', 'drop_unread', 'notify_interval'], 'columns of mq.queues');
-SELECT columns_are('mq', 'groups', array['queue', 'consumer_group', 'epoch', 'low_watermark', 'next_id', 'ready', 'leased', 'settling', 'pending', 'unread', 'held_back', 'waiting', 'paused', 'max_in_flight', 'max_in_flight_per_consumer', 'visibility_timeout', 'held_bytes', 'dropped', 'rights'], 'columns of mq.groups');
+SELECT has_view('mq', v, 'view mq.' || v) FROM unnest(array['queues', 'groups', 'segments', 'in_flight', 'consumers']) AS v;
+SELECT columns_are('mq', 'queues', array['queue', 'owner', 'queue_table', 'next_id', 'segments', 'bytes', 'paused', 'segment_size', 'retention', 'retention_bytes', 'drop_unread', 'notify_interval'], 'columns of mq.queues');
+SELECT columns_are('mq', 'groups', array['queue', 'consumer_group', 'paused', 'ready', 'retrying', 'leased', 'settling', 'pending', 'unread_at_most', 'unfinished_at_most', 'oldest_ready_at', 'oldest_unfinished_at', 'next_due_at', 'waiting', 'dropped', 'held_back', 'held_bytes', 'low_watermark', 'next_id', 'epoch', 'rights', 'visibility_timeout', 'max_in_flight', 'max_in_flight_per_consumer'], 'columns of mq.groups');
 SELECT columns_are('mq', 'segments', array['queue', 'level', 'segment', 'segment_table', 'first_id', 'last_id', 'sealed', 'sealed_at', 'bytes'], 'columns of mq.segments');
-SELECT columns_are('mq', 'in_flight', array['queue', 'consumer_group', 'id', 'state', 'attempt', 'failures', 'lease_until', 'consumer', 'leased_at', 'pid'], 'columns of mq.in_flight');
+SELECT columns_are('mq', 'in_flight', array['queue', 'consumer_group', 'id', 'origin_id', 'state', 'attempt', 'failures', 'consumer', 'pid', 'leased_at', 'lease_until'], 'columns of mq.in_flight');
+SELECT columns_are('mq', 'consumers', array['queue', 'consumer_group', 'consumer', 'leased', 'settling', 'oldest_lease_at', 'last_call_at', 'waiting', 'pid'], 'columns of mq.consumers');
 SELECT isnt(coalesce(obj_description(('mq.' || v)::regclass, 'pg_class'), ''), '', 'mq.' || v || ' has a comment')
-  FROM unnest(array['queues', 'groups', 'segments', 'in_flight']) AS v;
+  FROM unnest(array['queues', 'groups', 'segments', 'in_flight', 'consumers']) AS v;
 SELECT is((SELECT string_agg(c.relname, ', ') FROM pg_class c
-            WHERE c.relnamespace = 'mq'::regnamespace AND c.relkind IN ('v', 'm') AND c.relname NOT IN ('queues', 'groups', 'segments', 'in_flight')), NULL,
+            WHERE c.relnamespace = 'mq'::regnamespace AND c.relkind IN ('v', 'm') AND c.relname NOT IN ('queues', 'groups', 'segments', 'in_flight', 'consumers')), NULL,
           'no other views');
 SELECT * FROM finish();
 ROLLBACK;

@@ -19,8 +19,8 @@ use MqTest;
 	my %call = (
 		create_queue => "SELECT mq.create_queue('q')", drop_queue => "SELECT mq.drop_queue('q')", send => "SELECT mq.send('q', '1')",
 		send_batch => "SELECT mq.send_batch('q', ARRAY['1']::jsonb[])", receive => "SELECT * FROM mq.receive('q')", pop => "SELECT * FROM mq.pop('q')",
-		ack => "SELECT mq.ack('$u')", acks => "SELECT mq.ack(ARRAY['$u']::uuid[])", nack => "SELECT mq.nack('$u')", release => "SELECT mq.release('$u')",
-		extend => "SELECT mq.extend('$u', '1 s')", discard => "SELECT mq.discard('q', '{1}')",
+		ack => "SELECT mq.ack('$u')", acks => "SELECT mq.ack_batch(ARRAY['$u']::uuid[])", nack => "SELECT mq.nack('$u')", release => "SELECT mq.release('$u')",
+		extend => "SELECT mq.extend('$u', '1 s')", discard => "SELECT mq.discard('q', 'default', '{1}')",
 	);
 	for my $f (sort keys %call)
 	{
@@ -78,9 +78,9 @@ sub copy_by_dump
 	return;
 }
 
-one($node, "SELECT mq.create_queue('shop', segment_size => 1024); SELECT mq.create_queue('Odd \"Name', segment_size => 1024)");
+one($node, "SELECT mq.create_queue('shop', options => jsonb_build_object('segment_size', 1024)); SELECT mq.create_queue('Odd \"Name', options => jsonb_build_object('segment_size', 1024))");
 one($node, "SELECT t.put_batch('shop', 'a', 2500); SELECT t.take('shop', 1100); SELECT t.take('shop', 3) FROM generate_series(1, 20)");
-one($node, "SELECT count(*) FROM mq.receive('shop', 30, '1 hour')");
+one($node, "SELECT count(*) FROM mq.receive('shop', max_messages => 30, visibility_timeout => '1 hour')");
 one($node, "SELECT mq.send('Odd \"Name', body => decode(repeat('abcd', 500000), 'hex')); SELECT mq.send('Odd \"Name', NULL::jsonb, '{\"h\": 1}', '\\x00')");
 my $acked = one($node, "SELECT count(*) FROM t.done WHERE q = 'shop'");
 my $next = one($node, "SELECT max(id) FROM mq.q_shop");
@@ -93,13 +93,13 @@ for my $format ('plain', 'custom', 'directory')
 	cmp_ok((split /\n/, $id)[-1], '>', $next, "$format: new ids are above the old");
 	drain($node, 'shop', db => $db);
 	is(one($node, "SELECT t.verdict('shop')", $db), 'ok', "$format: messages and positions are there, acked stays acked, leased comes again");
-	is(one($node, "SELECT count(*) || ' ' || sum(length(body)) FROM mq.pop('Odd \"Name', 10)", $db), '2 1000001', "$format: bodies too");
+	is(one($node, "SELECT count(*) || ' ' || sum(length(body)) FROM mq.pop('Odd \"Name', max_messages => 10)", $db), '2 1000001', "$format: bodies too");
 	# the worker adopts it at the first call: segments go on
 	one($node, "SELECT t.put_batch('shop', 'much', 5000)", $db);
 	drain($node, 'shop', db => $db);
 	is(one($node, "SELECT t.verdict('shop')", $db), 'ok', "$format: it goes on across segments");
 	one($node, "SELECT mq.drop_queue('shop'); SELECT mq.create_queue('shop'); SELECT mq.send('shop', '1')", $db);
-	is(one($node, "SELECT count(*) FROM mq.pop('shop', 10)", $db), '1', "$format: drop and create of the same name");
+	is(one($node, "SELECT count(*) FROM mq.pop('shop', max_messages => 10)", $db), '1', "$format: drop and create of the same name");
 	one($node, "DROP DATABASE $db WITH (FORCE)");
 }
 # a dump of a dump

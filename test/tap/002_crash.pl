@@ -20,16 +20,16 @@ my $points = mq_stop_points($node);
 sub prepare_queue
 {
 	my ($q, $segment_size) = @_;
-	one($node, "SELECT mq.create_queue('$q', segment_size => " . ($segment_size || 1024) . ")");
+	one($node, "SELECT mq.create_queue('$q', options => jsonb_build_object('segment_size', " . ($segment_size || 1024) . "))");
 	one($node, "SELECT t.put_batch('$q', 'a', 300)");
 	one($node, "SELECT t.put('$q', 'b', 20)");
 	one($node, "SELECT t.take('$q', 50)");
 	one($node, "SELECT t.pop('$q', 30)");
-	my $acked = one($node, "SELECT receipt FROM mq.receive('$q', 1)");
+	my $acked = one($node, "SELECT receipt FROM mq.receive('$q', max_messages => 1)");
 	# lease mode: the ledger row and the ack commit together, the receive committed before
 	one($node, "BEGIN; INSERT INTO t.done SELECT queue, m.k FROM (SELECT '$q' AS queue, payload->>'k' AS k FROM mq.q_$q"
 		  . " WHERE id = (SELECT min(id) FROM mq.in_flight WHERE queue = '$q')) m; SELECT mq.ack('$acked'); COMMIT");
-	my @leased = split /\n/, one($node, "SELECT receipt FROM mq.receive('$q', 40, '1 hour')");
+	my @leased = split /\n/, one($node, "SELECT receipt FROM mq.receive('$q', max_messages => 40, visibility_timeout => '1 hour')");
 	is(scalar @leased, 40, "$q: 40 messages leased");
 	return ($acked, @leased);
 }
@@ -44,7 +44,7 @@ sub after_crash
 	is(sqlstate($node, "SELECT mq.release('$leased[3]')"), 'MQ001', "$q: ... by release");
 	is(sqlstate($node, "SELECT mq.ack('$acked')"), 'MQ001', "$q: an ack is not possible twice");
 	my $list = join ',', map { "'$_'" } @leased;
-	is(one($node, "SELECT cardinality(mq.ack(ARRAY[$list]::uuid[], strict => false))"), scalar(@leased),
+	is(one($node, "SELECT cardinality(mq.ack_batch(ARRAY[$list]::uuid[], strict => false))"), scalar(@leased),
 		"$q: the array form returns all old receipts as refused");
 	one($node, "SELECT t.put('$q', 'after', 5)");
 	ledger_ok($node, $q, "$q: nothing lost, nothing repeated, the leased ones handed out again");
@@ -55,7 +55,7 @@ sub after_crash
 	my @r = prepare_queue('stopped');
 	# an open transaction that sent, received and acked: none of it may stay
 	my $s = session($node);
-	$s->q("BEGIN; SELECT mq.send('stopped', '{\"k\":\"never\"}'); SELECT mq.ack(receipt) FROM mq.receive('stopped', 5)");
+	$s->q("BEGIN; SELECT mq.send('stopped', '{\"k\":\"never\"}'); SELECT mq.ack(receipt) FROM mq.receive('stopped', max_messages => 5)");
 	$node->stop('immediate');
 	$s->close;
 	$node->start;
@@ -77,10 +77,10 @@ sub after_crash
 {
 	one($node, "SELECT mq.create_queue('token'); SELECT t.put('token', 'm', 1)");
 	$node->restart;
-	my $first = one($node, "SELECT receipt FROM mq.receive('token', 1, '1 hour')");
+	my $first = one($node, "SELECT receipt FROM mq.receive('token', max_messages => 1, visibility_timeout => '1 hour')");
 	$node->kill9;
 	mq_start_again($node);
-	my $second = one($node, "SELECT receipt FROM mq.receive('token', 1, '1 hour')");
+	my $second = one($node, "SELECT receipt FROM mq.receive('token', max_messages => 1, visibility_timeout => '1 hour')");
 	isnt($first, $second, 'the same hand-out after a restart has another receipt');
 	is(sqlstate($node, "SELECT mq.ack('$first')"), 'MQ001', 'and the one from before is refused, though the message is leased again');
 	is(sqlstate($node, "SELECT mq.release('$second')"), '', 'the new one is good');
@@ -131,7 +131,7 @@ sub after_crash
 # --- crash right after create_queue + sends in one transaction (wal_level = minimal: no WAL for a new table's rows) -------
 {
 	is(one($node, 'SHOW wal_level'), 'minimal', 'wal_level is minimal here');
-	one($node, "BEGIN; SELECT mq.create_queue('fresh', segment_size => 1024); SELECT t.put_batch('fresh', 'f', 5000); "
+	one($node, "BEGIN; SELECT mq.create_queue('fresh', options => jsonb_build_object('segment_size', 1024)); SELECT t.put_batch('fresh', 'f', 5000); "
 		  . "SELECT t.put('fresh', 'g', 100); SELECT t.take('fresh', 700); COMMIT");
 	$node->kill9;
 	mq_start_again($node);
@@ -141,12 +141,12 @@ sub after_crash
 
 # --- crash after crash: positions from replay of replays ---------------------------------------------------------------
 {
-	one($node, "SELECT mq.create_queue('again', segment_size => 1024)");
+	one($node, "SELECT mq.create_queue('again', options => jsonb_build_object('segment_size', 1024))");
 	for my $round (1 .. 5)
 	{
 		one($node, "SELECT t.put_batch('again', 'r$round', 700)");
 		one($node, "SELECT t.take('again', 150)") for 1 .. 3;
-		one($node, "SELECT count(*) FROM mq.receive('again', 60, '1 hour')");
+		one($node, "SELECT count(*) FROM mq.receive('again', max_messages => 60, visibility_timeout => '1 hour')");
 		one($node, "SELECT t.take('again', 100)");
 		$round % 2 ? $node->kill9 : $node->stop('immediate');
 		mq_start_again($node);
@@ -169,16 +169,16 @@ sub after_crash
 	while (time() < $end) { $i++; one($node, "SELECT t.put('counts', 'c$i', 20); SELECT t.take('counts', 5) FROM generate_series(1, 4)"); }
 	$node->kill9;
 	mq_start_again($node);
-	is(one($node, "SELECT count(*) FROM mq.receive('counts', 100)"), '0', 'a due time far ahead survives a crash by checkpoint');
+	is(one($node, "SELECT count(*) FROM mq.receive('counts', max_messages => 100)"), '0', 'a due time far ahead survives a crash by checkpoint');
 	# send another poison, due at once, and go round again
 	one($node, "SELECT t.put('counts', 'poison2', 1)");
 	for (1 .. 3) { one($node, "SELECT mq.nack(receipt, '0') FROM mq.receive('counts')"); }
-	my $held = one($node, "SELECT receipt FROM mq.receive('counts', 1, '1 hour')");
+	my $held = one($node, "SELECT receipt FROM mq.receive('counts', max_messages => 1, visibility_timeout => '1 hour')");
 	$end = time() + 4;
 	while (time() < $end) { $i++; one($node, "SELECT t.put('counts', 'd$i', 20); SELECT t.take('counts', 5) FROM generate_series(1, 4)"); }
 	$node->stop('immediate');
 	$node->start;
-	is(one($node, "SELECT failures FROM mq.receive('counts', 1, '1 hour')"), '3', 'the failure count survives a crash by checkpoint');
+	is(one($node, "SELECT failures FROM mq.receive('counts', max_messages => 1, visibility_timeout => '1 hour')"), '3', 'the failure count survives a crash by checkpoint');
 }
 
 # --- every stop point ----------------------------------------------------------------------------------------------------
@@ -239,7 +239,7 @@ SKIP:
 		my $what = "stop point $point in the worker";
 		my @r = prepare_queue($q);
 		# a lease would keep its segment: these come back after the crash only, so use a second queue for the traffic
-		one($node, "SELECT mq.create_queue('${q}2', segment_size => 1024); SELECT t.put('${q}2', 'first', 1)");
+		one($node, "SELECT mq.create_queue('${q}2', options => jsonb_build_object('segment_size', 1024)); SELECT t.put('${q}2', 'first', 1)");
 		one($node, "ALTER SYSTEM SET mq.stop_point = '$point:kill'");
 		$node->reload;
 		my $round = 0;
@@ -283,6 +283,6 @@ SKIP:
 is(one($node, "SELECT count(*) FROM (SELECT DISTINCT q FROM t.sent WHERE q <> 'counts') s WHERE t.verdict(q) <> 'ok'"), '0', 'all ledgers are still right at the end');
 $node->stop('fast');
 $node->start;
-is(one($node, "SELECT count(*) FROM mq.queues q, mq.receive(q.queue, 10) m WHERE q.queue <> 'counts'"), '0', 'and nothing comes back after a clean restart');
+is(one($node, "SELECT count(*) FROM mq.queues q, mq.receive(q.queue, max_messages => 10) m WHERE q.queue <> 'counts'"), '0', 'and nothing comes back after a clean restart');
 $node->stop;
 done_testing();

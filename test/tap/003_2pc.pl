@@ -30,7 +30,7 @@ for my $how (qw(none kill9 restart))
 
 		# --- sends ------------------------------------------------------------------------------------------------
 		my $q = 's' . ++$n;
-		one($node, "SELECT mq.create_queue('$q', segment_size => 1024); SELECT t.put('$q', 'before', 5)");
+		one($node, "SELECT mq.create_queue('$q', options => jsonb_build_object('segment_size', 1024)); SELECT t.put('$q', 'before', 5)");
 		one($node, "BEGIN; SELECT t.put('$q', 'prep', 10); SELECT t.put_batch('$q', 'prepb', 3000); "
 			  . "SAVEPOINT a; SELECT t.put('$q', 'gone', 7); ROLLBACK TO a; SAVEPOINT b; SELECT t.put('$q', 'kept', 7); RELEASE b; "
 			  . "PREPARE TRANSACTION '$q'");
@@ -48,7 +48,7 @@ for my $how (qw(none kill9 restart))
 
 		# --- receive + ack ----------------------------------------------------------------------------------------
 		$q = 'r' . $n;
-		one($node, "SELECT mq.create_queue('$q', segment_size => 1024); SELECT t.put_batch('$q', 'm', 400)");
+		one($node, "SELECT mq.create_queue('$q', options => jsonb_build_object('segment_size', 1024)); SELECT t.put_batch('$q', 'm', 400)");
 		one($node, "BEGIN; SELECT t.take('$q', 100); SELECT t.pop('$q', 20); "
 			  . "SAVEPOINT a; SELECT t.take('$q', 30); ROLLBACK TO a; "
 			  . "SAVEPOINT b; SELECT t.take('$q', 30); RELEASE b; "
@@ -57,7 +57,7 @@ for my $how (qw(none kill9 restart))
 		crash($how);
 		one($node, "SELECT sum(t.take('$q', 10)) FROM generate_series(1, 20)");
 		is(one($node, "SELECT count(*) FROM t.done WHERE q = '$q'"), '250', "acks, $word: everything but what is settling is handed out");
-		is(one($node, "SELECT count(*) FROM mq.receive('$q', 10)"), '0', "acks, $word: what is settling is not");
+		is(one($node, "SELECT count(*) FROM mq.receive('$q', max_messages => 10)"), '0', "acks, $word: what is settling is not");
 		one($node, "$end '$q'");
 		# settled within about a second, without anybody's help
 		ok(poll_until('the sweep', sub { one($node, "SELECT sum(settling) FROM mq.groups WHERE queue = '$q'") eq '0' }), "acks, $word: settled by itself");
@@ -66,7 +66,7 @@ for my $how (qw(none kill9 restart))
 		# --- lease mode: received before and committed, acked in the prepared transaction ---------------------------
 		$q = 'l' . $n;
 		one($node, "SELECT mq.create_queue('$q'); SELECT t.put('$q', 'm', 10)");
-		my @lease = split /\n/, one($node, "SELECT receipt || ' ' || (payload->>'k') FROM mq.receive('$q', 4, '1 hour')");
+		my @lease = split /\n/, one($node, "SELECT receipt || ' ' || (payload->>'k') FROM mq.receive('$q', max_messages => 4, visibility_timeout => '1 hour')");
 		my ($r0, $k0) = split / /, $lease[0];
 		my ($r1, $k1) = split / /, $lease[1];
 		one($node, "BEGIN; INSERT INTO t.done VALUES ('$q', '$k0'); SELECT mq.ack('$r0'); PREPARE TRANSACTION '$q'");
@@ -94,10 +94,10 @@ for my $how (qw(none kill9 restart))
 	one($node, "SELECT mq.create_queue('leave'); SELECT t.put('leave', 'm', 3)");
 	my $s = session($node);
 	$s->q("BEGIN");
-	my $receipt = $s->q("SELECT receipt FROM mq.receive('leave', 1, '3 s')");
+	my $receipt = $s->q("SELECT receipt FROM mq.receive('leave', max_messages => 1, visibility_timeout => '3 s')");
 	$s->q("PREPARE TRANSACTION 'leave'");
-	is(one($node, "SELECT count(*) FROM mq.receive('leave', 10, '1 hour')"), '2', 'a lease of a prepared transaction holds');
-	ok(poll_until('lease expiry', sub { one($node, "SELECT count(*) FROM mq.receive('leave', 10, '1 hour')") eq '1' }), 'it ends at its deadline, prepared or not');
+	is(one($node, "SELECT count(*) FROM mq.receive('leave', max_messages => 10, visibility_timeout => '1 hour')"), '2', 'a lease of a prepared transaction holds');
+	ok(poll_until('lease expiry', sub { one($node, "SELECT count(*) FROM mq.receive('leave', max_messages => 10, visibility_timeout => '1 hour')") eq '1' }), 'it ends at its deadline, prepared or not');
 	is($s->try("SELECT mq.ack('$receipt')"), 'MQ001', 'and the receipt ends with it');
 	one($node, "COMMIT PREPARED 'leave'");
 	$s->close;
@@ -136,7 +136,7 @@ for my $how (qw(none kill9))
 	for my $end ('COMMIT PREPARED', 'ROLLBACK PREPARED')
 	{
 		my $q = 'log' . ++$n;
-		one($node, "SELECT mq.create_queue('$q', segment_size => 4096); SELECT mq.create_queue('${q}b', segment_size => 4096); SELECT t.put('$q', 'm', 50)");
+		one($node, "SELECT mq.create_queue('$q', options => jsonb_build_object('segment_size', 4096)); SELECT mq.create_queue('${q}b', options => jsonb_build_object('segment_size', 4096)); SELECT t.put('$q', 'm', 50)");
 		one($node, "BEGIN; SELECT t.take('$q', 20); SELECT t.put('$q', 'p', 20); PREPARE TRANSACTION '$q'");
 		# small acks until the ring has moved on to another file (an empty table, one emptied meanwhile, or a new one), then
 		# two seconds more, so that the worker has had its chance to empty the one with the prepared rows
@@ -169,7 +169,7 @@ for my $how (qw(none kill9))
 
 # --- COMMIT PREPARED of acks, then a crash at once: acked stays acked ------------------------------------------------------
 {
-	one($node, "SELECT mq.create_queue('late', segment_size => 1024); SELECT t.put('late', 'm', 100)");
+	one($node, "SELECT mq.create_queue('late', options => jsonb_build_object('segment_size', 1024)); SELECT t.put('late', 'm', 100)");
 	one($node, "BEGIN; SELECT t.take('late', 40); PREPARE TRANSACTION 'late'");
 	one($node, "SELECT t.take('late', 10)");
 	one($node, "COMMIT PREPARED 'late'");
@@ -181,7 +181,7 @@ for my $how (qw(none kill9))
 # --- COMMIT PREPARED from another database is refused by PostgreSQL; from another session works ------------------------------
 # --- 400 subtransactions, half of them rolled back, prepared ----------------------------------------------------------
 {
-	one($node, "SELECT mq.create_queue('subs', segment_size => 1024)");
+	one($node, "SELECT mq.create_queue('subs', options => jsonb_build_object('segment_size', 1024))");
 	my $s = session($node);
 	$s->q("SELECT t.put_batch('subs', 'm', 1000)");
 	$s->q('BEGIN');

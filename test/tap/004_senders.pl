@@ -31,7 +31,7 @@ BEGIN
 			   coalesce(bool_and(i > before), true) AS in_order
 		INTO r
 		FROM (SELECT i, lag(i, 1, 0) OVER () AS before
-			  FROM (SELECT CASE WHEN jsonb_typeof(payload) = 'number' THEN payload::bigint END AS i FROM mq.pop(q, batch)) p
+			  FROM (SELECT CASE WHEN jsonb_typeof(payload) = 'number' THEN payload::bigint END AS i FROM mq.pop(q, max_messages => batch)) p
 			  WHERE i IS NOT NULL) x;
 		COMMIT;
 		IF r.n > 0 THEN
@@ -96,7 +96,7 @@ sub check_numbers
 
 # --- single sends of an open sender between others' single sends, some savepoints rolled back ------------------------------
 {
-	one($node, "SELECT mq.create_queue('woven', segment_size => 1024)");
+	one($node, "SELECT mq.create_queue('woven', options => jsonb_build_object('segment_size', 1024))");
 	my ($a, $b, $c, $r) = map { session($node) } 1 .. 4;
 	$_->q('BEGIN') for $a, $r;
 	for my $i (1 .. scaled(700))
@@ -118,7 +118,7 @@ sub check_numbers
 
 # --- thousands of singles of two open senders and pgbench clients at full speed -------------------------------------------
 {
-	one($node, "SELECT mq.create_queue('mixed', segment_size => 1024); CREATE SEQUENCE t.mixed");
+	one($node, "SELECT mq.create_queue('mixed', options => jsonb_build_object('segment_size', 1024)); CREATE SEQUENCE t.mixed");
 	my ($a, $b) = map { session($node) } 1 .. 2;
 	$_->q('BEGIN') for $a, $b;
 	my $n = scaled(3000);
@@ -152,7 +152,7 @@ SQL
 
 # --- a transaction open across segment boundaries, its segment old, everything around it finished and dropped ---------------
 {
-	one($node, "SELECT mq.create_queue('old', segment_size => 1024)");
+	one($node, "SELECT mq.create_queue('old', options => jsonb_build_object('segment_size', 1024))");
 	my $a = session($node);
 	$a->q("BEGIN; SELECT t.put('old', 'early', 3)");
 	one($node, "SELECT t.put_batch('old', 'o$_', 1500); SELECT t.take('old', 1500)") for 1 .. 5;
@@ -191,7 +191,7 @@ SQL
 for my $case ([ 'bulk16', 16384, scaled(20_000) ], [ 'bulk1', 1024, scaled(1500) ])
 {
 	my ($q, $size, $n) = @$case;
-	one($node, "SELECT mq.create_queue('$q', segment_size => $size); CREATE SEQUENCE t.$q");
+	one($node, "SELECT mq.create_queue('$q', options => jsonb_build_object('segment_size', $size)); CREATE SEQUENCE t.$q");
 	$node->pgbench("-n -c 16 -j 2 -t 2", 0, [qr/processed: 32/], [qr/^$/], "16 bulk senders of $n, segments of $size: none meets a missing segment",
 		{ "004_$q" => "SELECT t.put_batch('$q', 'b' || nextval('t.$q'), $n);\n" });
 	is(one($node, "SELECT count(*) FROM t.sent WHERE q = '$q'"), 32 * $n, "$q: all sent");
@@ -203,24 +203,24 @@ for my $case ([ 'bulk16', 16384, scaled(20_000) ], [ 'bulk1', 1024, scaled(1500)
 # --- create_queue + a million sends in one transaction, rolled back and committed ---------------------------------------------
 {
 	my $a = session($node);
-	is($a->try("BEGIN; SELECT mq.create_queue('whole', segment_size => 100000); SELECT t.numbers('whole', 1, $million)"), '',
+	is($a->try("BEGIN; SELECT mq.create_queue('whole', options => jsonb_build_object('segment_size', 100000)); SELECT t.numbers('whole', 1, $million)"), '',
 		'create_queue + a million sends in one transaction: the sender makes its segments itself');
-	is($a->try("SELECT count(*) FROM mq.pop('whole', 1000)"), '', 'and may receive them');
+	is($a->try("SELECT count(*) FROM mq.pop('whole', max_messages => 1000)"), '', 'and may receive them');
 	$a->q('ROLLBACK');
 	is(one($node, "SELECT count(*) FROM pg_class WHERE relname = 'q_whole'"), '0', 'rolled back: nothing is left');
 	is(sqlstate($node, "SELECT mq.send('whole', '1')"), '42704', 'and the queue is unknown');
-	$a->q("BEGIN; SELECT mq.create_queue('whole', segment_size => 100000); SELECT t.numbers('whole', 1, $million); COMMIT");
+	$a->q("BEGIN; SELECT mq.create_queue('whole', options => jsonb_build_object('segment_size', 100000)); SELECT t.numbers('whole', 1, $million); COMMIT");
 	check_numbers('whole', 1, $million, 'committed: all there, in order');
 	$a->close;
 }
 
 # --- ids: unique, ascending per sender, and what send returned is what receive shows -------------------------------------------
 {
-	one($node, "SELECT mq.create_queue('ids', segment_size => 1024)");
+	one($node, "SELECT mq.create_queue('ids', options => jsonb_build_object('segment_size', 1024))");
 	my @ids = split /\n/, one($node, "SELECT unnest(mq.send_batch('ids', array_fill('1'::jsonb, ARRAY[50]))); SELECT mq.send('ids', '1') FROM generate_series(1, 5)");
 	is(scalar @ids, 55, '55 ids');
 	is(join(',', @ids), join(',', sort { $a <=> $b } @ids), 'they ascend');
-	is(one($node, "SELECT string_agg(id::text, ',') FROM mq.pop('ids', 100)"), join(',', @ids), 'receive shows the same, in order');
+	is(one($node, "SELECT string_agg(id::text, ',') FROM mq.pop('ids', max_messages => 100)"), join(',', @ids), 'receive shows the same, in order');
 }
 
 $node->stop;

@@ -115,7 +115,7 @@ for my $what (sort keys %op)
 
 # --- VACUUM FULL and friends under fire ------------------------------------------------------------------------------------
 {
-	one($node, "SELECT mq.create_queue('fire', segment_size => 4096); CREATE SEQUENCE t.fire");
+	one($node, "SELECT mq.create_queue('fire', options => jsonb_build_object('segment_size', 4096)); CREATE SEQUENCE t.fire");
 	my $w = session($node);
 	my $stop = stop_file($node) . '_vacuum';
 	$w->start("\\set ECHO none\n" . join('', map { "VACUUM mq.q_fire;\n" . ($_ % 3 == 0 ? "VACUUM FULL mq.q_fire;\n" : '') . ($_ % 5 == 0 ? "REINDEX TABLE mq.q_fire;\n" : '') . "SELECT pg_sleep(0.05);\n" } 1 .. 40));
@@ -186,7 +186,7 @@ for my $what (sort keys %op)
 	one($node, "SELECT mq.create_queue('cluster')");
 	one($node, "SELECT t.put('cluster', 'a', 100)");
 	aborted('cluster', 50);
-	one($node, "SELECT t.put('cluster', 'b', 100); SELECT t.take('cluster', 30); SELECT count(*) FROM mq.receive('cluster', 20, '200 ms')");
+	one($node, "SELECT t.put('cluster', 'b', 100); SELECT t.take('cluster', 30); SELECT count(*) FROM mq.receive('cluster', max_messages => 20, visibility_timeout => '200 ms')");
 	my $leaf = leaf('cluster');
 	# backwards, so that physical order is the opposite of id order
 	is(sqlstate($node, "CREATE INDEX backwards ON $leaf (id DESC); CLUSTER $leaf USING backwards"), '', 'CLUSTER of the active segment');
@@ -208,7 +208,7 @@ for my $what (sort keys %op)
 	ledger_ok($node, 'cluster2', 'CLUSTER in reverse order, restart: ledger');
 
 	# and with a backlog that is only partly looked at, while a sender is open
-	one($node, "SELECT mq.create_queue('cluster3', segment_size => 1024); SELECT t.put_batch('cluster3', 'a', 5000); SELECT t.take('cluster3', 300)");
+	one($node, "SELECT mq.create_queue('cluster3', options => jsonb_build_object('segment_size', 1024)); SELECT t.put_batch('cluster3', 'a', 5000); SELECT t.take('cluster3', 300)");
 	my $s = session($node);
 	$s->q("BEGIN; SELECT t.put('cluster3', 'open', 5)");
 	for my $t (split /\n/, one($node, "SELECT segment_table FROM mq.segments WHERE queue = 'cluster3' AND sealed"))
@@ -231,7 +231,7 @@ for my $what (sort keys %op)
 	one($node, 'VACUUM FULL mq.q_toast');
 	one($node, "SELECT mq.send('toast', body => decode(repeat(md5(i::text), i * 997), 'hex')) FROM generate_series(41, 60) i");
 	one($node, 'VACUUM mq.q_toast');
-	is(one($node, "SELECT count(*) || ' ' || count(DISTINCT body) || ' ' || bool_and(length(body) % (997 * 16) = 0) FROM mq.pop('toast', 100)"), '60 60 true', 'toasted bodies arrive whole');
+	is(one($node, "SELECT count(*) || ' ' || count(DISTINCT body) || ' ' || bool_and(length(body) % (997 * 16) = 0) FROM mq.pop('toast', max_messages => 100)"), '60 60 true', 'toasted bodies arrive whole');
 }
 
 $node->stop;

@@ -23,7 +23,7 @@ one($node, "SELECT mq.create_queue('first')");
 ok(worker_alive($node), 'a worker runs in the database');
 is(one($node, "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'mq launcher'"), '1', 'and one launcher');
 {
-	one($node, "SELECT mq.create_queue('seg', segment_size => 1024)");
+	one($node, "SELECT mq.create_queue('seg', options => jsonb_build_object('segment_size', 1024))");
 	my $had = segments('seg');
 	cmp_ok($had, '>=', 1, 'create_queue makes the first segment');
 	my @seen;
@@ -37,7 +37,7 @@ is(one($node, "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'mq la
 	cmp_ok(segments('seg'), '>=', 12, 'unread segments stay, though mq.drop_delay = 0');
 	cmp_ok(one($node, "SELECT count(*) FROM mq.segments WHERE queue = 'seg' AND sealed"), '>=', 8, 'old segments are sealed');
 	# all but one message of the first segment
-	my $first = one($node, "SELECT receipt FROM mq.receive('seg', 1, '1 hour')");
+	my $first = one($node, "SELECT receipt FROM mq.receive('seg', max_messages => 1, visibility_timeout => '1 hour')");
 	one($node, "SELECT t.take('seg', 11000)");
 	one($node, "SELECT t.put_batch('seg', 'x', 3000); SELECT t.take('seg', 2000)");
 	ok(poll_until('checkpoint', sub { one($node, "SELECT count(*) FROM mq.segments s, mq.groups g WHERE s.queue = 'seg' AND g.queue = 'seg' AND s.first_id <= g.low_watermark AND g.low_watermark <= s.last_id") eq '1' }),
@@ -51,16 +51,16 @@ is(one($node, "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'mq la
 
 # --- a gap in the log is passed, whoever has the queue's table locked -----------------------------------------------------------
 {
-	one($node, "SELECT mq.create_queue('gap', segment_size => 1024)");
+	one($node, "SELECT mq.create_queue('gap', options => jsonb_build_object('segment_size', 1024))");
 	one($node, "SELECT t.put_batch('gap', 'g', 5000)");
 	my $s = session($node);
 	# what is finished lies in the middle
-	$s->q("CREATE TEMP TABLE held AS SELECT id, receipt FROM mq.receive('gap', 5000, '1 h'); SELECT mq.ack(array_agg(receipt)) FROM held WHERE id / 1024 IN (1, 2)");
+	$s->q("CREATE TEMP TABLE held AS SELECT id, receipt FROM mq.receive('gap', max_messages => 5000, visibility_timeout => '1 h'); SELECT mq.ack_batch(array_agg(receipt)) FROM held WHERE id / 1024 IN (1, 2)");
 	ok(poll_until('drops', sub { one($node, "SELECT count(*) FROM mq.segments WHERE queue = 'gap' AND first_id / 1024 IN (1, 2)") eq '0' }), 'finished segments go though an earlier one stays');
 	$s->q('BEGIN; LOCK TABLE mq.q_gap IN SHARE UPDATE EXCLUSIVE MODE');
 	one($node, "SELECT mq.create_group('gap', 'late', start => 'earliest')");
-	is(one($node, "SELECT count(*) FROM mq.pop('gap', 10000, consumer_group => 'late')"), 5000 - 2 * 1024, 'a receiver passes the gap while another session makes a segment, or VACUUM runs');
-	$s->q('ROLLBACK; SELECT mq.release(array_agg(h.receipt), strict => false) FROM held h');
+	is(one($node, "SELECT count(*) FROM mq.pop('gap', consumer_group => 'late', max_messages => 10000)"), 5000 - 2 * 1024, 'a receiver passes the gap while another session makes a segment, or VACUUM runs');
+	$s->q('ROLLBACK; SELECT mq.release_batch(array_agg(h.receipt), strict => false) FROM held h');
 	$s->close;
 }
 
@@ -68,7 +68,7 @@ is(one($node, "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'mq la
 {
 	one($node, "ALTER SYSTEM SET mq.drop_delay = '1 h'");
 	$node->reload;
-	one($node, "SELECT mq.create_queue('keep', segment_size => 1024)");
+	one($node, "SELECT mq.create_queue('keep', options => jsonb_build_object('segment_size', 1024))");
 	for my $i (1 .. 5) { one($node, "SELECT t.put_batch('keep', 'k$i', 1000); SELECT t.take('keep', 1000)"); }
 	my $n = segments('keep');
 	# the worker has been round: it made a checkpoint of something newer
@@ -97,7 +97,7 @@ is(one($node, "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'mq la
 
 # --- the worker stopped: a sender that needs a segment waits, cancellable and bounded -------------------------------------------
 {
-	one($node, "SELECT mq.create_queue('wait', segment_size => 1024)");
+	one($node, "SELECT mq.create_queue('wait', options => jsonb_build_object('segment_size', 1024))");
 	my $pid = worker_alive($node);
 	# not while it commits, say: others would wait for what it holds then
 	poll_until('a pause of the worker', sub { segments('wait') >= 3 && one($node, "SELECT state FROM pg_stat_activity WHERE pid = $pid") eq 'idle' });
@@ -123,7 +123,7 @@ is(one($node, "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'mq la
 
 # --- the ring of the offset log: it turns, is truncated, and stays small ------------------------------------------------------------
 {
-	one($node, "SELECT mq.create_queue('ring', segment_size => 8192)");
+	one($node, "SELECT mq.create_queue('ring', options => jsonb_build_object('segment_size', 8192))");
 	my $max = 0;
 	for my $i (1 .. 12)
 	{
@@ -152,8 +152,8 @@ is(one($node, "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'mq la
 {
 	for my $i (1 .. 20)
 	{
-		one($node, "SELECT mq.create_queue('many$i', segment_size => 1024); SELECT t.put_batch('many$i', 'm', " . (100 + 60 * $i) . "); SELECT t.take('many$i', " . (7 * $i) . "); SELECT t.take('many$i', 3); "
-			  . "SELECT count(*) FROM mq.receive('many$i', 5, '1 hour'); SELECT t.take('many$i', 11)");
+		one($node, "SELECT mq.create_queue('many$i', options => jsonb_build_object('segment_size', 1024)); SELECT t.put_batch('many$i', 'm', " . (100 + 60 * $i) . "); SELECT t.take('many$i', " . (7 * $i) . "); SELECT t.take('many$i', 3); "
+			  . "SELECT count(*) FROM mq.receive('many$i', max_messages => 5, visibility_timeout => '1 hour'); SELECT t.take('many$i', 11)");
 	}
 	one($node, "SELECT mq.drop_queue('many7', force => true)");
 	$node->kill9;
@@ -173,7 +173,7 @@ is(one($node, "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'mq la
 	for my $round (1 .. 2)
 	{
 		one($node, 'CREATE DATABASE two');
-		one($node, "CREATE EXTENSION mq; SELECT mq.create_queue('x'); SELECT mq.send('x', '1'); SELECT count(*) FROM mq.receive('x', 1, '1 hour')", 'two');
+		one($node, "CREATE EXTENSION mq; SELECT mq.create_queue('x'); SELECT mq.send('x', '1'); SELECT count(*) FROM mq.receive('x', max_messages => 1, visibility_timeout => '1 hour')", 'two');
 		ok(poll_until('worker in two', sub { one($node, "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'mq worker' AND datname = 'two'") eq '1' }), "round $round: a worker comes to a new database");
 		is(one($node, "SELECT count(*) FROM mq.queues WHERE queue = 'x'"), '0', 'a queue of another database is not seen here');
 		ok(poll_until('DROP DATABASE', sub { sqlstate($node, 'DROP DATABASE two') eq '' }, 60), "round $round: DROP DATABASE works while the worker runs");
@@ -181,9 +181,9 @@ is(one($node, "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'mq la
 	# created anew under the same name: nothing of the old one is there
 	one($node, 'CREATE DATABASE two');
 	one($node, "CREATE EXTENSION mq; SELECT mq.create_queue('x')", 'two');
-	is(one($node, "SELECT count(*) FROM mq.receive('x', 10)", 'two'), '0', 'a new database starts empty');
+	is(one($node, "SELECT count(*) FROM mq.receive('x', max_messages => 10)", 'two'), '0', 'a new database starts empty');
 	one($node, "SELECT mq.send('x', '1')", 'two');
-	is(one($node, "SELECT count(*) FROM mq.pop('x', 10)", 'two'), '1', 'and works');
+	is(one($node, "SELECT count(*) FROM mq.pop('x', max_messages => 10)", 'two'), '1', 'and works');
 	is(sqlstate($node, 'DROP DATABASE two WITH (FORCE)'), '', 'DROP DATABASE WITH (FORCE)');
 	# many databases dropped and created while idle: the worker of a database without the extension is not there
 	one($node, 'CREATE DATABASE bare');
@@ -195,57 +195,57 @@ is(one($node, "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'mq la
 # --- DROP EXTENSION CASCADE while the worker runs, then CREATE again ----------------------------------------------------------------
 {
 	one($node, 'CREATE DATABASE ext');
-	one($node, "CREATE EXTENSION mq; SELECT mq.create_queue('e', segment_size => 1024)", 'ext');
+	one($node, "CREATE EXTENSION mq; SELECT mq.create_queue('e', options => jsonb_build_object('segment_size', 1024))", 'ext');
 	ok(poll_until('worker in ext', sub { one($node, "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'mq worker' AND datname = 'ext'") eq '1' }), 'a worker in ext');
 	for my $round (1 .. 3)
 	{
-		one($node, "SELECT mq.send_batch('e', array_fill('1'::jsonb, ARRAY[3000])) IS NOT NULL; SELECT count(*) FROM mq.pop('e', 1500); SELECT count(*) FROM mq.receive('e', 100)", 'ext');
+		one($node, "SELECT mq.send_batch('e', array_fill('1'::jsonb, ARRAY[3000])) IS NOT NULL; SELECT count(*) FROM mq.pop('e', max_messages => 1500); SELECT count(*) FROM mq.receive('e', max_messages => 100)", 'ext');
 		isnt(sqlstate($node, 'DROP EXTENSION mq', db => 'ext'), '', "round $round: DROP EXTENSION refuses while queues exist");
 		is(sqlstate($node, "SET lock_timeout = '60s'; DROP EXTENSION mq CASCADE", db => 'ext'), '', "round $round: DROP EXTENSION CASCADE beside the worker");
 		is(one($node, "SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE nspname IN ('mq', 'mq_internal')", 'ext'), '0', "round $round: nothing is left");
-		is(sqlstate($node, "CREATE EXTENSION mq; SELECT mq.create_queue('e', segment_size => 1024)", db => 'ext'), '', "round $round: CREATE again");
-		is(one($node, "SELECT count(*) FROM mq.receive('e', 10)", 'ext'), '0', "round $round: nothing of the old queue");
+		is(sqlstate($node, "CREATE EXTENSION mq; SELECT mq.create_queue('e', options => jsonb_build_object('segment_size', 1024))", db => 'ext'), '', "round $round: CREATE again");
+		is(one($node, "SELECT count(*) FROM mq.receive('e', max_messages => 10)", 'ext'), '0', "round $round: nothing of the old queue");
 	}
 	# rolled back
 	one($node, "SELECT mq.send('e', '1')", 'ext');
 	one($node, 'BEGIN; DROP EXTENSION mq CASCADE; ROLLBACK', 'ext');
-	is(one($node, "SELECT count(*) FROM mq.pop('e', 10)", 'ext'), '1', 'DROP EXTENSION CASCADE rolled back: the message is there');
+	is(one($node, "SELECT count(*) FROM mq.pop('e', max_messages => 10)", 'ext'), '1', 'DROP EXTENSION CASCADE rolled back: the message is there');
 	ok(poll_until('worker in ext', sub { one($node, "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'mq worker' AND datname = 'ext'") eq '1' }), 'and there is a worker');
 	one($node, "SELECT mq.send_batch('e', array_fill('1'::jsonb, ARRAY[4000])) IS NOT NULL", 'ext');
-	is(one($node, "SELECT count(*) FROM mq.pop('e', 10000)", 'ext'), '4000', 'that makes segments');
+	is(one($node, "SELECT count(*) FROM mq.pop('e', max_messages => 10000)", 'ext'), '4000', 'that makes segments');
 	ok(poll_until('DROP DATABASE', sub { sqlstate($node, 'DROP DATABASE ext') eq '' }, 60), 'DROP DATABASE');
 }
 
 # --- a plain owner: worker DDL works without CREATE on schema mq ---------------------------------------------------------------------
 {
 	one($node, "CREATE ROLE plain LOGIN; GRANT USAGE ON SCHEMA mq TO plain; GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA mq TO plain");
-	one($node, "SELECT mq.create_queue('owned', segment_size => 1024); GRANT INSERT, SELECT ON mq.q_owned TO plain; SELECT mq.grant('owned', 'consume', 'plain')");
+	one($node, "SELECT mq.create_queue('owned', options => jsonb_build_object('segment_size', 1024)); GRANT INSERT, SELECT ON mq.q_owned TO plain; SELECT mq.grant('owned', 'consume', 'plain')");
 	my $s = session($node, user => 'plain');
 	is($s->try("SELECT cardinality(mq.send_batch('owned', array_fill('1'::jsonb, ARRAY[5000])))"), '', 'a plain role sends across segments');
-	is($s->q("SELECT count(*) FROM mq.pop('owned', 10000)"), '5000', 'and consumes across segments');
+	is($s->q("SELECT count(*) FROM mq.pop('owned', max_messages => 10000)"), '5000', 'and consumes across segments');
 	$s->close;
 }
 
 # --- standby ------------------------------------------------------------------------------------------------------------------------------
 {
-	one($node, "SELECT mq.create_queue('ha', segment_size => 1024); SELECT t.put_batch('ha', 'h', 3000); SELECT t.take('ha', 500)");
+	one($node, "SELECT mq.create_queue('ha', options => jsonb_build_object('segment_size', 1024)); SELECT t.put_batch('ha', 'h', 3000); SELECT t.take('ha', 500)");
 	$node->backup('b');
 	my $standby = PostgreSQL::Test::Cluster->new('standby');
 	$standby->init_from_backup($node, 'b', has_streaming => 1);
 	$standby->start;
 	one($node, "SELECT t.put('ha', 'i', 50); SELECT t.take('ha', 200)");
-	my $r = one($node, "SELECT receipt FROM mq.receive('ha', 1, '1 hour')");
+	my $r = one($node, "SELECT receipt FROM mq.receive('ha', max_messages => 1, visibility_timeout => '1 hour')");
 	one($node, "BEGIN; SELECT t.take('ha', 5); SELECT t.put('ha', 'p', 5); PREPARE TRANSACTION 'ha'");
 	$node->wait_for_catchup($standby, 'replay', $node->lsn('insert'));
 	my %call = (
 		send => "SELECT mq.send('ha', '1')", receive => "SELECT * FROM mq.receive('ha')", pop => "SELECT * FROM mq.pop('ha')",
 		ack => "SELECT mq.ack('$r')", nack => "SELECT mq.nack('$r')", release => "SELECT mq.release('$r')", extend => "SELECT mq.extend('$r', '1 min')",
 		create_queue => "SELECT mq.create_queue('no')", drop_queue => "SELECT mq.drop_queue('ha')", send_batch => "SELECT mq.send_batch('ha', '{1}'::jsonb[])",
-		discard => "SELECT mq.discard('ha', '{1}')",
+		discard => "SELECT mq.discard('ha', 'default', '{1}')",
 	);
 	is(sqlstate($standby, $call{$_}), '25006', "on a standby $_ says 25006") for sort keys %call;
 	like(err($standby, $call{receive}), qr/during recovery.*HINT:  Connect to the primary/s, 'and the hint says what to do');
-	like(err($standby, "SELECT * FROM mq.browse('ha')"), qr/during recovery.*HINT:  Connect to the primary/s, 'as for browse');
+	like(err($standby, "SELECT * FROM mq.browse('ha', states => '{ready}')"), qr/during recovery.*HINT:  Connect to the primary/s, 'as for browse');
 	is(one($standby, "SELECT count(*) FROM mq.q_ha") > 0 ? 1 : 0, 1, 'browsing works on a standby');
 	like(sqlstate($standby, 'SELECT count(*) FROM mq.queues'), qr/^(25006)?$/, 'views work there, or say 25006');
 	is(one($standby, "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'mq worker'"), '0', 'no worker on a standby');

@@ -25,7 +25,7 @@ END $$;
 -- finishes a committed lease, unless it is no longer ours
 CREATE FUNCTION t.finish(q text, n int, receipt text, key text) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-	IF n > 0 AND cardinality(mq.ack(ARRAY[receipt::uuid], strict => false)) = 0 THEN
+	IF n > 0 AND cardinality(mq.ack_batch(ARRAY[receipt::uuid], strict => false)) = 0 THEN
 		INSERT INTO t.done VALUES (q, key);
 	END IF;
 END $$;
@@ -39,7 +39,7 @@ BEGIN
 END $$;
 SQL
 
-my $lease = "SELECT count(*) AS n, coalesce(min(receipt::text), '') AS r, coalesce(min(payload->>'k'), '') AS k FROM mq.receive('race', 1, '%vt%') \\gset\n";
+my $lease = "SELECT count(*) AS n, coalesce(min(receipt::text), '') AS r, coalesce(min(payload->>'k'), '') AS k FROM mq.receive('race', max_messages => 1, visibility_timeout => '%vt%') \\gset\n";
 sub lease { my ($vt) = @_; (my $t = $lease) =~ s/%vt%/$vt/; return $t; }
 
 my %mix = (
@@ -59,17 +59,17 @@ my %mix = (
 	'lease_late@2'     => lease('1 ms') . "SELECT t.finish('race', :n, ':r', ':k');\n",
 	'lease_lost@1'     => lease('20 ms'),
 	'lease_undo@2'     => lease('30 s') . "BEGIN;\nSELECT t.finish('race', :n, ':r', ':k');\nROLLBACK;\nSELECT t.finish('race', :n, ':r', ':k');\n",
-	'nack@2'           => "SELECT count(mq.nack(receipt)) FROM mq.receive('race', 3);\n",
-	'nack_delay@1'     => "SELECT count(mq.nack(receipt, '5 ms')) FROM mq.receive('race', 3);\n",
-	'release@2'        => "SELECT count(mq.release(receipt)) FROM mq.receive('race', 3);\n",
-	'extend@1'         => "SELECT count(mq.extend(receipt, '10 ms')) FROM mq.receive('race', 2);\n",
+	'nack@2'           => "SELECT count(mq.nack(receipt)) FROM mq.receive('race', max_messages => 3);\n",
+	'nack_delay@1'     => "SELECT count(mq.nack(receipt, '5 ms')) FROM mq.receive('race', max_messages => 3);\n",
+	'release@2'        => "SELECT count(mq.release(receipt)) FROM mq.receive('race', max_messages => 3);\n",
+	'extend@1'         => "SELECT count(mq.extend(receipt, '10 ms')) FROM mq.receive('race', max_messages => 2);\n",
 	'twophase@1'       => "BEGIN;\nSELECT t.take('race', 3);\nSELECT t.put1('race');\nPREPARE TRANSACTION 'x:client_id';\nCOMMIT PREPARED 'x:client_id';\n",
 	'twophase_rb@1'    => "BEGIN;\nSELECT t.take('race', 3);\nSELECT t.put1('race');\nPREPARE TRANSACTION 'x:client_id';\nROLLBACK PREPARED 'x:client_id';\n",
 	'views@1'          => "SELECT count(*) FROM mq.groups;\nSELECT count(*) FROM mq.in_flight;\nSELECT count(*) FROM mq.segments;\nSELECT count(*) FROM mq.queues;\n",
 	'vacuum@1'         => "\\set r random(1, 20)\n\\if :r = 1\nVACUUM mq.q_race;\n\\endif\n",
 );
 
-one($node, "SELECT mq.create_queue('race', segment_size => 1024)");
+one($node, "SELECT mq.create_queue('race', options => jsonb_build_object('segment_size', 1024))");
 for my $clients (4, 24)
 {
 	$node->pgbench("-n -c $clients -j 2 -T $T", 0, [qr/number of failed transactions: 0 |processed: \d+/], [qr/^$/],
@@ -85,7 +85,7 @@ ledger_ok($node, 'race', 'and after a restart nothing comes back');
 
 # --- one statement: the message's order row is always visible to the statement that pops it ---------------------------
 one($node, <<'SQL');
-SELECT mq.create_queue('orders', segment_size => 1024);
+SELECT mq.create_queue('orders', options => '{"segment_size": 1024}');
 CREATE TABLE orders (id bigint GENERATED ALWAYS AS IDENTITY, done int NOT NULL DEFAULT 0);
 CREATE INDEX ON orders (id);
 SQL
@@ -93,12 +93,12 @@ $node->pgbench("-n -c 16 -j 2 -T $T", 0, [qr/processed/], [qr/^$/], 'one-stateme
 	{
 		'008_order@4' => "WITH o AS (INSERT INTO orders DEFAULT VALUES RETURNING id) SELECT mq.send('orders', jsonb_build_object('id', id)) FROM o;\n",
 		'008_order_back@1' => "BEGIN;\nWITH o AS (INSERT INTO orders DEFAULT VALUES RETURNING id) SELECT mq.send('orders', jsonb_build_object('id', id)) FROM o;\nROLLBACK;\n",
-		'008_bill@2' => "WITH m AS (SELECT * FROM mq.pop('orders', 4)) UPDATE orders o SET done = done + 1 FROM m WHERE o.id = (m.payload->>'id')::bigint;\n",
-		'008_bill_rr@1' => "BEGIN ISOLATION LEVEL REPEATABLE READ;\nWITH m AS (SELECT * FROM mq.pop('orders', 4)) UPDATE orders o SET done = done + 1 FROM m WHERE o.id = (m.payload->>'id')::bigint;\nCOMMIT;\n",
-		'008_bill_ack@1' => "WITH m AS (SELECT * FROM mq.receive('orders', 4)), u AS (UPDATE orders o SET done = done + 1 FROM m WHERE o.id = (m.payload->>'id')::bigint RETURNING m.receipt) SELECT count(mq.ack(receipt)) FROM u;\n",
+		'008_bill@2' => "WITH m AS (SELECT * FROM mq.pop('orders', max_messages => 4)) UPDATE orders o SET done = done + 1 FROM m WHERE o.id = (m.payload->>'id')::bigint;\n",
+		'008_bill_rr@1' => "BEGIN ISOLATION LEVEL REPEATABLE READ;\nWITH m AS (SELECT * FROM mq.pop('orders', max_messages => 4)) UPDATE orders o SET done = done + 1 FROM m WHERE o.id = (m.payload->>'id')::bigint;\nCOMMIT;\n",
+		'008_bill_ack@1' => "WITH m AS (SELECT * FROM mq.receive('orders', max_messages => 4)), u AS (UPDATE orders o SET done = done + 1 FROM m WHERE o.id = (m.payload->>'id')::bigint RETURNING m.receipt) SELECT count(mq.ack(receipt)) FROM u;\n",
 	});
 ok(poll_until('all orders to be billed', sub {
-	one($node, "WITH m AS (SELECT * FROM mq.pop('orders', 1000)) UPDATE orders o SET done = done + 1 FROM m WHERE o.id = (m.payload->>'id')::bigint");
+	one($node, "WITH m AS (SELECT * FROM mq.pop('orders', max_messages => 1000)) UPDATE orders o SET done = done + 1 FROM m WHERE o.id = (m.payload->>'id')::bigint");
 	one($node, "SELECT NOT EXISTS (SELECT FROM orders WHERE done = 0)") eq 't';
 }, 60), 'every order is billed');
 is(one($node, "SELECT count(*) FROM orders WHERE done <> 1"), '0', 'exactly once each');
@@ -109,14 +109,14 @@ $node->pgbench("-n -c 8 -j 2 -T " . int($T / 2 + 1), 0, [qr/processed/], [qr/^$/
 	{
 		'008_whole_rb' => "BEGIN;\nSELECT mq.create_queue('c:client_id');\nSELECT mq.send('c:client_id', '1');\nSELECT mq.ack(receipt) FROM mq.receive('c:client_id');\nSELECT mq.drop_queue('c:client_id');\nROLLBACK;\n",
 		'008_whole' => "BEGIN;\nSELECT mq.create_queue('c:client_id');\nSELECT mq.send('c:client_id', '1');\nSELECT mq.drop_queue('c:client_id', force => true);\nCOMMIT;\n",
-		'008_parts' => "SELECT mq.create_queue('c:client_id', segment_size => 1024);\nSELECT mq.send_batch('c:client_id', array_fill('1'::jsonb, ARRAY[1500]));\nSELECT count(*) FROM mq.pop('c:client_id', 700);\nSELECT count(*) FROM mq.receive('c:client_id', 700);\nSELECT mq.drop_queue('c:client_id', force => true);\n",
+		'008_parts' => "SELECT mq.create_queue('c:client_id', options => jsonb_build_object('segment_size', 1024));\nSELECT mq.send_batch('c:client_id', array_fill('1'::jsonb, ARRAY[1500]));\nSELECT count(*) FROM mq.pop('c:client_id', max_messages => 700);\nSELECT count(*) FROM mq.receive('c:client_id', max_messages => 700);\nSELECT mq.drop_queue('c:client_id', force => true);\n",
 		'008_shared' => "SELECT t.put1('orders_shared');\nSELECT t.take('orders_shared', 2);\n",
-	}) if one($node, "SELECT mq.create_queue('orders_shared', segment_size => 1024)") eq '';
+	}) if one($node, "SELECT mq.create_queue('orders_shared', options => jsonb_build_object('segment_size', 1024))") eq '';
 is(one($node, "SELECT count(*) FROM mq.queues WHERE queue ~ '^c[0-9]+\$'"), '0', 'no queue is left');
 ledger_ok($node, 'orders_shared', 'queues come and go: the ledger of the one that stayed');
 
 # --- the same with some clients dying: pg_terminate_backend at random ----------------------------------------------------
-one($node, "SELECT mq.create_queue('deaths', segment_size => 1024)");
+one($node, "SELECT mq.create_queue('deaths', options => jsonb_build_object('segment_size', 1024))");
 {
 	my @s = map { session($node) } 1 .. 6;
 	my $put = session($node);

@@ -28,7 +28,7 @@ DECLARE n bigint; have bigint; stop timestamptz := clock_timestamp() + secs * in
 BEGIN
 	SELECT count(*) INTO have FROM t.got g WHERE g.q = collect.q;
 	WHILE have < want LOOP
-		INSERT INTO t.got SELECT collect.q, payload::bigint FROM mq.pop(collect.q, 20000) WHERE jsonb_typeof(payload) = 'number';
+		INSERT INTO t.got SELECT collect.q, payload::bigint FROM mq.pop(collect.q, max_messages => 20000) WHERE jsonb_typeof(payload) = 'number';
 		GET DIAGNOSTICS n = ROW_COUNT;
 		COMMIT;
 		have := have + n;
@@ -45,7 +45,7 @@ BEGIN
 	FOR c IN EXECUTE format('SELECT (n - 1) / %s AS piece, array_agg(receipt) AS r, array_agg(i) AS i FROM (SELECT *, row_number() OVER (ORDER BY i) AS n FROM t.held h WHERE %s) x GROUP BY 1 ORDER BY 1', per, which) LOOP
 		BEGIN
 			INSERT INTO t.got SELECT (SELECT q FROM t.held LIMIT 1), unnest(c.i);
-			PERFORM mq.ack(c.r);
+			PERFORM mq.ack_batch(c.r);
 			done := done + cardinality(c.i);
 		EXCEPTION WHEN OTHERS THEN
 			refused := SQLSTATE;
@@ -60,7 +60,7 @@ DECLARE c record;
 BEGIN
 	total := 0;
 	FOR c IN EXECUTE format('SELECT array_agg(id) AS ids FROM (SELECT id, row_number() OVER (ORDER BY id) / 500 AS p FROM mq.%I) x GROUP BY p ORDER BY p', 'q_' || q) LOOP
-		total := total + mq.discard(q, c.ids);
+		total := total + mq.discard(q, 'default', c.ids);
 		COMMIT;
 	END LOOP;
 END $$;
@@ -74,12 +74,12 @@ sub collect_ok
 	$node->psql('postgres', "CALL t.collect('$q', $n)", stderr => \$err);
 	is($err, '', "$name: all arrive");
 	is(one($node, "SELECT count(*) || ' ' || count(DISTINCT i) || ' ' || min(i) || ' ' || max(i) FROM t.got WHERE q = '$q'"), "$n $n 1 $n", "$name: each once");
-	is(one($node, "SELECT count(*) FROM mq.receive('$q', 100) WHERE jsonb_typeof(payload) = 'number'"), '0', "$name: and nothing else");
+	is(one($node, "SELECT count(*) FROM mq.receive('$q', max_messages => 100) WHERE jsonb_typeof(payload) = 'number'"), '0', "$name: and nothing else");
 	return;
 }
 
 # others' queue: what must flow whatever is stuck elsewhere
-one($node, "SELECT mq.create_queue('free', segment_size => 4096)");
+one($node, "SELECT mq.create_queue('free', options => jsonb_build_object('segment_size', 4096))");
 my $tick = 0;
 sub flows
 {
@@ -121,7 +121,7 @@ sub flows
 	my $got = 0;
 	for (1 .. 120)
 	{
-		my $n = one($node, "SET statement_timeout = '60s'; WITH m AS (SELECT * FROM mq.receive('leased', 10000, '1 hour')), i AS (INSERT INTO t.held SELECT 'leased', receipt, payload::bigint FROM m RETURNING 1) SELECT count(*) FROM i");
+		my $n = one($node, "SET statement_timeout = '60s'; WITH m AS (SELECT * FROM mq.receive('leased', max_messages => 10000, visibility_timeout => '1 hour')), i AS (INSERT INTO t.held SELECT 'leased', receipt, payload::bigint FROM m RETURNING 1) SELECT count(*) FROM i");
 		$got += $n;
 		last if $n == 0;
 	}
@@ -156,7 +156,7 @@ DO $$
 DECLARE n int;
 BEGIN
 	LOOP
-		WITH m AS MATERIALIZED (SELECT receipt, payload::bigint AS i FROM mq.receive('fine', 1000, '1 hour')),
+		WITH m AS MATERIALIZED (SELECT receipt, payload::bigint AS i FROM mq.receive('fine', max_messages => 1000, visibility_timeout => '1 hour')),
 			 k AS (INSERT INTO t.held SELECT 'fine', receipt, i FROM m WHERE i % 2 = 1),
 			 g AS (INSERT INTO t.got SELECT 'fine', i FROM m WHERE i % 2 = 0)
 		SELECT count(mq.ack(receipt)) INTO n FROM m WHERE i % 2 = 0;
@@ -168,7 +168,7 @@ SQL
 	is($state, '', 'received by the thousand, every other one acked singly');
 	diag('fine: ' . settle_text($node, 'fine') . '; acked ' . one($node, "SELECT count(*) FROM t.got"));
 	flows('then');
-	is(sqlstate($node, "SELECT mq.release(r) FROM (SELECT array_agg(receipt) AS r FROM (SELECT receipt, row_number() OVER (ORDER BY i) / 500 AS p FROM t.held) x GROUP BY p ORDER BY p) y"), '', 'the others are released, 500 at a time');
+	is(sqlstate($node, "SELECT mq.release_batch(r) FROM (SELECT array_agg(receipt) AS r FROM (SELECT receipt, row_number() OVER (ORDER BY i) / 500 AS p FROM t.held) x GROUP BY p ORDER BY p) y"), '', 'the others are released, 500 at a time');
 	collect_ok('fine', $n, 'the finest pattern');
 	one($node, "SELECT mq.drop_queue('fine', force => true); TRUNCATE t.got; TRUNCATE t.held");
 }
@@ -179,7 +179,7 @@ SQL
 	my $sum = 0;
 	for (1 .. 120)
 	{
-		my $n = one($node, "SET statement_timeout = '60s'; SELECT count(*) FROM (SELECT array_agg(receipt) AS r, count(*) AS n FROM mq.receive('nacked', 10000, '1 hour') HAVING count(*) > 0) m, LATERAL (SELECT mq.nack(m.r, '1 hour') OFFSET 0) x, generate_series(1, m.n)");
+		my $n = one($node, "SET statement_timeout = '60s'; SELECT count(*) FROM (SELECT array_agg(receipt) AS r, count(*) AS n FROM mq.receive('nacked', max_messages => 10000, visibility_timeout => '1 hour') HAVING count(*) > 0) m, LATERAL (SELECT mq.nack(m.r, '1 hour') OFFSET 0) x, generate_series(1, m.n)");
 		$sum += $n;
 		last if $n == 0;
 	}
@@ -188,11 +188,11 @@ SQL
 	cmp_ok(one($node, "SELECT held_back FROM mq.groups WHERE queue = 'nacked'"), '>', 0, 'mq.groups.held_back says so') if $sum < $million;
 	flows('while they wait');
 	my $s = session($node);
-	is($s->try("SET statement_timeout = '20s'; SELECT count(*) FROM mq.receive('nacked', 10)"), '', 'a receive there does not hang');
+	is($s->try("SET statement_timeout = '20s'; SELECT count(*) FROM mq.receive('nacked', max_messages => 10)"), '', 'a receive there does not hang');
 	$s->close;
 	# each is unfinished, once
 	is(one($node, "CALL t.discard_all('nacked', NULL)"), $million, 'every one of them is still unfinished');
-	is(one($node, "SELECT count(*) FROM mq.receive('nacked', 10)"), '0', 'discarded');
+	is(one($node, "SELECT count(*) FROM mq.receive('nacked', max_messages => 10)"), '0', 'discarded');
 	one($node, "SELECT mq.drop_queue('nacked')");
 }
 
@@ -200,27 +200,27 @@ SQL
 {
 	my $n = 60_000;               # what fills 1 MB, whatever the scale
 	one($node, "SELECT mq.create_queue('named'); SELECT t.numbers('named', 1, $n)");
-	one($node, "INSERT INTO t.held SELECT 'named', receipt, payload::bigint FROM mq.receive('named', $n, '1 hour')");
+	one($node, "INSERT INTO t.held SELECT 'named', receipt, payload::bigint FROM mq.receive('named', max_messages => $n, visibility_timeout => '1 hour')");
 	# a block in front, then every other message: a cell for each, until there is none to cut one more off the block
 	one($node, <<'SQL');
 CREATE PROCEDURE t.fill_memory() LANGUAGE plpgsql AS $$
 DECLARE c record;
 BEGIN
-	PERFORM mq.nack((SELECT array_agg(receipt) FROM t.held WHERE i <= 1000));
+	PERFORM mq.nack_batch((SELECT array_agg(receipt) FROM t.held WHERE i <= 1000));
 	FOR c IN SELECT array_agg(receipt) AS r FROM t.held WHERE i > 1000 AND i % 2 = 0 GROUP BY i / 200 ORDER BY i / 200 LOOP
-		PERFORM mq.nack(c.r);
-		EXIT WHEN (SELECT count(*) = 0 FROM mq.receive('named', 1, '1 hour'));
+		PERFORM mq.nack_batch(c.r);
+		EXIT WHEN (SELECT count(*) = 0 FROM mq.receive('named', max_messages => 1, visibility_timeout => '1 hour'));
 	END LOOP;
 END $$;
 SQL
 	one($node, "CALL t.fill_memory()");
-	is(one($node, "SELECT held_back > 0 AND ready > 1000 FROM mq.groups WHERE queue = 'named'"), 't', 'a message that would need a cell is held back: memory is full') or diag(settle_text($node, 'named'));
-	my $take = sub { my ($count, $who) = @_; return one($node, "SET statement_timeout = '20s'; SELECT count(*) FROM mq.receive('named', $count, '1 hour', consumer => '$who')"); };
+	is(one($node, "SELECT held_back > 0 AND ready + retrying > 1000 FROM mq.groups WHERE queue = 'named'"), 't', 'a message that would need a cell is held back: memory is full') or diag(settle_text($node, 'named'));
+	my $take = sub { my ($count, $who) = @_; return one($node, "SET statement_timeout = '20s'; SELECT count(*) FROM mq.receive('named', max_messages => $count, consumer => '$who', visibility_timeout => '1 hour')"); };
 	is($take->(1100, 'a'), '1100', 'what needs none goes to a consumer with a new name');
 	is($take->(1, 'a'), '1', 'with one that is known');
 	is($take->(100, 'b'), '100', 'and with another');
 	is(one($node, "SELECT string_agg(consumer || ' ' || n, ', ' ORDER BY consumer) FROM (SELECT consumer, count(*) AS n FROM mq.in_flight WHERE queue = 'named' AND consumer IS NOT NULL GROUP BY 1) x"), 'a 1101, b 100', 'each under its name');
-	is(one($node, "SELECT count(*) FROM mq.pop('named', 100, consumer => 'c')"), '100', 'pop too');
+	is(one($node, "SELECT count(*) FROM mq.pop('named', max_messages => 100, consumer => 'c')"), '100', 'pop too');
 	flows('then');
 	one($node, "SELECT mq.drop_queue('named', force => true); TRUNCATE t.held");
 }
@@ -237,7 +237,7 @@ DECLARE r record; n int;
 BEGIN
 	LOOP
 		n := 0;
-		FOR r IN SELECT receipt FROM mq.receive('delays', 1000, '1 hour') LOOP
+		FOR r IN SELECT receipt FROM mq.receive('delays', max_messages => 1000, visibility_timeout => '1 hour') LOOP
 			n := n + 1;
 			PERFORM mq.nack(r.receipt, random() * interval '3 s' + interval '2 s');
 		END LOOP;
@@ -348,7 +348,7 @@ C
 	local $ENV{LD_PRELOAD} = '';
 	my $fill = sub { PostgreSQL::Test::Utils::append_to_file("$tmp/full", "1\n") };
 	my $free = sub { unlink "$tmp/full" };
-	one($n3, "SELECT mq.create_queue('d', segment_size => 4096); SELECT t.put_batch('d', 'a', 3000); SELECT t.take('d', 200)");
+	one($n3, "SELECT mq.create_queue('d', options => jsonb_build_object('segment_size', 4096)); SELECT t.put_batch('d', 'a', 3000); SELECT t.take('d', 200)");
 	# all relations that tests write have a little room; the ledger tables are the test's own
 	$fill->();
 	my $big = sqlstate($n3, "SELECT mq.send('d', body => decode(repeat('00ff', 400000), 'hex'))");
@@ -358,7 +358,7 @@ C
 	for my $i (1 .. 3000) { $state = sqlstate($n3, "SELECT mq.send_batch('d', array_fill('\"never\"'::jsonb, ARRAY[2000]))"); last if $state ne ''; $sent++; last if $sent > 20; }
 	is($state, '53100', 'disk full: a batch says 53100');
 	# leases need no disk
-	my @r = split /\n/, one($n3, "SELECT receipt FROM mq.receive('d', 1000, '1 hour')");
+	my @r = split /\n/, one($n3, "SELECT receipt FROM mq.receive('d', max_messages => 1000, visibility_timeout => '1 hour')");
 	is(scalar @r, 1000, 'disk full: receive works, it writes nothing');
 	# acks until the offset log's page is full; what was refused is not acked
 	my (@ok, @no);
@@ -381,7 +381,7 @@ C
 	is(sqlstate($n3, "SELECT mq.ack('$ok[0]')"), 'MQ001', 'what was acked is acked') if @ok;
 
 	# the worker: checkpoints and segments while the disk is full, then a crash
-	one($n3, "SELECT mq.create_queue('e', segment_size => 1024); SELECT t.put_batch('e', 'a', 3000)");
+	one($n3, "SELECT mq.create_queue('e', options => jsonb_build_object('segment_size', 1024)); SELECT t.put_batch('e', 'a', 3000)");
 	one($n3, "SELECT t.take('e', 1)") for 1 .. 30;
 	$fill->();
 	my $acked = 0;

@@ -49,8 +49,8 @@ sub late_has
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	my ($q, $name) = @_;
 	one($node, "COMMIT PREPARED 'sender of $q'");
-	poll_until('the message', sub { one($node, "SELECT count(*) FROM mq.browse('$q', 'late')") eq '1' }, 3);
-	return is(one($node, "SELECT string_agg(payload->>'k', ' ') FROM mq.pop('$q', 10, consumer_group => 'late')"), 'open:1', $name);
+	poll_until('the message', sub { one($node, "SELECT count(*) FROM mq.browse('$q', 'late', states => '{ready}')") eq '1' }, 3);
+	return is(one($node, "SELECT string_agg(payload->>'k', ' ') FROM mq.pop('$q', consumer_group => 'late', max_messages => 10)"), 'open:1', $name);
 }
 group_of_a_crash('listed');
 one($node, "COMMIT PREPARED 'maker of listed'");

@@ -18,14 +18,14 @@ CREATE TABLE t.gdone (q text, g text, k text);
 CREATE FUNCTION t.take_g(queue_name text, grp text, n int DEFAULT 1) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE r uuid[]; ks text[];
 BEGIN
-	SELECT array_agg(receipt), array_agg(payload->>'k') INTO r, ks FROM mq.receive(queue_name, n, consumer_group => grp);
+	SELECT array_agg(receipt), array_agg(payload->>'k') INTO r, ks FROM mq.receive(queue_name, consumer_group => grp, max_messages => n);
 	IF r IS NULL THEN RETURN 0; END IF;
 	INSERT INTO t.gdone SELECT queue_name, grp, unnest(ks);
-	PERFORM mq.ack(r);
+	PERFORM mq.ack_batch(r);
 	RETURN cardinality(r);
 END $$;
 CREATE FUNCTION t.pop_g(queue_name text, grp text, n int DEFAULT 1) RETURNS bigint LANGUAGE sql AS $$
-	WITH m AS (SELECT * FROM mq.pop(queue_name, n, consumer_group => grp)),
+	WITH m AS (SELECT * FROM mq.pop(queue_name, consumer_group => grp, max_messages => n)),
 		 w AS (INSERT INTO t.gdone SELECT queue_name, grp, payload->>'k' FROM m RETURNING 1)
 	SELECT count(*) FROM w;
 $$;
@@ -43,7 +43,7 @@ CREATE FUNCTION t.rest(q text, g text DEFAULT 'default') RETURNS text LANGUAGE p
 DECLARE a text[] := '{}'; more text[];
 BEGIN
 	LOOP
-		SELECT array_agg(payload->>'k') INTO more FROM mq.pop(q, 100000, consumer_group => g);
+		SELECT array_agg(payload->>'k') INTO more FROM mq.pop(q, consumer_group => g, max_messages => 100000);
 		EXIT WHEN more IS NULL;
 		a := a || more;
 	END LOOP;
@@ -86,7 +86,7 @@ sub refused { my ($s, $receipt) = @_; return scalar $s->try("SELECT mq.ack('$rec
 	one($node, "SELECT mq.create_queue('multi', groups => '{one,two,three}')");
 	is(one($node, "SELECT string_agg(consumer_group, ' ' ORDER BY consumer_group) FROM mq.groups WHERE queue = 'multi'"), 'one three two',
 		'create_queue makes the groups it is told, and only those');
-	my $lease = "SELECT count(*) AS n, coalesce(min(receipt::text), '') AS r, coalesce(min(payload->>'k'), '') AS k FROM mq.receive('multi', 1, '1 min', consumer_group => 'three') \\gset\n";
+	my $lease = "SELECT count(*) AS n, coalesce(min(receipt::text), '') AS r, coalesce(min(payload->>'k'), '') AS k FROM mq.receive('multi', consumer_group => 'three', max_messages => 1, visibility_timeout => '1 min') \\gset\n";
 	one($node, "CREATE SEQUENCE t.seq; CREATE FUNCTION t.finish_g(grp text, n int, receipt text, key text) RETURNS void LANGUAGE plpgsql AS \$\$
 		BEGIN IF n > 0 THEN INSERT INTO t.gdone VALUES ('multi', grp, key); PERFORM mq.ack(receipt::uuid); END IF; END \$\$");
 	$node->pgbench("-n -c 12 -j 2 -T $T", 0, [qr/processed/], [qr/^$/], 'three groups at once',
@@ -103,7 +103,7 @@ sub refused { my ($s, $receipt) = @_; return scalar $s->try("SELECT mq.ack('$rec
 	for my $g (qw(one two three))
 	{
 		# (what came back by a rollback twice comes after a pause)
-		poll_until("$g to be drained", sub { one($node, "SELECT t.take_g('multi', '$g', 1000)"); one($node, "SELECT ready + leased + settling + pending + unread FROM mq.groups WHERE queue = 'multi' AND consumer_group = '$g'") eq '0' });
+		poll_until("$g to be drained", sub { one($node, "SELECT t.take_g('multi', '$g', 1000)"); one($node, "SELECT ready + retrying + leased + settling + pending + unread_at_most FROM mq.groups WHERE queue = 'multi' AND consumer_group = '$g'") eq '0' });
 		is(one($node, "SELECT t.verdict_g('multi', '$g')"), 'ok', "group $g: each message exactly once");
 	}
 	is(one($node, "SELECT count(*) FROM mq.q_multi"), one($node, "SELECT count(*) FROM t.sent WHERE q = 'multi'"), 'one stored copy of each');
@@ -159,7 +159,7 @@ sub refused { my ($s, $receipt) = @_; return scalar $s->try("SELECT mq.ack('$rec
 for my $how ('none', 'kill9')
 {
 	my $q = "late_$how";
-	one($node, "SELECT mq.create_queue('$q', segment_size => 1024)");
+	one($node, "SELECT mq.create_queue('$q', options => jsonb_build_object('segment_size', 1024))");
 	my ($open, $saved, $back) = map { session($node) } 1 .. 3;
 	$open->q("BEGIN; SELECT t.put('$q', 'open', 3)");
 	$saved->q("BEGIN; SELECT t.put('$q', 'top', 1); SAVEPOINT a; SELECT t.put('$q', 'undone', 3); ROLLBACK TO a; SAVEPOINT b; SELECT t.put('$q', 'sub', 2); RELEASE b");
@@ -190,7 +190,7 @@ for my $how ('none', 'kill9')
 # --- the same as a race: groups made among many senders -------------------------------------------------------------------
 {
 	my $T = $T < 3 ? 3 : $T;
-	one($node, "SELECT mq.create_queue('rush', segment_size => 1024); CREATE TABLE t.seen (g text, before bigint[], after bigint[])");
+	one($node, "SELECT mq.create_queue('rush', options => jsonb_build_object('segment_size', 1024)); CREATE TABLE t.seen (g text, before bigint[], after bigint[])");
 	one($node, "CREATE TABLE t.rush (k bigint GENERATED ALWAYS AS IDENTITY)");
 	my $ins = "WITH r AS (INSERT INTO t.rush DEFAULT VALUES RETURNING k) SELECT mq.send('rush', jsonb_build_object('k', k)) FROM r;\n";
 	my $files = $node->basedir;
@@ -233,7 +233,7 @@ for my $how ('none', 'kill9')
 	one($node, "SELECT t.put('trans', 'a', 2)");
 	one($node, "BEGIN; SELECT mq.create_group('trans', 'g'); ROLLBACK");
 	is(sqlstate($node, "SELECT * FROM mq.receive('trans', consumer_group => 'g')"), '42704', 'create_group rolled back: no such group');
-	is(one($node, "BEGIN; SELECT mq.create_group('trans', 'g', start => 'earliest'); SELECT string_agg(payload->>'k', ' ') FROM mq.pop('trans', 10, consumer_group => 'g'); COMMIT") =~ s/^\s+|\s+$//gr,
+	is(one($node, "BEGIN; SELECT mq.create_group('trans', 'g', start => 'earliest'); SELECT string_agg(payload->>'k', ' ') FROM mq.pop('trans', consumer_group => 'g', max_messages => 10); COMMIT") =~ s/^\s+|\s+$//gr,
 		'a:1 a:2', 'a group can be used by the transaction that makes it');
 	rest_is('trans', 'g', [], 'and what it finished is finished');
 	one($node, "BEGIN; SAVEPOINT a; SELECT mq.create_group('trans', 'h', start => 'earliest'); ROLLBACK TO a; SELECT mq.create_group('trans', 'h', start => 'latest'); COMMIT");
@@ -249,18 +249,18 @@ for my $by ('earliest', 'latest', 'start_id', 'start_time', 'start_id forwards')
 	for my $how ('none', $by =~ /latest|earliest/ ? 'kill9' : ())
 	{
 		(my $q = "seek $by $how") =~ s/ /_/g;
-		one($node, "SELECT mq.create_queue('$q', groups => '{default,other}', segment_size => 1024)");
+		one($node, "SELECT mq.create_queue('$q', groups => '{default,other}', options => jsonb_build_object('segment_size', 1024))");
 		one($node, "SELECT t.put('$q', 'm', 20)");
 		my @id = ('', split /\n/, one($node, "SELECT id FROM mq.\"q_$q\" ORDER BY id"));
 		my @at = ('', split /\n/, one($node, "SELECT enqueued_at FROM mq.\"q_$q\" ORDER BY id"));
-		one($node, "SELECT mq.ack(array_agg(receipt)) FROM mq.receive('$q', 5)");                                     # m:1 .. 5 finished
-		my @leased = split /\n/, one($node, "SELECT receipt FROM mq.receive('$q', 3)");                                # m:6 .. 8 leased
+		one($node, "SELECT mq.ack_batch(array_agg(receipt)) FROM mq.receive('$q', max_messages => 5)");                                     # m:1 .. 5 finished
+		my @leased = split /\n/, one($node, "SELECT receipt FROM mq.receive('$q', max_messages => 3)");                                # m:6 .. 8 leased
 		my ($acker, $holder, $sender, $old, $seeker) = map { session($node) } 1 .. 5;
-		$acker->q("BEGIN; SELECT mq.ack(array_agg(receipt)) FROM mq.receive('$q', 2)");                                # m:9, 10 acked, open
-		my @held = split /\n/, $holder->q("BEGIN; SELECT receipt FROM mq.receive('$q', 2)") =~ s/^\s+//r;              # m:11, 12 handed out, open
+		$acker->q("BEGIN; SELECT mq.ack_batch(array_agg(receipt)) FROM mq.receive('$q', max_messages => 2)");                                # m:9, 10 acked, open
+		my @held = split /\n/, $holder->q("BEGIN; SELECT receipt FROM mq.receive('$q', max_messages => 2)") =~ s/^\s+//r;              # m:11, 12 handed out, open
 		$sender->q("BEGIN; SELECT t.put('$q', 'pending', 2)");
-		one($node, "SELECT mq.nack(receipt, '1 h') FROM mq.receive('$q', 1)");                                         # m:13 delayed
-		my $mine = one($node, "SELECT receipt FROM mq.receive('$q', 1)");                                              # m:14 leased
+		one($node, "SELECT mq.nack(receipt, '1 h') FROM mq.receive('$q', max_messages => 1)");                                         # m:13 delayed
+		my $mine = one($node, "SELECT receipt FROM mq.receive('$q', max_messages => 1)");                                              # m:14 leased
 		$old->q('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM t.sent');
 		my $arg = $by eq 'start_id' ? "start_id => $id[8]" : $by eq 'start_id forwards' ? "start_id => $id[17]"
 			: $by eq 'start_time' ? "start_time => '$at[4]'" : "start => '$by'";
@@ -270,7 +270,7 @@ for my $by ('earliest', 'latest', 'start_id', 'start_time', 'start_id forwards')
 		$seeker->q('COMMIT');
 		is(refused($old, $mine), 'MQ001', "seek $by: committed: receipts are dead, in an old transaction too");
 		is($holder->try("SELECT mq.ack('$held[0]'::uuid)"), 'MQ001', "seek $by: so are those of a transaction that holds them");
-		is($node->safe_psql('postgres', "SELECT cardinality(mq.ack(ARRAY['" . join("','", @leased) . "']::uuid[], strict => false))"), '3', "seek $by: and those of leases");
+		is($node->safe_psql('postgres', "SELECT cardinality(mq.ack_batch(ARRAY['" . join("','", @leased) . "']::uuid[], strict => false))"), '3', "seek $by: and those of leases");
 		is($acker->try('COMMIT'), '', "seek $by: acks in flight commit without an error");
 		$holder->try('ROLLBACK');
 		my @want = $by eq 'latest' ? () : $by eq 'earliest' ? (k('m', 1 .. 20)) : $by eq 'start_id' ? (k('m', 8 .. 20))
@@ -278,7 +278,7 @@ for my $by ('earliest', 'latest', 'start_id', 'start_time', 'start_id forwards')
 		if ($how eq 'kill9') { $sender->q('COMMIT'); push @want, k('pending', 1, 2); crash('kill9'); }
 		if (@want)
 		{
-			is(one($node, "BEGIN; SELECT count(*) || ' ' || min(attempt) || ' ' || max(attempt) || ' ' || max(failures) FROM mq.receive('$q', 100); ROLLBACK"),
+			is(one($node, "BEGIN; SELECT count(*) || ' ' || min(attempt) || ' ' || max(attempt) || ' ' || max(failures) FROM mq.receive('$q', max_messages => 100); ROLLBACK"),
 				scalar(@want) . ' 1 1 0', "seek $by, crash: $how: all of them, attempts and failures begin anew");
 		}
 		rest_is($q, 'default', \@want, "seek $by, crash: $how: exactly what it says, open acks do not count");
@@ -291,7 +291,7 @@ for my $by ('earliest', 'latest', 'start_id', 'start_time', 'start_id forwards')
 		# acks of the old epoch and of the new one, replayed
 		if ($how eq 'kill9')
 		{
-			one($node, "SELECT mq.seek('$q', start_id => $id[10]); SELECT mq.ack(array_agg(receipt)) FROM mq.receive('$q', 4)");
+			one($node, "SELECT mq.seek('$q', 'default', start_id => $id[10]); SELECT mq.ack_batch(array_agg(receipt)) FROM mq.receive('$q', max_messages => 4)");
 			crash('kill9');
 			rest_is($q, 'default', [ k('m', 14 .. 20), k('pending', 1, 2) ], "seek $by: after another seek, acks and kill -9: the acks after it count, those before do not");
 		}
@@ -308,33 +308,33 @@ for my $by ('earliest', 'latest', 'start_id', 'start_time', 'start_id forwards')
 	my $id8 = one($node, "SELECT id FROM mq.q_own WHERE payload->>'k' = 'm:8'");
 	my ($a, $b) = map { session($node) } 1, 2;
 	my $r = one($node, "SELECT receipt FROM mq.receive('$q')");                               # m:5
-	$a->q("BEGIN; SELECT mq.seek('$q', start => 'earliest')");
+	$a->q("BEGIN; SELECT mq.seek('$q', 'default', start => 'earliest')");
 	like($a->q("SELECT payload->>'k' || ' ' || receipt FROM mq.receive('$q')"), qr/^m:6 /, 'the seeking transaction still sees the old position');
 	$a->q('ROLLBACK');
-	is(one($node, "SELECT cardinality(mq.extend(ARRAY['$r']::uuid[], '1 h', strict => false))"), '0', 'seek rolled back: receipts live on');
+	is(one($node, "SELECT cardinality(mq.extend_batch(ARRAY['$r']::uuid[], '1 h', strict => false))"), '0', 'seek rolled back: receipts live on');
 	is(one($node, "SELECT payload->>'k' FROM mq.receive('$q')"), 'm:6', 'and the position is what it was');
-	$a->q("BEGIN; SAVEPOINT s; SELECT mq.seek('$q', start => 'latest'); ROLLBACK TO s; COMMIT");
-	is(one($node, "SELECT cardinality(mq.extend(ARRAY['$r']::uuid[], '1 h', strict => false))"), '0', 'rolled back to a savepoint: receipts live on');
+	$a->q("BEGIN; SAVEPOINT s; SELECT mq.seek('$q', 'default', start => 'latest'); ROLLBACK TO s; COMMIT");
+	is(one($node, "SELECT cardinality(mq.extend_batch(ARRAY['$r']::uuid[], '1 h', strict => false))"), '0', 'rolled back to a savepoint: receipts live on');
 	is(one($node, "SELECT payload->>'k' FROM mq.receive('$q')"), 'm:7', 'and the position is what it was');
-	my $mine = $a->q("BEGIN; SELECT mq.seek('$q', start_id => $id3); SELECT receipt FROM mq.receive('$q'); COMMIT") =~ s/\s//gr;
+	my $mine = $a->q("BEGIN; SELECT mq.seek('$q', 'default', start_id => $id3); SELECT receipt FROM mq.receive('$q'); COMMIT") =~ s/\s//gr;
 	is(refused($b, $mine), 'MQ001', 'receipts that the seeking transaction itself took are dead after its commit');
 	rest_is($q, 'default', [ k('m', 3 .. 10) ], 'and what it had received comes with the new position');
-	$a->q("BEGIN; SELECT mq.seek('$q', start => 'earliest'); SAVEPOINT s; SELECT mq.seek('$q', start_id => $id8); RELEASE s; COMMIT");
+	$a->q("BEGIN; SELECT mq.seek('$q', 'default', start => 'earliest'); SAVEPOINT s; SELECT mq.seek('$q', 'default', start_id => $id8); RELEASE s; COMMIT");
 	rest_is($q, 'default', [ k('m', 8 .. 10) ], 'two seeks in one transaction: the last counts');
-	$a->q("BEGIN; SELECT mq.seek('$q', start_id => $id8); SAVEPOINT s; SELECT mq.seek('$q', start => 'earliest'); ROLLBACK TO s; COMMIT");
+	$a->q("BEGIN; SELECT mq.seek('$q', 'default', start_id => $id8); SAVEPOINT s; SELECT mq.seek('$q', 'default', start => 'earliest'); ROLLBACK TO s; COMMIT");
 	rest_is($q, 'default', [ k('m', 8 .. 10) ], 'the last of two rolled back: the first counts');
 	# acks in the same transaction as the seek belong to the old position
-	one($node, "SELECT mq.seek('$q', start => 'earliest')");
-	$a->q("BEGIN; SELECT mq.ack(receipt) FROM mq.receive('$q'); SELECT mq.seek('$q', start => 'earliest'); SELECT mq.ack(receipt) FROM mq.receive('$q'); COMMIT");
+	one($node, "SELECT mq.seek('$q', 'default', start => 'earliest')");
+	$a->q("BEGIN; SELECT mq.ack(receipt) FROM mq.receive('$q'); SELECT mq.seek('$q', 'default', start => 'earliest'); SELECT mq.ack(receipt) FROM mq.receive('$q'); COMMIT");
 	rest_is($q, 'default', [ k('m', 1 .. 10) ], 'acks of the seeking transaction do not count for the new position');
-	$a->q("BEGIN; SELECT mq.seek('$q', start => 'earliest')");
+	$a->q("BEGIN; SELECT mq.seek('$q', 'default', start => 'earliest')");
 	is($a->try("PREPARE TRANSACTION 'seek'"), '0A000', 'PREPARE TRANSACTION after seek: 0A000');
 	is($a->try("BEGIN; SELECT mq.purge('$q'); PREPARE TRANSACTION 'purge'"), '0A000', 'and after purge');
 	$a->try('ROLLBACK');
 	rest_is($q, 'default', [], 'and that seek did not happen');
 	# two at once: the one that commits last counts
-	$a->q("BEGIN; SELECT mq.seek('$q', start => 'earliest')");
-	$b->start("BEGIN; SELECT mq.seek('$q', start_id => $id8)");
+	$a->q("BEGIN; SELECT mq.seek('$q', 'default', start => 'earliest')");
+	$b->start("BEGIN; SELECT mq.seek('$q', 'default', start_id => $id8)");
 	poll_until('the second seek to wait, or to be done', sub { $b->is_done || $b->waits_on_lock($node) });
 	$a->q('COMMIT');
 	is(($b->finish)[0], '', 'a second seek at the same time goes through');
@@ -343,14 +343,14 @@ for my $by ('earliest', 'latest', 'start_id', 'start_time', 'start_id forwards')
 	# many at once, of two groups: no deadlock, nothing lost
 	one($node, "SELECT mq.create_group('$q', 'second', start => 'earliest')");
 	$node->pgbench("-n -c 6 -t 15", 0, [qr/processed/], [qr/^$/], 'seeks, purges, receives and acks at once',
-		{ '013_seek@3' => "SELECT mq.seek('$q', start => 'earliest');\n", '013_seek2@2' => "SELECT mq.seek('$q', 'second', start_id => $id3);\n",
-		  '013_take@3' => "SELECT mq.ack(array_agg(receipt), strict => false) FROM mq.receive('$q', 3) HAVING count(*) > 0;\n",
-		  '013_purge@1' => "SELECT mq.purge('$q');\n", '013_rb@1' => "BEGIN;\nSELECT mq.seek('$q', start => 'latest');\nSELECT count(*) FROM mq.pop('$q', 2);\nROLLBACK;\n" });
+		{ '013_seek@3' => "SELECT mq.seek('$q', 'default', start => 'earliest');\n", '013_seek2@2' => "SELECT mq.seek('$q', 'second', start_id => $id3);\n",
+		  '013_take@3' => "SELECT mq.ack_batch(array_agg(receipt), strict => false) FROM mq.receive('$q', max_messages => 3) HAVING count(*) > 0;\n",
+		  '013_purge@1' => "SELECT mq.purge('$q');\n", '013_rb@1' => "BEGIN;\nSELECT mq.seek('$q', 'default', start => 'latest');\nSELECT count(*) FROM mq.pop('$q', max_messages => 2);\nROLLBACK;\n" });
 	one($node, "SELECT mq.seek('$q', g, start => 'earliest') FROM unnest(ARRAY['default', 'second']) g");
 	rest_is($q, $_, [ k('m', 1 .. 10) ], "$_ is whole after it") for qw(default second);
 	is(one($node, "SELECT count(*) FROM mq.in_flight WHERE queue = '$q'"), '0', 'and nothing is left in flight');
-	is(sqlstate($node, "SELECT mq.seek('$q')"), '22023', 'seek where to? 22023');
-	is(sqlstate($node, "SELECT mq.seek('$q', start => 'latest', start_id => 1)"), '22023', 'to one place: 22023');
+	is(sqlstate($node, "SELECT mq.seek('$q', 'default')"), '22023', 'seek where to? 22023');
+	is(sqlstate($node, "SELECT mq.seek('$q', 'default', start => 'latest', start_id => 1)"), '22023', 'to one place: 22023');
 	is(sqlstate($node, "SELECT mq.seek('$q', 'nobody', start => 'latest')"), '42704', 'no such group: 42704');
 	$_->close for $a, $b;
 }
@@ -360,9 +360,9 @@ for my $by ('earliest', 'latest', 'start_id', 'start_time', 'start_id forwards')
 	one($node, "SELECT mq.create_queue('epoch'); SELECT t.put('epoch', 'm', 6)");
 	my ($a, $open) = map { session($node) } 1, 2;
 	$open->q("BEGIN; SELECT mq.ack(receipt) FROM mq.receive('epoch')");
-	$a->q("BEGIN; SELECT mq.seek('epoch', start => 'earliest'); SELECT mq.ack(array_agg(receipt)) FROM mq.receive('epoch', 2); COMMIT");
+	$a->q("BEGIN; SELECT mq.seek('epoch', 'default', start => 'earliest'); SELECT mq.ack_batch(array_agg(receipt)) FROM mq.receive('epoch', max_messages => 2); COMMIT");
 	$open->q('COMMIT');
-	one($node, "SELECT mq.ack(receipt) FROM mq.receive('epoch', 1)");
+	one($node, "SELECT mq.ack(receipt) FROM mq.receive('epoch', max_messages => 1)");
 	crash('kill9');
 	rest_is('epoch', 'default', [ k('m', 2 .. 6) ], 'after kill -9: what was acked in the transaction of the seek, or before, comes again; what was acked after it does not');
 	$_->close for $a, $open;
@@ -370,7 +370,7 @@ for my $by ('earliest', 'latest', 'start_id', 'start_time', 'start_id forwards')
 
 # --- seek back while the worker drops finished segments: nothing that is still there may vanish ---------------------------------
 {
-	one($node, "SELECT mq.create_queue('drop', segment_size => 1024)");
+	one($node, "SELECT mq.create_queue('drop', options => jsonb_build_object('segment_size', 1024))");
 	my ($bad, $raced) = (0, 0);
 	my $rounds = scaled(8);
 	for my $i (1 .. ($rounds < 5 ? 5 : $rounds))
@@ -379,18 +379,18 @@ for my $by ('earliest', 'latest', 'start_id', 'start_time', 'start_id forwards')
 		one($node, "SELECT t.pop('drop', 100000)");
 		# now it may begin to drop; seek a little later each time
 		sleep(0.1 * ($i % 8));
-		my $q = $i % 3 == 0 ? "SELECT mq.create_group('drop', 'g', start => 'earliest')" : "SELECT mq.seek('drop', start => 'earliest')";
+		my $q = $i % 3 == 0 ? "SELECT mq.create_group('drop', 'g', start => 'earliest')" : "SELECT mq.seek('drop', 'default', start => 'earliest')";
 		my $hold = $i % 2 ? '; SELECT pg_sleep(0.05)' : '';
 		my $low = one($node, "BEGIN; $q$hold; COMMIT; SELECT coalesce(min(id), 0) FROM mq.q_drop") =~ s/\s//gr;
 		my $want = one($node, "SELECT count(*) FROM mq.q_drop WHERE id >= $low");
 		$raced++ if $want > 0 && one($node, 'SELECT min(segment) > 0 FROM mq.segments WHERE queue = \'drop\'') eq 't';
 		my $g = $i % 3 == 0 ? 'g' : 'default';
-		my $got = one($node, "SELECT count(*) || ' ' || coalesce(min(id), 0) FROM mq.pop('drop', 1000000, consumer_group => '$g')");
+		my $got = one($node, "SELECT count(*) || ' ' || coalesce(min(id), 0) FROM mq.pop('drop', consumer_group => '$g', max_messages => 1000000)");
 		# (what it had begun to drop and was gone by the time of the count is no promise)
 		my ($n, $first) = split / /, $got;
 		if ($n < $want || ($want > 0 && $first > $low)) { $bad++; diag("round $i: $want there from $low on, given $got"); }
-		one($node, "SELECT mq.drop_group('drop', 'g')") if $g eq 'g';
-		one($node, "SELECT count(*) FROM mq.pop('drop', 1000000)");
+		one($node, "SELECT mq.drop_group('drop', 'g', force => true)") if $g eq 'g';
+		one($node, "SELECT count(*) FROM mq.pop('drop', max_messages => 1000000)");
 	}
 	is($bad, 0, 'seek or create_group to earliest while segments are dropped: all that is there is given');
 	cmp_ok($raced, '>', 0, "some segments were dropped before, some not ($raced rounds)");
@@ -405,14 +405,14 @@ for my $by ('earliest', 'latest', 'start_id', 'start_time', 'start_id forwards')
 		one($node, "SELECT t.put_batch('drop', 'last', 4000); SELECT t.pop('drop', 100000)");
 		ok(poll_until('the worker to be about to drop', sub { one($node, "SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE a.backend_type = 'mq worker' AND NOT l.granted AND l.locktype = 'advisory'") eq '1' }, 30),
 			'the worker is about to drop a segment');
-		$s->start("SELECT mq.seek('drop', start => 'earliest')");
+		$s->start("SELECT mq.seek('drop', 'default', start => 'earliest')");
 		poll_until('the seek to wait, or to be done', sub { $s->is_done || $s->waits_on_lock($node) });
 		one($node, 'ALTER SYSTEM RESET mq.stop_point');
 		$node->reload;
 		$lock->q('SELECT pg_advisory_unlock_all()');
 		is(($s->finish(30))[0], '', 'a seek at that moment ends well');
 		my $want = one($node, 'SELECT count(*) FROM mq.q_drop');
-		is(one($node, "SELECT count(*) >= $want FROM mq.pop('drop', 1000000)"), 't', 'and all that is there after it is given');
+		is(one($node, "SELECT count(*) >= $want FROM mq.pop('drop', max_messages => 1000000)"), 't', 'and all that is there after it is given');
 		$_->close for $s, $lock;
 	}
 }
@@ -428,7 +428,7 @@ for my $how ('none', 'kill9')
 	my $r = one($node, "SELECT receipt FROM mq.receive('$q', consumer_group => 'a')");
 	one($node, "BEGIN; SELECT mq.purge('$q'); ROLLBACK");
 	one($node, "BEGIN; SAVEPOINT a; SELECT mq.purge('$q'); ROLLBACK TO a; COMMIT");
-	is(one($node, "SELECT cardinality(mq.extend(ARRAY['$r']::uuid[], '1 h', strict => false))"), '0', 'purge rolled back: a receipt lives on');
+	is(one($node, "SELECT cardinality(mq.extend_batch(ARRAY['$r']::uuid[], '1 h', strict => false))"), '0', 'purge rolled back: a receipt lives on');
 	is(one($node, "SELECT payload->>'k' FROM mq.receive('$q', consumer_group => 'b')"), 'old:1', 'and messages are there');
 	$x->q("BEGIN; SELECT mq.ack(receipt) FROM mq.receive('$q', consumer_group => 'b')");
 	one($node, "SELECT mq.purge('$q')");
@@ -447,11 +447,11 @@ for my $how ('none', 'kill9')
 # --- pause and resume ----------------------------------------------------------------------------------------------------------
 {
 	one($node, "SELECT mq.create_queue('stop', groups => '{a,b}'); SELECT t.put('stop', 'm', 10)");
-	my @r = split /\n/, one($node, "SELECT receipt FROM mq.receive('stop', 4, consumer_group => 'a')");
-	my $n = sub { my ($g) = @_; return one($node, "SELECT count(mq.release(receipt)) FROM mq.receive('stop', 100, consumer_group => '$g')"); };
+	my @r = split /\n/, one($node, "SELECT receipt FROM mq.receive('stop', consumer_group => 'a', max_messages => 4)");
+	my $n = sub { my ($g) = @_; return one($node, "SELECT count(mq.release(receipt)) FROM mq.receive('stop', consumer_group => '$g', max_messages => 100)"); };
 	my $s = session($node);
 	$s->q("BEGIN; SELECT mq.pause('stop')");
-	is($s->q("SELECT count(*) FROM mq.receive('stop', 100, consumer_group => 'a')"), '0', 'the pausing transaction sees it at once');
+	is($s->q("SELECT count(*) FROM mq.receive('stop', consumer_group => 'a', max_messages => 100)"), '0', 'the pausing transaction sees it at once');
 	is($n->('a'), '6', 'others when it commits');
 	$s->q('ROLLBACK');
 	is($n->('a'), '6', 'and not at all if it rolls back');
@@ -460,7 +460,7 @@ for my $how ('none', 'kill9')
 	one($node, "SELECT mq.pause('stop')");
 	one($node, "SELECT mq.pause('stop')");
 	is($n->($_), '0', "the queue is paused: nothing for $_") for qw(a b);
-	is(one($node, "SELECT count(*) FROM mq.pop('stop', 10, consumer_group => 'b')"), '0', 'pop gives nothing either');
+	is(one($node, "SELECT count(*) FROM mq.pop('stop', consumer_group => 'b', max_messages => 10)"), '0', 'pop gives nothing either');
 	is(one($node, "SELECT paused FROM mq.queues WHERE queue = 'stop'"), 't', 'mq.queues says so');
 	is(sqlstate($node, "SELECT t.put('stop', 'n', 1)"), '', 'sends go on');
 	is(sqlstate($node, "SELECT mq.ack('$r[0]'::uuid); SELECT mq.nack('$r[1]'::uuid); SELECT mq.extend('$r[2]'::uuid, '1 h'); SELECT mq.release('$r[3]'::uuid)"), '', 'ack, nack, extend, release too');
@@ -482,9 +482,9 @@ for my $how ('none', 'kill9')
 
 # --- limits of a group ------------------------------------------------------------------------------------------------------------
 {
-	one($node, "SELECT mq.create_queue('limit', groups => '{}'); SELECT mq.create_group('limit', 'g', max_in_flight => 3, visibility_timeout => '2 h'); SELECT t.put('limit', 'm', 100)");
+	one($node, "SELECT mq.create_queue('limit', groups => '{}'); SELECT mq.create_group('limit', 'g', options => jsonb_build_object('max_in_flight', 3, 'visibility_timeout', '2 h')); SELECT t.put('limit', 'm', 100)");
 	my $take = "SELECT count(*) FROM mq.receive('limit', 10, consumer_group => 'g'";
-	my @r = split /\n/, one($node, "SELECT receipt FROM mq.receive('limit', 10, consumer_group => 'g')");
+	my @r = split /\n/, one($node, "SELECT receipt FROM mq.receive('limit', consumer_group => 'g', max_messages => 10)");
 	is(scalar(@r), 3, 'max_in_flight: no more than that are handed out');
 	is(one($node, "SELECT min(lease_until) BETWEEN now() + '119 min' AND now() + '121 min' FROM mq.in_flight WHERE queue = 'limit'"), 't', "the group's visibility_timeout is its default");
 	is(one($node, "$take)"), '0', 'then nothing');
@@ -495,26 +495,26 @@ for my $how ('none', 'kill9')
 	is(one($node, "$take)"), '1', 'committed: one more');
 	one($node, "SELECT mq.nack('$r[1]'::uuid, '1 h')");
 	is(one($node, "$take)"), '1', 'nacked: one more');
-	one($node, "BEGIN; SELECT mq.alter_group('limit', 'g', max_in_flight => 50); ROLLBACK");
+	one($node, "BEGIN; SELECT mq.alter_group('limit', 'g', jsonb_build_object('max_in_flight', 50)); ROLLBACK");
 	is(one($node, "$take)"), '0', 'alter_group rolled back');
-	one($node, "SELECT mq.alter_group('limit', 'g', max_in_flight => 5)");
+	one($node, "SELECT mq.alter_group('limit', 'g', jsonb_build_object('max_in_flight', 5))");
 	is(one($node, "$take)"), '2', 'raised: the rest');
-	one($node, "SELECT mq.alter_group('limit', 'g', max_in_flight => 1)");
+	one($node, "SELECT mq.alter_group('limit', 'g', jsonb_build_object('max_in_flight', 1))");
 	is(one($node, "$take)"), '0', 'lowered below what is out: nothing');
-	is(one($node, "SELECT count(*) FROM mq.pop('limit', 10, consumer_group => 'g')"), '0', 'pop is held back too');
-	one($node, "SELECT mq.alter_group('limit', 'g', max_in_flight_per_consumer => 2, reset => '{max_in_flight,visibility_timeout}')");
+	is(one($node, "SELECT count(*) FROM mq.pop('limit', consumer_group => 'g', max_messages => 10)"), '0', 'pop is held back too');
+	one($node, "SELECT mq.alter_group('limit', 'g', jsonb_build_object('max_in_flight_per_consumer', 2, 'reset', jsonb_build_array('max_in_flight', 'visibility_timeout')))");
 	is(one($node, "SELECT max_in_flight IS NULL AND visibility_timeout IS NULL AND max_in_flight_per_consumer = 2 FROM mq.groups WHERE queue = 'limit'"), 't', 'reset gives the default back');
 	is(one($node, "$take)"), '0', 'those without a name count together: they have 5');
 	is(one($node, "$take, consumer => 'x')"), '2', 'consumer x has two of its own');
 	is(one($node, "$take, consumer => 'x')"), '0', 'and no more');
 	is(one($node, "$take, consumer => 'y')"), '2', 'y too');
 	is(one($node, "SELECT string_agg(coalesce(consumer, '-') || n, ' ' ORDER BY consumer) FROM (SELECT consumer, count(*) AS n FROM mq.in_flight WHERE queue = 'limit' GROUP BY 1) x"), 'x2 y2 -5', 'mq.in_flight shows who has what');
-	is(one($node, "SELECT count(mq.release(receipt)) FROM mq.receive('limit', 5, consumer_group => 'g', consumer => 'z')"), '2', 'z takes two and gives them back');
+	is(one($node, "SELECT count(mq.release(receipt)) FROM mq.receive('limit', consumer_group => 'g', max_messages => 5, consumer => 'z')"), '2', 'z takes two and gives them back');
 	crash('kill9');
 	is(one($node, "$take, consumer => 'x')"), '2', 'the limit outlives a crash, what was out does not');
 	$s->close;
 	# under concurrency the limit holds at every moment
-	one($node, "SELECT mq.alter_group('limit', 'g', max_in_flight => 7, reset => '{max_in_flight_per_consumer}'); SELECT mq.seek('limit', 'g', start => 'earliest'); SELECT t.put_batch('limit', 'n', 5000)");
+	one($node, "SELECT mq.alter_group('limit', 'g', jsonb_build_object('max_in_flight', 7, 'reset', jsonb_build_array('max_in_flight_per_consumer'))); SELECT mq.seek('limit', 'g', start => 'earliest'); SELECT t.put_batch('limit', 'n', 5000)");
 	one($node, "CREATE TABLE t.over (n bigint)");
 	$node->pgbench("-n -c 8 -j 2 -T " . scaled(2), 0, [qr/processed/], [qr/^$/], 'max_in_flight under concurrency',
 		{ '013_a@3' => "SELECT t.take_g('limit', 'g', 3);\n", '013_b@2' => "BEGIN;\nSELECT t.pop_g('limit', 'g', 4);\nROLLBACK;\n",
@@ -529,12 +529,12 @@ for my $how ('none', 'kill9')
 	my $r = one($node, "SELECT receipt FROM mq.receive('gone', consumer_group => 'a')");
 	my $rb = one($node, "SELECT receipt FROM mq.receive('gone', consumer_group => 'b')");
 	my ($s, $acker) = map { session($node) } 1, 2;
-	one($node, "BEGIN; SELECT mq.drop_group('gone', 'a'); ROLLBACK");
-	is(one($node, "SELECT cardinality(mq.extend(ARRAY['$r']::uuid[], '1 h', strict => false))"), '0', 'drop_group rolled back: all as before');
+	one($node, "BEGIN; SELECT mq.drop_group('gone', 'a', force => true); ROLLBACK");
+	is(one($node, "SELECT cardinality(mq.extend_batch(ARRAY['$r']::uuid[], '1 h', strict => false))"), '0', 'drop_group rolled back: all as before');
 	my $open = $s->q("BEGIN; SELECT receipt FROM mq.receive('gone', consumer_group => 'a')") =~ s/\s//gr;
 	$acker->q("BEGIN; SELECT mq.ack(receipt) FROM mq.receive('gone', consumer_group => 'a')");
 	my $d = session($node);
-	$d->start("SELECT mq.drop_group('gone', 'a')");
+	$d->start("SELECT mq.drop_group('gone', 'a', force => true)");
 	ok(poll_until('drop_group to end', sub { $d->is_done }, 10), 'drop_group does not wait for consumers in flight') or do { $_->try('ROLLBACK') for $s, $acker };
 	is(($d->finish)[0], '', 'drop_group');
 	is(refused($d, $r), 'MQ001', 'a receipt of it is refused');
@@ -543,22 +543,22 @@ for my $how ('none', 'kill9')
 	is($acker->try('COMMIT'), '', 'acks in flight commit without an error');
 	is(sqlstate($node, "SELECT * FROM mq.receive('gone', consumer_group => 'a')"), '42704', 'receive: 42704');
 	is(sqlstate($node, "SELECT mq.seek('gone', 'a', start => 'latest')"), '42704', 'seek: 42704');
-	is(sqlstate($node, "SELECT mq.drop_group('gone', 'a')"), '42704', 'drop_group once more: 42704');
+	is(sqlstate($node, "SELECT mq.drop_group('gone', 'a', force => true)"), '42704', 'drop_group once more: 42704');
 	is(refused($d, $rb), '', 'the other group goes on');
 	one($node, "SELECT mq.create_group('gone', 'a', start => 'earliest')");
 	is(refused($d, $r), 'MQ001', 'a new group of the same name does not take receipts of the old one');
 	rest_is('gone', 'a', [ k('m', 1 .. 10) ], 'and knows nothing of its acks');
-	one($node, "SELECT mq.drop_group('gone', 'a')");
+	one($node, "SELECT mq.drop_group('gone', 'a', force => true)");
 	crash('kill9');
 	is(sqlstate($node, "SELECT * FROM mq.receive('gone', consumer_group => 'a')"), '42704', 'dropped it stays, through a crash');
 	rest_is('gone', 'b', [ k('m', 2 .. 10) ], 'the other group is where it was');
 	# a group that nobody reads keeps what it has not read; dropped, it does not
-	one($node, "SELECT mq.create_queue('keep', groups => '{fast,slow}', segment_size => 1024); SELECT t.put_batch('keep', 'k', 6000)");
+	one($node, "SELECT mq.create_queue('keep', groups => '{fast,slow}', options => jsonb_build_object('segment_size', 1024)); SELECT t.put_batch('keep', 'k', 6000)");
 	one($node, "SELECT t.pop_g('keep', 'fast', 100000)");
 	my ($fast, $slow) = split / /, one($node, "SELECT string_agg(held_bytes::text, ' ' ORDER BY consumer_group) FROM mq.groups WHERE queue = 'keep'");
 	cmp_ok($slow, '>', 3 * $fast, "mq.groups shows which group keeps how much (fast $fast, slow $slow)");
 	is(one($node, "SELECT min(segment) FROM mq.segments WHERE queue = 'keep'"), '0', 'the slow group keeps all segments');
-	one($node, "SELECT mq.drop_group('keep', 'slow')");
+	one($node, "SELECT mq.drop_group('keep', 'slow', force => true)");
 	ok(poll_until('segments to go', sub { one($node, "SELECT min(segment) > 2 FROM mq.segments WHERE queue = 'keep'") eq 't' }, 30), 'without it they go');
 	$_->close for $s, $acker, $d;
 }
@@ -571,13 +571,13 @@ is(one($node, "SELECT count(*) FROM mq.groups WHERE queue = 'multi'"), '3', 'the
 
 # --- 'latest' while a sender is open that made its segments itself: nobody can see them yet ------------------------------------
 {
-	one($node, "SELECT mq.create_queue('unseen', segment_size => 1024); SELECT mq.send('unseen', '0')");
+	one($node, "SELECT mq.create_queue('unseen', options => jsonb_build_object('segment_size', 1024)); SELECT mq.send('unseen', '0')");
 	my $s = session($node);
 	$s->q("BEGIN; LOCK TABLE mq.q_unseen IN SHARE UPDATE EXCLUSIVE MODE; SELECT cardinality(mq.send_batch('unseen', array_fill('1'::jsonb, ARRAY[6000])))");
-	one($node, "SELECT mq.create_group('unseen', 'late'); SELECT mq.seek('unseen', start => 'latest')");
+	one($node, "SELECT mq.create_group('unseen', 'late'); SELECT mq.seek('unseen', 'default', start => 'latest')");
 	$s->q('COMMIT');
-	is(one($node, "SELECT count(*) FROM mq.pop('unseen', 10000, consumer_group => 'late')"), '6000', 'latest: all of a sender that made segments itself');
-	is(one($node, "SELECT count(*) FROM mq.pop('unseen', 10000)"), '6000', 'seek to latest: the same');
+	is(one($node, "SELECT count(*) FROM mq.pop('unseen', consumer_group => 'late', max_messages => 10000)"), '6000', 'latest: all of a sender that made segments itself');
+	is(one($node, "SELECT count(*) FROM mq.pop('unseen', max_messages => 10000)"), '6000', 'seek to latest: the same');
 	$s->close;
 }
 

@@ -42,7 +42,7 @@ sub ends
 
 sub queue { my ($q, %o) = @_; one($node, "SELECT mq.create_queue('$q'" . ($o{args} ? ", $o{args}" : '') . ')'); one($node, "SELECT t.put('$q', 'm', $o{n})") if $o{n}; return $q; }
 
-my $pop = "SELECT payload->>'k' FROM mq.pop('%s', 10, wait => '%s')";
+my $pop = "SELECT payload->>'k' FROM mq.pop('%s', max_messages => 10, wait => '%s')";
 sub waiter { my ($session, $q, $how, $for) = @_; $session->start(sprintf($how || $pop, $q, $for || '20 s')); return asleep($session, $q); }
 
 # wakes('name', before => [statements], cause => sub, out => ..): a receiver sleeps, the cause comes, it gets the message
@@ -69,7 +69,7 @@ sub wakes
 my $hold = "SELECT receipt AS r FROM mq.receive('%q') \\gset\n";
 wakes('commit of a send', n => 0, cause => [ "SELECT t.put('%q', 'm', 1)" ]);
 wakes('commit of a send, receive', n => 0, cause => [ "SELECT t.put('%q', 'm', 1)" ], how => "SELECT payload->>'k' FROM mq.receive('%s', wait => '%s')");
-wakes('commit of a send, for CALL mq.wait', n => 0, cause => [ "SELECT t.put('%q', 'm', 1)" ], how => "CALL mq.wait('%s', '%s')", out => '');
+wakes('commit of a send, for CALL mq.wait', n => 0, cause => [ "SELECT t.put('%q', 'm', 1)" ], how => "CALL mq.wait('%s', timeout => '%s')", out => '');
 wakes('commit of a block', n => 0, before => [ "BEGIN; SELECT t.put('%q', 'm', 1)" ], cause => [ 'COMMIT' ]);
 wakes('commit of a bulk', n => 0, cause => [ "SELECT t.put_batch('%q', 'm', 5000)" ], out => join("\n", map { "m:$_" } 1 .. 10));
 wakes('a send in a savepoint that is released', n => 0, before => [ "BEGIN; SAVEPOINT a; SELECT t.put('%q', 'm', 1); RELEASE a" ], cause => [ 'COMMIT' ]);
@@ -87,28 +87,28 @@ wakes('rollback of a receive', before => [ "BEGIN; SELECT count(*) FROM mq.recei
 wakes('rollback of a pop', before => [ "BEGIN; SELECT count(*) FROM mq.pop('%q')" ], cause => [ 'ROLLBACK' ]);
 wakes('rollback to a savepoint', before => [ "BEGIN; SAVEPOINT a; SELECT count(*) FROM mq.receive('%q')" ], cause => [ 'ROLLBACK TO a' ], rollback => 1);
 wakes('rollback to a savepoint, pop', before => [ "BEGIN; SAVEPOINT a; SELECT count(*) FROM mq.pop('%q')" ], cause => [ 'ROLLBACK TO a' ], rollback => 1);
-wakes('rollback of an ack whose lease is over', before => [ "SELECT receipt AS r FROM mq.receive('%q', 1, '300 ms') \\gset\nBEGIN; SELECT mq.ack(:'r'::uuid)", 'SELECT pg_sleep(0.4)' ], cause => [ 'ROLLBACK' ]);
-wakes('lease end', before => [ "SELECT count(*) FROM mq.receive('%q', 1, '600 ms')" ], cause => [ 'SELECT 1' ], most => 0.6 + $SOON);
+wakes('rollback of an ack whose lease is over', before => [ "SELECT receipt AS r FROM mq.receive('%q', max_messages => 1, visibility_timeout => '300 ms') \\gset\nBEGIN; SELECT mq.ack(:'r'::uuid)", 'SELECT pg_sleep(0.4)' ], cause => [ 'ROLLBACK' ]);
+wakes('lease end', before => [ "SELECT count(*) FROM mq.receive('%q', max_messages => 1, visibility_timeout => '600 ms')" ], cause => [ 'SELECT 1' ], most => 0.6 + $SOON);
 wakes('a lease made shorter', before => [ $hold ], cause => [ "SELECT mq.extend(:'r'::uuid, '300 ms')" ], least => 0.2, most => 0.3 + $SOON);
-wakes('commit of a transaction whose lease is over', before => [ "BEGIN; SELECT count(*) FROM mq.receive('%q', 1, '100 ms')", 'SELECT pg_sleep(0.2)' ], cause => [ 'COMMIT' ]);
+wakes('commit of a transaction whose lease is over', before => [ "BEGIN; SELECT count(*) FROM mq.receive('%q', max_messages => 1, visibility_timeout => '100 ms')", 'SELECT pg_sleep(0.2)' ], cause => [ 'COMMIT' ]);
 wakes('resume of the queue', before => [ "SELECT mq.pause('%q')" ], cause => [ "SELECT mq.resume('%q')" ]);
 wakes('resume of the group', before => [ "SELECT mq.pause('%q', 'default')" ], cause => [ "SELECT mq.resume('%q', 'default')" ]);
 wakes('commit of a resume', before => [ "SELECT mq.pause('%q')", "BEGIN; SELECT mq.resume('%q')" ], cause => [ 'COMMIT' ]);
-wakes('seek', before => [ "SELECT count(*) FROM mq.pop('%q')" ], cause => [ "SELECT mq.seek('%q', start => 'earliest')" ]);
-wakes('commit of a seek', before => [ "SELECT count(*) FROM mq.pop('%q')", "BEGIN; SELECT mq.seek('%q', start_id => 1)" ], cause => [ 'COMMIT' ]);
-wakes('discard rolled back', before => [ "BEGIN; SELECT mq.discard('%q', (SELECT array_agg(id) FROM mq.\"q_%q\"))" ], cause => [ 'ROLLBACK' ]);
+wakes('seek', before => [ "SELECT count(*) FROM mq.pop('%q')" ], cause => [ "SELECT mq.seek('%q', 'default', start => 'earliest')" ]);
+wakes('commit of a seek', before => [ "SELECT count(*) FROM mq.pop('%q')", "BEGIN; SELECT mq.seek('%q', 'default', start_id => 1)" ], cause => [ 'COMMIT' ]);
+wakes('discard rolled back', before => [ "BEGIN; SELECT mq.discard('%q', 'default', (SELECT array_agg(id) FROM mq.\"q_%q\"))" ], cause => [ 'ROLLBACK' ]);
 # limits: room
-my $limit = [ "SELECT mq.alter_group('%q', 'default', max_in_flight => 1)", $hold ];
-my $one = "SELECT payload->>'k' FROM mq.receive('%s', 5, wait => '%s')";
+my $limit = [ "SELECT mq.alter_group('%q', 'default', jsonb_build_object('max_in_flight', 1))", $hold ];
+my $one = "SELECT payload->>'k' FROM mq.receive('%s', max_messages => 5, wait => '%s')";
 wakes("room under max_in_flight: $_->[0],", n => 2, before => $limit, cause => $_->[1], out => $_->[2], how => $one)
 	for [ 'ack', [ "SELECT mq.ack(:'r'::uuid)" ], 'm:2' ], [ 'nack', [ "SELECT mq.nack(:'r'::uuid)" ], 'm:1' ], [ 'nack with a delay', [ "SELECT mq.nack(:'r'::uuid, '1 h')" ], 'm:2' ],
-	[ 'ack in a block', [ 'BEGIN', "SELECT mq.ack(:'r'::uuid)", 'COMMIT' ], 'm:2' ], [ 'alter_group', [ "SELECT mq.alter_group('%q', 'default', max_in_flight => 2)" ], 'm:2' ],
-	[ 'reset', [ "SELECT mq.alter_group('%q', 'default', reset => '{max_in_flight}')" ], 'm:2' ], [ 'seek', [ "SELECT mq.seek('%q', start => 'earliest')" ], 'm:1' ];
-wakes('room under max_in_flight: end of the lease', n => 2, before => [ $limit->[0], "SELECT count(*) FROM mq.receive('%q', 1, '500 ms')" ], cause => [ 'SELECT 1' ], out => 'm:1', how => $one, most => 0.5 + $SOON);
+	[ 'ack in a block', [ 'BEGIN', "SELECT mq.ack(:'r'::uuid)", 'COMMIT' ], 'm:2' ], [ 'alter_group', [ "SELECT mq.alter_group('%q', 'default', jsonb_build_object('max_in_flight', 2))" ], 'm:2' ],
+	[ 'reset', [ "SELECT mq.alter_group('%q', 'default', jsonb_build_object('reset', jsonb_build_array('max_in_flight')))" ], 'm:2' ], [ 'seek', [ "SELECT mq.seek('%q', 'default', start => 'earliest')" ], 'm:1' ];
+wakes('room under max_in_flight: end of the lease', n => 2, before => [ $limit->[0], "SELECT count(*) FROM mq.receive('%q', max_messages => 1, visibility_timeout => '500 ms')" ], cause => [ 'SELECT 1' ], out => 'm:1', how => $one, most => 0.5 + $SOON);
 wakes('room under max_in_flight: rollback of a pop', n => 2, before => [ $limit->[0], "BEGIN; SELECT count(*) FROM mq.pop('%q')" ], cause => [ 'ROLLBACK' ], how => $one);
 wakes('room under max_in_flight: commit of a pop', n => 2, before => [ $limit->[0], "BEGIN; SELECT count(*) FROM mq.pop('%q')" ], cause => [ 'COMMIT' ], out => 'm:2', how => $one);
-wakes('room under max_in_flight_per_consumer', n => 2, before => [ "SELECT mq.alter_group('%q', 'default', max_in_flight_per_consumer => 1)", "SELECT receipt AS r FROM mq.receive('%q', consumer => 'x') \\gset" ],
-	cause => [ "SELECT mq.ack(:'r'::uuid)" ], out => 'm:2', how => "SELECT payload->>'k' FROM mq.receive('%s', 5, consumer => 'x', wait => '%s')");
+wakes('room under max_in_flight_per_consumer', n => 2, before => [ "SELECT mq.alter_group('%q', 'default', jsonb_build_object('max_in_flight_per_consumer', 1))", "SELECT receipt AS r FROM mq.receive('%q', consumer => 'x') \\gset" ],
+	cause => [ "SELECT mq.ack(:'r'::uuid)" ], out => 'm:2', how => "SELECT payload->>'k' FROM mq.receive('%s', max_messages => 5, wait => '%s', consumer => 'x')");
 
 # two-phase commit runs no callback of ours: within about two seconds
 {
@@ -165,23 +165,23 @@ wakes('room under max_in_flight_per_consumer', n => 2, before => [ "SELECT mq.al
 {
 	# the timekeeper's consumer has as much as it may: what a lease's end makes ready is for somebody else
 	my $q = queue('clock', n => 2);
-	one($node, "SELECT mq.alter_group('$q', 'default', max_in_flight_per_consumer => 1)");
-	$s->q("SELECT count(*) FROM mq.receive('$q', 1, '1 h', consumer => 'a')");
-	$s->q("SELECT count(*) FROM mq.receive('$q', 1, '1500 ms', consumer => 'x')");
+	one($node, "SELECT mq.alter_group('$q', 'default', jsonb_build_object('max_in_flight_per_consumer', 1))");
+	$s->q("SELECT count(*) FROM mq.receive('$q', max_messages => 1, consumer => 'a', visibility_timeout => '1 h')");
+	$s->q("SELECT count(*) FROM mq.receive('$q', max_messages => 1, consumer => 'x', visibility_timeout => '1500 ms')");
 	my $t = time();
-	waiter($w, $q, "SELECT payload->>'k' FROM mq.receive('%s', 1, '1 h', '%s', consumer => 'a')");
-	waiter($w2, $q, "SELECT payload->>'k' FROM mq.receive('%s', 1, '1 h', '%s', consumer => 'b')");
+	waiter($w, $q, "SELECT payload->>'k' FROM mq.receive('%s', max_messages => 1, wait => '%s', consumer => 'a', visibility_timeout => '1 h')");
+	waiter($w2, $q, "SELECT payload->>'k' FROM mq.receive('%s', max_messages => 1, wait => '%s', consumer => 'b', visibility_timeout => '1 h')");
 	ends($w2, 'a blocked timekeeper passes on what the clock makes ready', $t, out => 'm:2', most => 1.5 + $SOON);
 	# and room for the blocked one: the limit goes
 	$t = time();
 	$s->q("SELECT t.put('$q', 'n', 3)");
-	$s->q("SELECT mq.alter_group('$q', 'default', reset => '{max_in_flight_per_consumer}')");
+	$s->q("SELECT mq.alter_group('$q', 'default', jsonb_build_object('reset', jsonb_build_array('max_in_flight_per_consumer')))");
 	ends($w, 'a limit that goes wakes who is blocked', $t, out => 'n:1');
 }
 {
 	# the timekeeper read 'paused'; the one that resume wakes is another one
 	my $q = queue('paused', n => 1);
-	$s->q("SELECT count(*) FROM mq.receive('$q', 1, '2500 ms')");
+	$s->q("SELECT count(*) FROM mq.receive('$q', max_messages => 1, visibility_timeout => '2500 ms')");
 	my $t = time();
 	$s->q("SELECT mq.pause('$q')");
 	my $x = session($node);
@@ -203,13 +203,13 @@ SKIP:
 	# what max_bytes leaves is for a receiver of the same name, who had been told that the name has as much as it may
 	skip 'no stop points in this build', 6 if !$points;
 	my $q = queue('leaves', n => 2);
-	one($node, "SELECT mq.alter_group('$q', 'default', max_in_flight_per_consumer => 2)");
+	one($node, "SELECT mq.alter_group('$q', 'default', jsonb_build_object('max_in_flight_per_consumer', 2))");
 	my $x = session($node);
 	$x->q("SET mq.stop_point = 'receive_marked:lock'");
 	$admin->q('SELECT pg_advisory_lock(77, 1)');
-	$x->start("SELECT payload->>'k' FROM mq.receive('$q', 2, max_bytes => 1, consumer => 'x')");
+	$x->start("SELECT payload->>'k' FROM mq.receive('$q', max_messages => 2, consumer => 'x', max_bytes => 1)");
 	poll_until('it to be held', sub { $x->waits_on_lock($node) }, 10);
-	waiter($w, $q, "SELECT payload->>'k' FROM mq.receive('%s', 1, wait => '%s', consumer => 'x')");
+	waiter($w, $q, "SELECT payload->>'k' FROM mq.receive('%s', max_messages => 1, wait => '%s', consumer => 'x')");
 	my $t = time();
 	$admin->q('SELECT pg_advisory_unlock(77, 1)');
 	ends($w, 'what max_bytes leaves wakes who is blocked', $t, out => 'm:2');
@@ -217,14 +217,14 @@ SKIP:
 
 	# the same where they were committed after the other one's statement began, so that it may have neither
 	$q = queue('newer');
-	one($node, "SELECT mq.alter_group('$q', 'default', max_in_flight_per_consumer => 2)");
+	one($node, "SELECT mq.alter_group('$q', 'default', jsonb_build_object('max_in_flight_per_consumer', 2))");
 	$admin->q('SELECT pg_advisory_lock(77, 1); SELECT pg_advisory_lock(78)');
-	$x->start("SELECT (SELECT count(*) FROM mq.receive('$q', 2, consumer => 'x')) FROM pg_advisory_xact_lock(78)");
+	$x->start("SELECT (SELECT count(*) FROM mq.receive('$q', max_messages => 2, consumer => 'x')) FROM pg_advisory_xact_lock(78)");
 	poll_until('it to begin', sub { $x->waits_on_lock($node) }, 10);
 	$s->q("SELECT t.put('$q', 'm', 2)");
 	$admin->q('SELECT pg_advisory_unlock(78)');
 	poll_until('it to have both', sub { $admin->q("SELECT leased FROM mq.groups WHERE queue = '$q'") eq '2' }, 10);
-	waiter($w, $q, "SELECT payload->>'k' FROM mq.receive('%s', 1, wait => '%s', consumer => 'x')");
+	waiter($w, $q, "SELECT payload->>'k' FROM mq.receive('%s', max_messages => 1, wait => '%s', consumer => 'x')");
 	$t = time();
 	$admin->q('SELECT pg_advisory_unlock(77, 1)');
 	ends($w, 'what is given back because it is too new wakes who is blocked by a limit', $t, out => 'm:1');
@@ -238,7 +238,7 @@ SKIP:
 	for my $level ('REPEATABLE READ', 'SERIALIZABLE')
 	{
 		my $t = time();
-		$w->start("BEGIN ISOLATION LEVEL $level; SELECT payload->>'k' FROM mq.pop('$q', 10, wait => '3 s'); SELECT count(*) FROM t.sent WHERE q = '$q'; COMMIT");
+		$w->start("BEGIN ISOLATION LEVEL $level; SELECT payload->>'k' FROM mq.pop('$q', max_messages => 10, wait => '3 s'); SELECT count(*) FROM t.sent WHERE q = '$q'; COMMIT");
 		asleep($w, $level);
 		waiter($w2, $q);
 		$t = time();
@@ -247,17 +247,17 @@ SKIP:
 		ends($w2, "$level: a receiver who can see the message gets it though one who cannot waits too", $t, out => 'new:1');
 		$s->q("SELECT t.put('$q', 'left', 2)");
 		ends($w, "$level: never newer than the snapshot, to the end of the wait", $t, out => '0', most => 3 + $SOON, least => 1);
-		is($w->q("BEGIN ISOLATION LEVEL $level; SELECT count(*) FROM mq.pop('$q', 10, wait => '3 s'); COMMIT"), '2', "$level: what the snapshot sees, at once");
+		is($w->q("BEGIN ISOLATION LEVEL $level; SELECT count(*) FROM mq.pop('$q', max_messages => 10, wait => '3 s'); COMMIT"), '2', "$level: what the snapshot sees, at once");
 		$s->q("TRUNCATE t.sent");
 	}
-	is($w->q("SELECT count(*) || ' ' || coalesce(max(failures), 0) FROM mq.pop('$q', 10)"), '0 0', 'nothing is left over');
+	is($w->q("SELECT count(*) || ' ' || coalesce(max(failures), 0) FROM mq.pop('$q', max_messages => 10)"), '0 0', 'nothing is left over');
 }
 
 # --- the waiting are served fairly: each message wakes as many as it can serve ------------------------------------------------------
 {
 	my $q = queue('some');
 	my @x = map { session($node) } 1 .. 6;
-	waiter($_, $q, "SELECT payload->>'k' FROM mq.pop('%s', 1, wait => '%s')") for @x;
+	waiter($_, $q, "SELECT payload->>'k' FROM mq.pop('%s', max_messages => 1, wait => '%s')") for @x;
 	is(one($node, "SELECT waiting FROM mq.groups WHERE queue = '$q'"), '6', 'mq.groups.waiting counts them');
 	my $t = time();
 	$s->q("SELECT t.put_batch('$q', 'b', 4)");
@@ -270,15 +270,15 @@ SKIP:
 	$_->close for @x;
 	# two groups, one message: one waiter of each
 	$q = queue('both', args => "groups => '{a,b}'");
-	waiter($w, $q, "SELECT payload->>'k' FROM mq.pop('%s', 1, consumer_group => 'a', wait => '%s')");
-	waiter($w2, $q, "SELECT payload->>'k' FROM mq.pop('%s', 1, consumer_group => 'b', wait => '%s')");
+	waiter($w, $q, "SELECT payload->>'k' FROM mq.pop('%s', consumer_group => 'a', max_messages => 1, wait => '%s')");
+	waiter($w2, $q, "SELECT payload->>'k' FROM mq.pop('%s', consumer_group => 'b', max_messages => 1, wait => '%s')");
 	$t = time();
 	$s->q("SELECT t.put('$q', 'm', 1)");
 	ends($w, 'one message wakes group a', $t, out => 'm:1');
 	ends($w2, 'and group b', $t, out => 'm:1');
 	# sends to two queues in one transaction
 	my $q2 = queue('both2');
-	waiter($w, $q, "SELECT payload->>'k' FROM mq.pop('%s', 1, consumer_group => 'a', wait => '%s')");
+	waiter($w, $q, "SELECT payload->>'k' FROM mq.pop('%s', consumer_group => 'a', max_messages => 1, wait => '%s')");
 	waiter($w2, $q2);
 	$t = time();
 	$s->q("BEGIN; SELECT t.put('$q', 'm', 1); SELECT t.put('$q2', 'n', 1); COMMIT");
@@ -322,8 +322,8 @@ SKIP:
 	for my $i (1 .. scaled(15))
 	{
 		my $x = session($node);
-		waiter($x, $q, "INSERT INTO t.done SELECT '$q', payload->>'k' FROM mq.pop('%s', 1, wait => '%s')");
-		waiter($w, $q, "INSERT INTO t.done SELECT '$q', payload->>'k' FROM mq.pop('%s', 1, wait => '%s')");
+		waiter($x, $q, "INSERT INTO t.done SELECT '$q', payload->>'k' FROM mq.pop('%s', max_messages => 1, wait => '%s')");
+		waiter($w, $q, "INSERT INTO t.done SELECT '$q', payload->>'k' FROM mq.pop('%s', max_messages => 1, wait => '%s')");
 		my $kill = $i % 2 ? "pg_terminate_backend($x->{pid})" : "pg_cancel_backend($x->{pid})";
 		$s->start("SELECT t.put('$q', 'i$i', 1)");
 		$admin->q("SELECT $kill");
@@ -342,8 +342,8 @@ SKIP:
 
 # --- what ends a wait at once -----------------------------------------------------------------------------------------------------------
 {
-	my %how = (receive => "SELECT payload->>'k' FROM mq.receive('%s', wait => '%s', consumer_group => 'g')", pop => "SELECT payload->>'k' FROM mq.pop('%s', wait => '%s', consumer_group => 'g')",
-		'CALL mq.wait' => "CALL mq.wait('%s', '%s', 'g')");
+	my %how = (receive => "SELECT payload->>'k' FROM mq.receive('%s', consumer_group => 'g', wait => '%s')", pop => "SELECT payload->>'k' FROM mq.pop('%s', consumer_group => 'g', wait => '%s')",
+		'CALL mq.wait' => "CALL mq.wait('%s', 'g', '%s')");
 	for my $what (sort keys %how)
 	{
 		my $q = queue('end', args => "groups => '{g}'");
@@ -355,11 +355,11 @@ SKIP:
 		cmp_ok(time() - $t, '<', 0.3 + $SOON, "$what: at once");
 		$x->q('RESET statement_timeout');
 		is(one($node, "SELECT waiting FROM mq.groups WHERE queue = '$q'"), '0', "$what: then nobody waits");
-		if (waiter($x, $q, $how{$what})) { $t = time(); $s->q("SELECT mq.drop_group('$q', 'g')"); ends($x, "$what: drop_group ends it", $t, state => '42704'); }
+		if (waiter($x, $q, $how{$what})) { $t = time(); $s->q("SELECT mq.drop_group('$q', 'g', force => true)"); ends($x, "$what: drop_group ends it", $t, state => '42704'); }
 		$s->q("SELECT mq.create_group('$q', 'g')");
 		if (waiter($x, $q, $how{$what}))
 		{
-			$s->q("BEGIN; SELECT mq.drop_group('$q', 'g'); ROLLBACK; BEGIN; SELECT mq.drop_queue('$q'); ROLLBACK");
+			$s->q("BEGIN; SELECT mq.drop_group('$q', 'g', force => true); ROLLBACK; BEGIN; SELECT mq.drop_queue('$q'); ROLLBACK");
 			ok(!$x->is_done, "$what: a drop that is rolled back does not end it");
 			$t = time();
 			$s->q("SELECT t.put('$q', 'm', 1)");
@@ -376,7 +376,7 @@ SKIP:
 	one($node, "CREATE EXTENSION mq; SELECT mq.create_queue('q')", 'other');
 	my ($x, $y) = map { session($node, db => 'other') } 1, 2;
 	waiter($x, 'q');
-	waiter($y, 'q', "CALL mq.wait('%s', '%s')");
+	waiter($y, 'q', "CALL mq.wait('%s', timeout => '%s')");
 	my $t = time();
 	is(sqlstate($node, 'DROP DATABASE other WITH (FORCE)'), '', 'DROP DATABASE ... WITH (FORCE) while two wait there');
 	ends($x, 'DROP DATABASE ends a receive', $t, state => 'DEAD', most => 6);
@@ -386,7 +386,7 @@ SKIP:
 
 # --- a client that is killed while it waits takes nothing along -------------------------------------------------------------------
 {
-	my %how = ('pop' => "SELECT payload->>'k' FROM mq.pop('%s', wait => '%s')", 'receive' => "SELECT payload->>'k' FROM mq.receive('%s', wait => '%s')", 'CALL mq.wait' => "CALL mq.wait('%s', '%s')",
+	my %how = ('pop' => "SELECT payload->>'k' FROM mq.pop('%s', wait => '%s')", 'receive' => "SELECT payload->>'k' FROM mq.receive('%s', wait => '%s')", 'CALL mq.wait' => "CALL mq.wait('%s', timeout => '%s')",
 		'pop in a block' => "BEGIN; SELECT payload->>'k' FROM mq.pop('%s', wait => '%s')");
 	for my $what (sort keys %how)
 	{
@@ -408,7 +408,7 @@ SKIP:
 	# committed after the statement began: its first look may not have the message, nobody will be woken for it
 	my $q = queue('between');
 	$admin->q('SELECT pg_advisory_lock(78)');
-	$w->start("SELECT (SELECT payload->>'k' FROM mq.pop('$q', 1, wait => '20 s')) FROM pg_advisory_xact_lock(78)");
+	$w->start("SELECT (SELECT payload->>'k' FROM mq.pop('$q', max_messages => 1, wait => '20 s')) FROM pg_advisory_xact_lock(78)");
 	ok(poll_until('it to be held', sub { $w->waits_on_lock($node) }, 10), 'a statement that begins before the message is sent, and receives after');
 	$s->q("SELECT t.put('$q', 'm', 1)");
 	my $t = time();
@@ -419,7 +419,7 @@ SKIP:
 	$q = queue('leaver', n => 1);
 	my $x = session($node);
 	$t = time();
-	$s->q("SELECT count(*) FROM mq.receive('$q', 1, '3 s')");
+	$s->q("SELECT count(*) FROM mq.receive('$q', max_messages => 1, visibility_timeout => '3 s')");
 	waiter($x, $q, undef, '1500 ms');
 	waiter($_, $q) for $w, $w2;
 	is(join(':', $x->finish(8)), ':', 'the first of three receivers has waited long enough');
@@ -453,7 +453,7 @@ SKIP:
 		'an exception block in an open transaction' => "BEGIN; DO \$\$ BEGIN BEGIN PERFORM $pop_it; EXCEPTION WHEN query_canceled THEN END; END \$\$",
 		'a savepoint' => "BEGIN; SAVEPOINT a; SELECT $pop_it; ROLLBACK TO a",
 		'nested ones' => "BEGIN; SAVEPOINT a; SAVEPOINT b; SELECT $pop_it; ROLLBACK TO a; COMMIT",
-		'mq.wait in a savepoint' => "BEGIN; SAVEPOINT a; CALL mq.wait('%q', '20 s'); ROLLBACK TO a; COMMIT");
+		'mq.wait in a savepoint' => "BEGIN; SAVEPOINT a; CALL mq.wait('%q', timeout => '20 s'); ROLLBACK TO a; COMMIT");
 	for my $what (sort keys %how)
 	{
 		$q = queue('caught' . ++$n);
@@ -481,44 +481,44 @@ SKIP:
 	my $q = queue('call');
 	my $quick = sub { my ($sql, $name) = @_; my $t = time(); $w->q($sql); cmp_ok(time() - $t, '<', $SOON, $name); };
 	my $slow = sub { my ($sql, $name) = @_; my $t = time(); $w->q($sql); cmp_ok(time() - $t, '>=', 0.69, $name); };
-	$slow->("CALL mq.wait('$q', '700 ms')", 'CALL mq.wait waits until the time is over');
-	waiter($w, $q, "CALL mq.wait('%s', '%s')");
+	$slow->("CALL mq.wait('$q', timeout => '700 ms')", 'CALL mq.wait waits until the time is over');
+	waiter($w, $q, "CALL mq.wait('%s', timeout => '%s')");
 	is($admin->q("SELECT backend_xmin IS NULL AND backend_xid IS NULL FROM pg_stat_activity WHERE pid = $w->{pid}"), 't', 'outside a transaction block it holds no snapshot');
 	is($admin->q("SELECT count(*) FROM pg_locks WHERE pid = $w->{pid} AND locktype = 'relation' AND relation::regclass::text ~ '^mq'"), '0', 'and no lock on the queue');
 	my $t = time();
 	$s->q("SELECT t.put('$q', 'm', 1)");
 	ends($w, 'CALL mq.wait returns when there is something', $t, out => '');
 	$quick->("CALL mq.wait('$q')", 'and at once when there is something already');
-	is($w->q("SELECT payload->>'k' || ' ' || attempt || ' ' || failures FROM mq.receive('$q', 1, '1 h')"), 'm:1 1 0', 'it has taken nothing');
-	$slow->("CALL mq.wait('$q', '700 ms')", 'a leased message is not available');
-	$slow->("SELECT mq.pause('$q'); SELECT t.put('$q', 'n', 1); CALL mq.wait('$q', '700 ms'); SELECT mq.resume('$q')", 'nor one of a paused queue');
+	is($w->q("SELECT payload->>'k' || ' ' || attempt || ' ' || failures FROM mq.receive('$q', max_messages => 1, visibility_timeout => '1 h')"), 'm:1 1 0', 'it has taken nothing');
+	$slow->("CALL mq.wait('$q', timeout => '700 ms')", 'a leased message is not available');
+	$slow->("SELECT mq.pause('$q'); SELECT t.put('$q', 'n', 1); CALL mq.wait('$q', timeout => '700 ms'); SELECT mq.resume('$q')", 'nor one of a paused queue');
 	$w->q("SELECT count(*) FROM mq.pop('$q')");
-	$w->q("BEGIN; CALL mq.wait('$q', '100 ms')");
+	$w->q("BEGIN; CALL mq.wait('$q', timeout => '100 ms')");
 	like($w->{last_err}, qr/WARNING:/, 'inside a transaction block: a WARNING');
-	is($w->try("SET LOCAL statement_timeout = '2 s'; CALL mq.wait('$q', '61 s')"), '22023', 'and no more than 60 s there');
+	is($w->try("SET LOCAL statement_timeout = '2 s'; CALL mq.wait('$q', timeout => '61 s')"), '22023', 'and no more than 60 s there');
 	$w->q('ROLLBACK');
-	$w->q("CALL mq.wait('$q', '10 ms')");
+	$w->q("CALL mq.wait('$q', timeout => '10 ms')");
 	unlike($w->{last_err}, qr/WARNING/, 'outside: no warning');
 	# a snapshot for the whole transaction cannot be given up, block or not
 	for my $level ('repeatable read', 'serializable')
 	{
 		my $x = session($node);
 		$x->q("SET default_transaction_isolation = '$level'; SET statement_timeout = '2 s'");
-		is($x->try("CALL mq.wait('$q', '10 ms')"), '', "CALL mq.wait outside a transaction block that is $level by default");
+		is($x->try("CALL mq.wait('$q', timeout => '10 ms')"), '', "CALL mq.wait outside a transaction block that is $level by default");
 		like($x->{last_err}, qr/WARNING:.*\n*HINT:/, "$level: a WARNING");
-		is($x->try("CALL mq.wait('$q', '61 s')"), '22023', "$level: no more than 60 s");
+		is($x->try("CALL mq.wait('$q', timeout => '61 s')"), '22023', "$level: no more than 60 s");
 		$x->close;
 	}
-	is(sqlstate($node, "CALL mq.wait('$q', '366 days')"), '22023', 'more than 365 days: 22023');
-	is(sqlstate($node, "CALL mq.wait('$q', '-1 s')"), '22023', 'negative: 22023');
-	is(sqlstate($node, "CALL mq.wait('$q', null)"), '22004', 'null: 22004');
-	is(sqlstate($node, "CALL mq.wait('$q', '1 s', 'nobody')"), '42704', 'no such group: 42704');
-	waiter($w, $q, "CALL mq.wait('%s', '365 days')");
+	is(sqlstate($node, "CALL mq.wait('$q', timeout => '366 days')"), '22023', 'more than 365 days: 22023');
+	is(sqlstate($node, "CALL mq.wait('$q', timeout => '-1 s')"), '22023', 'negative: 22023');
+	is(sqlstate($node, "CALL mq.wait('$q', timeout => null)"), '22004', 'null: 22004');
+	is(sqlstate($node, "CALL mq.wait('$q', 'nobody', '1 s')"), '42704', 'no such group: 42704');
+	waiter($w, $q, "CALL mq.wait('%s', timeout => '365 days')");
 	ok(!$w->is_done, '365 days are allowed');
 	$s->q("SELECT t.put('$q', 'end', 1)");
 	is(join(':', $w->finish(8)), ':', 'and end when something comes');
 	# in a procedure that may commit
-	one($node, "CREATE PROCEDURE t.work(n int) LANGUAGE plpgsql AS \$\$ BEGIN FOR i IN 1 .. n LOOP COMMIT; CALL mq.wait('$q', '20 s'); PERFORM t.pop('$q', 1); END LOOP; END \$\$");
+	one($node, "CREATE PROCEDURE t.work(n int) LANGUAGE plpgsql AS \$\$ BEGIN FOR i IN 1 .. n LOOP COMMIT; CALL mq.wait('$q', timeout => '20 s'); PERFORM t.pop('$q', 1); END LOOP; END \$\$");
 	$w2->start('CALL t.work(3)');
 	for my $i (1 .. 3)
 	{
@@ -529,7 +529,7 @@ SKIP:
 	is(one($node, "SELECT count(*) FROM t.done WHERE q = '$q'"), '3', 'it has all three');
 	# a role that may not consume
 	one($node, "CREATE ROLE nobody_here");
-	is(sqlstate($node, "SET ROLE nobody_here; CALL mq.wait('$q', '10 s')"), '42501', 'who may not consume may not wait');
+	is(sqlstate($node, "SET ROLE nobody_here; CALL mq.wait('$q', timeout => '10 s')"), '42501', 'who may not consume may not wait');
 	is(sqlstate($node, "SET ROLE nobody_here; SELECT mq.pop('$q', wait => '10 s')"), '42501', 'nor receive');
 }
 
@@ -547,7 +547,7 @@ my $ticks = sub {
 {
 	my $q = queue('many');
 	my $file = $node->basedir . '/waiter.sql';
-	open my $f, '>', $file or die; print $f "INSERT INTO t.done SELECT '$q', payload->>'k' FROM mq.pop('$q', 1, wait => '60 s');\n"; close $f;
+	open my $f, '>', $file or die; print $f "INSERT INTO t.done SELECT '$q', payload->>'k' FROM mq.pop('$q', max_messages => 1, wait => '60 s');\n"; close $f;
 	local %ENV = $node->_get_env(PGAPPNAME => 'waiters');
 	my ($out, $err) = ('', '');
 	my $bench = IPC::Run::start([ 'pgbench', '-n', '-c', '200', '-j', '1', '-t', '1', '-f', $file, 'postgres' ], '>', \$out, '2>', \$err);
@@ -581,8 +581,8 @@ my $ticks = sub {
 # --- an ack makes room only where a limit stood in the way: else nobody is woken for it -------------------------------------------
 {
 	my $q = queue('acks', n => 250);
-	one($node, "SELECT mq.alter_group('$q', 'default', max_in_flight => 300)");
-	one($node, "CREATE TABLE t.in_hand AS SELECT receipt FROM mq.receive('$q', 250, '1 h')");
+	one($node, "SELECT mq.alter_group('$q', 'default', jsonb_build_object('max_in_flight', 300))");
+	one($node, "CREATE TABLE t.in_hand AS SELECT receipt FROM mq.receive('$q', max_messages => 250, visibility_timeout => '1 h')");
 	one($node, <<'SQL');
 CREATE PROCEDURE t.ack_each() LANGUAGE plpgsql AS $$
 DECLARE r uuid;
@@ -611,7 +611,7 @@ SQL
 {
 	my $q = queue('all', args => "groups => '{crowd,b,c,d}'");
 	my $file = $node->basedir . '/crowd.sql';
-	open my $f, '>', $file or die; print $f "SELECT mq.pop('$q', 1, 'crowd', wait => '60 s');\n"; close $f;
+	open my $f, '>', $file or die; print $f "SELECT mq.pop('$q', 'crowd', 1, wait => '60 s');\n"; close $f;
 	local %ENV = $node->_get_env(PGAPPNAME => 'crowd');
 	my ($out, $err) = ('', '');
 	my $crowd = IPC::Run::start([ 'pgbench', '-n', '-c', '80', '-j', '1', '-t', '1000', '-f', $file, 'postgres' ], '>', \$out, '2>', \$err);
@@ -622,7 +622,7 @@ SQL
 	{
 		# the resume is all that wakes for the message; a change before it has put the crowd's line in front of the others
 		$s->q("SELECT mq.pause('$q'); SELECT t.put('$q', 'r$round', 1)");
-		$x{$_}->start("SELECT payload->>'k' FROM mq.pop('$q', 1, '$_', wait => '20 s')") for sort keys %x;
+		$x{$_}->start("SELECT payload->>'k' FROM mq.pop('$q', '$_', 1, wait => '20 s')") for sort keys %x;
 		$waiting->(83) or last;
 		$s->q("SELECT mq.pause('$q')");
 		$waiting->(83) or last;
@@ -661,16 +661,16 @@ SQL
 	my @f;
 	for my $x (sort keys %script) { open my $f, '>', "$file$x.sql" or die; print $f $script{$x}; close $f; push @f, '-f', "$file$x.sql"; }
 	my @work = (
-		"INSERT INTO t.done SELECT '$q', payload->>'k' FROM mq.pop('$q', 1, wait => '20 s')",
-		"INSERT INTO t.done SELECT '$q', payload->>'k' FROM mq.pop('$q', 3, wait => '20 s')",
-		"WITH m AS (SELECT * FROM mq.receive('$q', 2, wait => '20 s')), d AS (INSERT INTO t.done SELECT '$q', payload->>'k' FROM m) SELECT count(mq.ack(receipt)) FROM m",
-		"DO \$\$BEGIN INSERT INTO t.done SELECT '$q', payload->>'k' FROM mq.pop('$q', 1, wait => '20 s'); EXCEPTION WHEN query_canceled THEN END\$\$",
-		"BEGIN; SAVEPOINT a; INSERT INTO t.done SELECT '$q', payload->>'k' FROM mq.pop('$q', 1, wait => '20 s'); ROLLBACK TO a; COMMIT",
-		"SELECT count(*) FROM mq.receive('$q', 1, '50 ms', wait => '20 s')",
-		"SELECT count(mq.nack(receipt, '20 ms')) FROM mq.receive('$q', 1, wait => '20 s')",
-		"SELECT count(mq.release(receipt)) FROM mq.receive('$q', 1, wait => '20 s')",
-		"BEGIN ISOLATION LEVEL REPEATABLE READ; INSERT INTO t.done SELECT '$q', payload->>'k' FROM mq.pop('$q', 1, wait => '500 ms'); COMMIT",
-		"CALL mq.wait('$q', '20 s')");
+		"INSERT INTO t.done SELECT '$q', payload->>'k' FROM mq.pop('$q', max_messages => 1, wait => '20 s')",
+		"INSERT INTO t.done SELECT '$q', payload->>'k' FROM mq.pop('$q', max_messages => 3, wait => '20 s')",
+		"WITH m AS (SELECT * FROM mq.receive('$q', max_messages => 2, wait => '20 s')), d AS (INSERT INTO t.done SELECT '$q', payload->>'k' FROM m) SELECT count(mq.ack(receipt)) FROM m",
+		"DO \$\$BEGIN INSERT INTO t.done SELECT '$q', payload->>'k' FROM mq.pop('$q', max_messages => 1, wait => '20 s'); EXCEPTION WHEN query_canceled THEN END\$\$",
+		"BEGIN; SAVEPOINT a; INSERT INTO t.done SELECT '$q', payload->>'k' FROM mq.pop('$q', max_messages => 1, wait => '20 s'); ROLLBACK TO a; COMMIT",
+		"SELECT count(*) FROM mq.receive('$q', max_messages => 1, wait => '20 s', visibility_timeout => '50 ms')",
+		"SELECT count(mq.nack(receipt, '20 ms')) FROM mq.receive('$q', max_messages => 1, wait => '20 s')",
+		"SELECT count(mq.release(receipt)) FROM mq.receive('$q', max_messages => 1, wait => '20 s')",
+		"BEGIN ISOLATION LEVEL REPEATABLE READ; INSERT INTO t.done SELECT '$q', payload->>'k' FROM mq.pop('$q', max_messages => 1, wait => '500 ms'); COMMIT",
+		"CALL mq.wait('$q', timeout => '20 s')");
 	my @x = map { session($node) } 1 .. 20;
 	local %ENV = $node->_get_env(PGAPPNAME => 'senders');
 	my ($out, $err) = ('', '');
@@ -721,7 +721,7 @@ SQL
 	}
 	is($verdict, 'ok', sprintf('chaos: each message received exactly once, by receivers that were woken for it (%.1f s after the last send)', time() - $since));
 	cmp_ok(time() - $since, '<', 6, 'chaos: without waiting for a wait to end');
-	is($admin->q("SELECT ready + leased + settling + pending FROM mq.groups WHERE queue = '$q'"), '0', 'chaos: nothing is left');
+	is($admin->q("SELECT ready + retrying + leased + settling + pending FROM mq.groups WHERE queue = '$q'"), '0', 'chaos: nothing is left');
 	for my $x (@x[0 .. 3]) { next if !$x->is_done; $x->finish; $x->start($work[0]); }
 	ok(poll_until('them to wait', sub { $admin->q("SELECT waiting FROM mq.groups WHERE queue = '$q'") eq '4' }, 5), 'chaos: and those that wait now have nothing to take');
 	for my $x (@x[0 .. 3]) { $admin->q("SELECT pg_terminate_backend($x->{pid})"); $x->close; }
@@ -731,7 +731,7 @@ SQL
 {
 	my $q = queue('down');
 	waiter($w, $q);
-	waiter($w2, $q, "CALL mq.wait('%s', '%s')");
+	waiter($w2, $q, "CALL mq.wait('%s', timeout => '%s')");
 	my $t = time();
 	$node->stop('fast');
 	cmp_ok(time() - $t, '<', 5, 'a fast shutdown does not wait for those who wait');

@@ -28,9 +28,9 @@ sub next_on { my ($channel, $secs) = @_; my @got; poll_until("a notification on 
 sub told { my ($channel, $re) = @_; return poll_until("a notification on $channel like $re", sub { scalar grep { $_->[0] =~ $re } hear($channel) }, 10); }
 # none within the time
 sub silent { my ($channel, $secs) = @_; my $end = time() + $secs; while (time() < $end) { my @x = hear($channel); return "heard $x[0][0]" if @x; sleep(0.05); } return 'silent'; }
-sub clear { my ($channel, $q) = @_; one($node, "SELECT count(*) FROM mq.pop('$q', 100000, consumer_group => '$_')") for @_[ 2 .. $#_ ]; sleep(0.1); poll_until('silence', sub { silent($channel, 0.6) eq 'silent' }, 20); return; }
+sub clear { my ($channel, $q) = @_; one($node, "SELECT count(*) FROM mq.pop('$q', consumer_group => '$_', max_messages => 100000)") for @_[ 2 .. $#_ ]; sleep(0.1); poll_until('silence', sub { silent($channel, 0.6) eq 'silent' }, 20); return; }
 
-one($node, "SELECT mq.create_queue('n', groups => '{a,b}', notify_interval => '100 ms'); SELECT mq.create_queue('off', groups => '{a}')");
+one($node, "SELECT mq.create_queue('n', groups => '{a,b}', options => jsonb_build_object('notify_interval', '100 ms')); SELECT mq.create_queue('off', groups => '{a}')");
 $l->q('LISTEN mq_n; LISTEN mq_off');
 is(one($node, "SELECT notify_interval FROM mq.queues WHERE queue = 'n'"), '00:00:00.1', 'mq.queues shows it');
 is(silent('mq_n', 1.5), 'silent', 'nothing to take: no notification');
@@ -38,27 +38,27 @@ is(silent('mq_n', 1.5), 'silent', 'nothing to take: no notification');
 # --- what makes a message ready --------------------------------------------------------------------------------------------
 one($node, "SELECT t.put('n', 'm', 1)");
 is(next_on('mq_n'), '["a","b"]', 'a commit: both groups have something');
-one($node, "SELECT count(*) FROM mq.pop('n', 10, consumer_group => 'a')");
+one($node, "SELECT count(*) FROM mq.pop('n', consumer_group => 'a', max_messages => 10)");
 ok(told('mq_n', qr/^\["b"\]$/), 'b has not taken it: it is told again, a is not');
 one($node, "SELECT t.put('n', 'm', 1)");
 ok(told('mq_n', qr/"a"/), 'a second message is told too, though b has not taken the first');
-one($node, "SELECT (SELECT count(*) FROM mq.pop('n', 10, consumer_group => 'b')) + (SELECT count(*) FROM mq.pop('n', 10, consumer_group => 'a'))");
+one($node, "SELECT (SELECT count(*) FROM mq.pop('n', consumer_group => 'b', max_messages => 10)) + (SELECT count(*) FROM mq.pop('n', consumer_group => 'a', max_messages => 10))");
 clear('mq_n', 'n', 'a', 'b');
 is(silent('mq_n', 0.8), 'silent', 'taken by both: silence');
 
 my $r;
-my $hold = sub { my ($t) = @_; one($node, "SELECT t.put('n', 'x', 1)"); one($node, "SELECT count(*) FROM mq.pop('n', 10, consumer_group => 'b')");
-	$r = one($node, "SELECT receipt FROM mq.receive('n', 1, '$t', consumer_group => 'a')"); clear('mq_n', 'n', 'b'); return; };
+my $hold = sub { my ($t) = @_; one($node, "SELECT t.put('n', 'x', 1)"); one($node, "SELECT count(*) FROM mq.pop('n', consumer_group => 'b', max_messages => 10)");
+	$r = one($node, "SELECT receipt FROM mq.receive('n', consumer_group => 'a', max_messages => 1, visibility_timeout => '$t')"); clear('mq_n', 'n', 'b'); return; };
 $hold->('1 h');
 is(silent('mq_n', 0.8), 'silent', 'leased: silence');
 one($node, "SELECT mq.nack('$r'::uuid)");
 is(next_on('mq_n'), '["a"]', 'nacked: the group is told, and only that');
-$r = one($node, "SELECT receipt FROM mq.receive('n', 1, '1 h', consumer_group => 'a')");
+$r = one($node, "SELECT receipt FROM mq.receive('n', consumer_group => 'a', max_messages => 1, visibility_timeout => '1 h')");
 clear('mq_n', 'n', 'b');
 one($node, "SELECT mq.nack('$r'::uuid, '1500 ms')");
 is(silent('mq_n', 0.7), 'silent', 'nacked with a delay: not yet');
 is(next_on('mq_n'), '["a"]', 'due: told');
-one($node, "SELECT mq.ack(receipt) FROM mq.receive('n', 1, '1 h', consumer_group => 'a')");
+one($node, "SELECT mq.ack(receipt) FROM mq.receive('n', consumer_group => 'a', max_messages => 1, visibility_timeout => '1 h')");
 clear('mq_n', 'n', 'a', 'b');
 $hold->('2500 ms');
 is(next_on('mq_n'), '["a"]', 'a lease that ended: told');
@@ -68,11 +68,11 @@ clear('mq_n', 'n', 'a', 'b');
 	one($node, "SELECT mq.release('$r'::uuid)");
 	is(next_on('mq_n'), '["a"]', 'released: told');
 	my $s = session($node);
-	$s->q("BEGIN; SELECT count(*) FROM mq.receive('n', 1, consumer_group => 'a')");
+	$s->q("BEGIN; SELECT count(*) FROM mq.receive('n', consumer_group => 'a', max_messages => 1)");
 	clear('mq_n', 'n', 'b');
 	$s->q('ROLLBACK');
 	is(next_on('mq_n'), '["a"]', 'rolled back: told');
-	one($node, "SELECT count(*) FROM mq.pop('n', 10, consumer_group => 'a')");
+	one($node, "SELECT count(*) FROM mq.pop('n', consumer_group => 'a', max_messages => 10)");
 	clear('mq_n', 'n', 'a', 'b');
 	$s->q("BEGIN; SELECT t.put('n', 'y', 1)");
 	is(silent('mq_n', 1.2), 'silent', 'a sender that has not committed: silence');
@@ -96,7 +96,7 @@ clear('mq_n', 'n', 'a', 'b');
 
 # --- senders to a queue of which nothing can be taken: the worker looks now and then, not after each of them ---------------------------
 {
-	one($node, "SELECT mq.create_queue('idle', groups => '{a}', notify_interval => '1 s')");
+	one($node, "SELECT mq.create_queue('idle', groups => '{a}', options => jsonb_build_object('notify_interval', '1 s'))");
 	$l->q('LISTEN mq_idle');
 	one($node, "SELECT mq.pause('idle', 'a')");
 	one($node, <<'SQL');
@@ -122,7 +122,7 @@ SQL
 
 # --- coalesced, and from the worker only -----------------------------------------------------------------------------------
 {
-	one($node, "SELECT mq.alter_queue('n', notify_interval => '300 ms')");
+	one($node, "SELECT mq.alter_queue('n', jsonb_build_object('notify_interval', '300 ms'))");
 	my $T = 3;
 	hear('mq_n');
 	my $begin = time();
@@ -136,21 +136,21 @@ SQL
 	is(scalar(grep { $_->[1] ne $worker } @got), 0, 'all of them from the worker');
 	is(silent('mq_off', 0.5), 'silent', 'a queue without notify_interval: never');
 	# switched off
-	one($node, "SELECT mq.alter_queue('n', reset => '{notify_interval}')");
+	one($node, "SELECT mq.alter_queue('n', jsonb_build_object('reset', jsonb_build_array('notify_interval')))");
 	clear('mq_n', 'n');
 	one($node, "SELECT t.put('n', 'w', 1)");
 	is(silent('mq_n', 1.5), 'silent', 'switched off: none');
 	# switched on while messages are there
-	one($node, "BEGIN; SELECT mq.alter_queue('off', notify_interval => '50 ms'); ROLLBACK");
+	one($node, "BEGIN; SELECT mq.alter_queue('off', jsonb_build_object('notify_interval', '50 ms')); ROLLBACK");
 	is(silent('mq_off', 1.2), 'silent', 'switched on and rolled back: none');
-	one($node, "SELECT mq.alter_queue('off', notify_interval => '50 ms')");
+	one($node, "SELECT mq.alter_queue('off', jsonb_build_object('notify_interval', '50 ms'))");
 	is(next_on('mq_off'), '["a"]', 'switched on while messages are there: told');
 }
 
 # --- names, a worker that dies, a crash ----------------------------------------------------------------------------------------
 {
 	my $name = q{we"ird ' ☃, name};
-	one($node, qq{SELECT mq.create_queue('we"ird '' ☃, name', groups => ARRAY['g"1', 'g,2'], notify_interval => '50 ms')});
+	one($node, qq{SELECT mq.create_queue('we"ird '' ☃, name', groups => ARRAY['g"1', 'g,2'], options => '{"notify_interval": "50 ms"}')});
 	$l->q(qq{LISTEN "mq_we""ird ' ☃, name"});
 	one($node, qq{SELECT mq.send('we"ird '' ☃, name', '1')});
 	my $end = time() + 10;
@@ -160,7 +160,7 @@ SQL
 	my ($json) = $text =~ /☃, name" with payload "(\[.*?\])"/s;
 	is(one($node, 'SELECT string_agg(x, \' \' ORDER BY x) FROM jsonb_array_elements_text($j$' . ($json // '[]') . '$j$) x'), 'g"1 g,2', 'and the payload is JSON');
 	one($node, qq{SELECT mq.drop_queue('we"ird '' ☃, name', force => true)});
-	one($node, "SELECT count(*) FROM mq.pop('off', 1000000, consumer_group => 'a')");
+	one($node, "SELECT count(*) FROM mq.pop('off', consumer_group => 'a', max_messages => 1000000)");
 	clear('mq_off', 'off', 'a');
 	my $w = backend_pid($node, 'mq worker');
 	one($node, "SELECT pg_terminate_backend($w)");

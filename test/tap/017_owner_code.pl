@@ -34,12 +34,12 @@ sub ran { my ($at) = @_; return [ substr(PostgreSQL::Test::Utils::slurp_file($no
 }
 
 # a queue that others see the worker work on, by which its turns are counted
-one($node, "SELECT mq.create_queue('clock', segment_size => 1024)");
+one($node, "SELECT mq.create_queue('clock', options => jsonb_build_object('segment_size', 1024))");
 sub turns
 {
 	my $until = one($node, "SELECT (next_id / 1024) + 2 FROM mq.queues WHERE queue = 'clock'");
 	one($node, "SELECT count(*) FROM mq.send_batch('clock', array_fill('1'::jsonb, ARRAY[3072]))");
-	one($node, "SELECT count(*) FROM mq.pop('clock', 1000000)");
+	one($node, "SELECT count(*) FROM mq.pop('clock', max_messages => 1000000)");
 	return poll_until('the worker to go round', sub { one($node, "SELECT count(*) FROM mq.segments WHERE queue = 'clock' AND segment < $until") eq '0' }, 40);
 }
 
@@ -83,7 +83,7 @@ for my $what (sort keys %attack)
 {
 	my $q = 'a' . @queue;
 	push @queue, $q;
-	$m->q("SELECT mq.create_queue('$q', segment_size => 1024)");
+	$m->q("SELECT mq.create_queue('$q', options => jsonb_build_object('segment_size', 1024))");
 	$m->q("SELECT count(*) FROM mq.send_batch('$q', array_fill('1'::jsonb, ARRAY[1500]))");
 	my ($first, $last) = split / /, one($node, "SELECT min(segment_table::text) || ' ' || max(segment_table::text) FROM mq.segments WHERE queue = '$q'");
 	(my $sql = $attack{$what}) =~ s/%t\b/mq.q_$q/g;
@@ -94,16 +94,16 @@ for my $what (sort keys %attack)
 	like($state, qr/^(42501|42830)$/, "$what: refused");
 	$m->try('ROLLBACK');
 	# mallory goes on, as far as mq lets it: some go to the next segment, all get finished
-	$m->try("SELECT count(*) FROM mq.pop('$q', 1000)");
+	$m->try("SELECT count(*) FROM mq.pop('$q', max_messages => 1000)");
 	$m->try("SELECT count(*) FROM mq.send_batch('$q', array_fill('1'::jsonb, ARRAY[1500]))");
-	$m->try("SELECT count(*) FROM mq.pop('$q', 100000)");
+	$m->try("SELECT count(*) FROM mq.pop('$q', max_messages => 100000)");
 }
 ok(turns(), 'the worker goes round');
 # superusers use them
 for my $q (@queue)
 {
-	for my $sql ("SELECT count(*) FROM mq.receive('$q', 10)", "SELECT count(*) FROM mq.browse('$q', state => 'finished')", "SELECT count(*) FROM mq.browse('$q')", "SELECT mq.send('$q', '1')", "SELECT mq.seek('$q', start => 'earliest')", "SELECT count(*) FROM mq.pop('$q', 100)",
-		"SELECT mq.discard('$q', '{1,2,3}')", "SELECT mq.create_group('$q', 'x', start_time => '2020-01-01')", "SELECT mq.purge('$q')", "SELECT mq.alter_queue('$q', retention => '1 ms', drop_unread => true)")
+	for my $sql ("SELECT count(*) FROM mq.receive('$q', max_messages => 10)", "SELECT count(*) FROM mq.browse('$q', states => '{finished}')", "SELECT count(*) FROM mq.browse('$q', states => '{ready}')", "SELECT mq.send('$q', '1')", "SELECT mq.seek('$q', 'default', start => 'earliest')", "SELECT count(*) FROM mq.pop('$q', max_messages => 100)",
+		"SELECT mq.discard('$q', 'default', '{1,2,3}')", "SELECT mq.create_group('$q', 'x', start_time => '2020-01-01')", "SELECT mq.purge('$q')", "SELECT mq.alter_queue('$q', jsonb_build_object('retention', '1 ms', 'drop_unread', true))")
 	{
 		sqlstate($node, $sql);
 	}
@@ -114,7 +114,7 @@ my $ran = ran($start);
 is(join("\n", sort keys %{ { map { $_ => 1 } grep { !/^mallory / } @$ran } }), '', "nothing ran as anybody else");
 # the other queues go on
 one($node, "SELECT t.put('clock', 'm', 3)");
-is(one($node, "SELECT count(*) FROM mq.pop('clock', 10)"), '3', 'other queues are not disturbed');
+is(one($node, "SELECT count(*) FROM mq.pop('clock', max_messages => 10)"), '3', 'other queues are not disturbed');
 is(sqlstate($node, "SELECT mq.drop_queue('$_', force => true)"), '', "queue $_ can be dropped") for @queue;
 $ran = ran($start);
 is(join("\n", sort keys %{ { map { $_ => 1 } grep { !/^mallory / } @$ran } }), '', "nothing ran as anybody else while they were dropped");
@@ -145,7 +145,7 @@ SQL
 	my $at = -s $node->logfile;
 	$s->q("SELECT pg_terminate_backend($w)");
 	poll_until('another worker', sub { my $p = $s->q("SELECT pid FROM pg_stat_activity WHERE backend_type = 'mq worker'"); $p ne '' && $p ne $w });
-	$m->q("SET search_path = pg_catalog; SELECT mq.create_queue('path', segment_size => 1024, notify_interval => '50 ms', retention => '1 ms', drop_unread => true)");
+	$m->q("SET search_path = pg_catalog; SELECT mq.create_queue('path', options => jsonb_build_object('segment_size', 1024, 'retention', '1 ms', 'drop_unread', true, 'notify_interval', '50 ms'))");
 	$m->q("SELECT count(*) FROM mq.send_batch('path', array_fill('1'::jsonb, ARRAY[1000]))") for 1 .. 4;
 	ok(poll_until('segments to be sealed and dropped', sub { $s->q("SELECT min(segment) > 1 FROM mq.segments WHERE queue = 'path'") eq 't' }, 40), 'the worker makes, seals and drops segments');
 	is(join("\n", @{ ran($at) }), '', 'and runs no operator or function from the search_path of the database or its role');
@@ -167,18 +167,18 @@ CREATE EVENT TRIGGER c ON sql_drop EXECUTE FUNCTION t.on_drop();
 CREATE EVENT TRIGGER d ON table_rewrite EXECUTE FUNCTION t.on_start();
 SQL
 	my $s = session($node, user => 'mallory');
-	is($s->try("SELECT mq.create_queue('ev', groups => '{default,x}', segment_size => 1024)"), '', 'event triggers: create_queue');
+	is($s->try("SELECT mq.create_queue('ev', groups => '{default,x}', options => jsonb_build_object('segment_size', 1024))"), '', 'event triggers: create_queue');
 	is($s->try("SELECT mq.create_group('ev', 'y', start => 'earliest'); SELECT mq.grant('ev', 'send', 'public'); SELECT mq.grant('ev', 'consume', 'public'); SELECT mq.revoke('ev', 'consume', 'public', 'x')"), '', 'event triggers: create_group, grant, revoke');
 	is($s->try("SELECT count(*) FROM mq.send_batch('ev', array_fill('1'::jsonb, ARRAY[1000]))"), '', "event triggers: batch $_") for 1 .. 4;
-	is($s->try("SELECT count(*) FROM mq.pop('ev', 100000, consumer_group => '$_')"), '', "event triggers: pop $_") for qw(default x y);
-	is($s->try("SELECT mq.seek('ev', start => 'earliest'); SELECT mq.alter_group('ev', 'y', max_in_flight => 3); SELECT mq.alter_queue('ev', retention => '1 h'); SELECT mq.alter_queue('ev', reset => '{retention}'); SELECT count(*) FROM mq.pop('ev', 100000)"), '', 'event triggers: seek, alter');
+	is($s->try("SELECT count(*) FROM mq.pop('ev', consumer_group => '$_', max_messages => 100000)"), '', "event triggers: pop $_") for qw(default x y);
+	is($s->try("SELECT mq.seek('ev', 'default', start => 'earliest'); SELECT mq.alter_group('ev', 'y', jsonb_build_object('max_in_flight', 3)); SELECT mq.alter_queue('ev', jsonb_build_object('retention', '1 h')); SELECT mq.alter_queue('ev', jsonb_build_object('reset', jsonb_build_array('retention'))); SELECT count(*) FROM mq.pop('ev', max_messages => 100000)"), '', 'event triggers: seek, alter');
 	ok(poll_until('drops', sub { one($node, "SELECT min(segment) > 1 FROM mq.segments WHERE queue = 'ev'") eq 't' }, 40), 'event triggers: the worker makes, seals and drops segments');
-	is($s->try("BEGIN; SELECT mq.create_queue('ev2', segment_size => 1024); SELECT count(*) FROM mq.send_batch('ev2', array_fill('1'::jsonb, ARRAY[3000])); COMMIT"), '', 'event triggers: segments made by the sender');
-	is($s->try("SELECT mq.drop_group('ev', 'x'); SELECT mq.drop_queue('ev', force => true); SELECT mq.drop_queue('ev2', force => true)"), '', 'event triggers: drop_group, drop_queue');
+	is($s->try("BEGIN; SELECT mq.create_queue('ev2', options => jsonb_build_object('segment_size', 1024)); SELECT count(*) FROM mq.send_batch('ev2', array_fill('1'::jsonb, ARRAY[3000])); COMMIT"), '', 'event triggers: segments made by the sender');
+	is($s->try("SELECT mq.drop_group('ev', 'x', force => true); SELECT mq.drop_queue('ev', force => true); SELECT mq.drop_queue('ev2', force => true)"), '', 'event triggers: drop_group, drop_queue');
 	cmp_ok(one($node, "SELECT count(*) FROM t.ddl WHERE ev = 'ddl_command_end'"), '>', 5, 'event triggers were fired');
 	# one that refuses: an error for the caller, no damage
 	one($node, "CREATE FUNCTION t.no() RETURNS event_trigger LANGUAGE plpgsql AS \$f\$ BEGIN IF current_user <> 'postgres' OR tg_tag = 'CREATE TABLE' THEN RAISE 'no DDL today'; END IF; END \$f\$; CREATE EVENT TRIGGER e ON ddl_command_start EXECUTE FUNCTION t.no()");
-	my $state = $s->try("SELECT mq.create_queue('ev3', segment_size => 1024)");
+	my $state = $s->try("SELECT mq.create_queue('ev3', options => jsonb_build_object('segment_size', 1024))");
 	one($node, 'DROP EVENT TRIGGER e');
 	is(one($node, "SELECT count(*) FROM mq.queues WHERE queue = 'ev3'"), $state eq '' ? '1' : '0', "an event trigger that refuses DDL: nothing is half made ($state)");
 	is($s->try("SELECT mq.create_queue('ev3', if_not_exists => true); SELECT mq.send('ev3', '1')"), '', 'and later it works');

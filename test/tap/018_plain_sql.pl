@@ -30,9 +30,9 @@ sub by_document
 sub by_engine
 {
 	one($node, 'CREATE TABLE given (g text, id bigint, receipt uuid)');
-	one($node, "INSERT INTO given SELECT '$_', id, receipt FROM mq.receive('q', 1000000, '1 h', consumer_group => '$_')") for have_groups();
+	one($node, "INSERT INTO given SELECT '$_', id, receipt FROM mq.receive('q', consumer_group => '$_', max_messages => 1000000, visibility_timeout => '1 h')") for have_groups();
 	my $out = one($node, 'SELECT g, id FROM given ORDER BY 1, 2');
-	one($node, 'SELECT mq.release(array_agg(receipt)) FROM given; DROP TABLE given');
+	one($node, 'SELECT mq.release_batch(array_agg(receipt)) FROM given; DROP TABLE given');
 	return $out;
 }
 
@@ -59,17 +59,17 @@ sub compare
 	return;
 }
 
-one($node, "SELECT mq.create_queue('q', groups => '{default,slow,moved}', segment_size => 1024)");
+one($node, "SELECT mq.create_queue('q', groups => '{default,slow,moved}', options => jsonb_build_object('segment_size', 1024))");
 one($node, "SELECT t.put('q', 'a', 3000)");
 one($node, "SELECT mq.create_group('q', 'fresh', start => 'earliest')");
 compare('immediate', 'nothing acked');
 
 # holes, rollbacks, nacks
-one($node, "SELECT mq.ack(array_agg(receipt)) FROM mq.receive('q', 2000, '1 h') WHERE id % 3 > 0");
-one($node, "BEGIN; SELECT count(*) FROM mq.pop('q', 100, 'slow'); ROLLBACK; SELECT count(*) FROM mq.pop('q', 50, 'slow')");
-one($node, "BEGIN; SAVEPOINT s; SELECT count(*) FROM mq.pop('q', 10, 'slow'); ROLLBACK TO s; SELECT count(*) FROM mq.pop('q', 3, 'slow'); COMMIT");
-one($node, "SELECT count(mq.nack(receipt, '1 ms')) FROM mq.receive('q', 500, '1 h', consumer_group => 'slow')");
-one($node, "SELECT mq.discard('q', '{700,701,705}', 'slow')");
+one($node, "SELECT mq.ack_batch(array_agg(receipt)) FROM mq.receive('q', max_messages => 2000, visibility_timeout => '1 h') WHERE id % 3 > 0");
+one($node, "BEGIN; SELECT count(*) FROM mq.pop('q', 'slow', 100); ROLLBACK; SELECT count(*) FROM mq.pop('q', 'slow', 50)");
+one($node, "BEGIN; SAVEPOINT s; SELECT count(*) FROM mq.pop('q', 'slow', 10); ROLLBACK TO s; SELECT count(*) FROM mq.pop('q', 'slow', 3); COMMIT");
+one($node, "SELECT count(mq.nack(receipt, '1 ms')) FROM mq.receive('q', consumer_group => 'slow', max_messages => 500, visibility_timeout => '1 h')");
+one($node, "SELECT mq.discard('q', 'slow', '{700,701,705}')");
 compare('immediate', 'holes');
 
 # many rows, so that checkpoints come and the tables of the ring are emptied
@@ -77,11 +77,11 @@ my $session = session($node);
 $session->q('BEGIN');
 $session->q("SELECT t.put('q', 'open', 20)");
 $node->pgbench('-n -c 4 -j 2 -t 1500', 0, [qr/processed/], [qr/^$/], 'single pops and sends',
-	{ '018_pop' => "SELECT t.put('q', 'p', 1);\nSELECT count(*) FROM mq.pop('q', 1);\nSELECT count(*) FROM mq.pop('q', 2, 'slow');\n" });
+	{ '018_pop' => "SELECT t.put('q', 'p', 1);\nSELECT count(*) FROM mq.pop('q', max_messages => 1);\nSELECT count(*) FROM mq.pop('q', 'slow', 2);\n" });
 one($node, "SELECT mq.create_group('q', 'latest', start => 'latest')");
-one($node, "SELECT count(*) FROM mq.pop('q', 100000, 'moved')");
+one($node, "SELECT count(*) FROM mq.pop('q', 'moved', 100000)");
 one($node, "SELECT mq.seek('q', 'moved', start_id => 2500)");
-one($node, "SELECT count(*) FROM mq.pop('q', 700, 'moved')");
+one($node, "SELECT count(*) FROM mq.pop('q', 'moved', 700)");
 $session->q('COMMIT');
 compare('immediate', 'checkpoints, seeks, a new group');
 compare('fast', 'stopped in order');
@@ -94,7 +94,7 @@ one($node, "SELECT t.put('q', 'b', 300)");
 one($node, "SELECT mq.purge('q')");
 $session->q('COMMIT');
 one($node, "SELECT t.put('q', 'c', 30)");
-one($node, "SELECT count(*) FROM mq.pop('q', 7, '$_')") for qw(default moved);
+one($node, "SELECT count(*) FROM mq.pop('q', '$_', 7)") for qw(default moved);
 compare('immediate', 'purge');
 
 # the last way out

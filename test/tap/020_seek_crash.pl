@@ -12,15 +12,15 @@ my $node = mq_node('seek_crash', fsync => 1, conf => "mq.drop_delay = '1h'\nmq.o
 # The ledger has the epoch before the receive (e0) and after the ack (e1).  Both the last: finished in it for sure.  A seek in
 # between: finished in one of the two.
 one($node, <<'SQL');
-SELECT mq.create_queue('e', segment_size => 1024);
+SELECT mq.create_queue('e', options => '{"segment_size": 1024}');
 CREATE TABLE t.fin (k bigint, e0 int, e1 int);
 CREATE FUNCTION t.epoch() RETURNS int LANGUAGE sql AS $$ SELECT epoch::int FROM mq.groups WHERE queue = 'e' $$;
 CREATE FUNCTION t.finish(n int) RETURNS int LANGUAGE plpgsql AS $$
 DECLARE r uuid[]; ids bigint[]; refused uuid[]; e0 int := t.epoch();
 BEGIN
-	SELECT array_agg(receipt), array_agg(id) INTO r, ids FROM mq.receive('e', n);
+	SELECT array_agg(receipt), array_agg(id) INTO r, ids FROM mq.receive('e', max_messages => n);
 	IF r IS NULL THEN RETURN 0; END IF;
-	refused := mq.ack(r, strict => false);
+	refused := mq.ack_batch(r, strict => false);
 	INSERT INTO t.fin SELECT k, e0, t.epoch() FROM unnest(r, ids) u (x, k) WHERE x <> ALL (refused);
 	RETURN cardinality(ids);
 END $$;
@@ -45,12 +45,12 @@ for my $round (1 .. scaled(3))
 	while (time() < $end)
 	{
 		my $id = 1 + int(rand(5000));
-		one($node, rand() < 0.5 ? "SELECT mq.seek('e', start => 'earliest')" : rand() < 0.3 ? "BEGIN; SELECT mq.seek('e', start => 'latest'); ROLLBACK" : "SELECT mq.seek('e', start_id => $id)");
+		one($node, rand() < 0.5 ? "SELECT mq.seek('e', 'default', start => 'earliest')" : rand() < 0.3 ? "BEGIN; SELECT mq.seek('e', 'default', start => 'latest'); ROLLBACK" : "SELECT mq.seek('e', 'default', start_id => $id)");
 		sleep(rand(0.3));
 	}
 	# the last one, some acks after it, and the end
 	my $last = $round % 2 ? 1 : 1 + int(rand(3000));
-	one($node, "SELECT mq.seek('e', start_id => $last)");
+	one($node, "SELECT mq.seek('e', 'default', start_id => $last)");
 	sleep(rand(0.3));
 	$node->kill9;
 	eval { $bench->finish };

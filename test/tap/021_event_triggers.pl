@@ -41,7 +41,7 @@ for my $kind (sort keys %what)
 {
 	my $q = 'after_' . ($kind =~ tr/ /_/r);
 	# first the queue, then the trigger
-	one($node, "SELECT mq.create_queue('$q', segment_size => 1024)");
+	one($node, "SELECT mq.create_queue('$q', options => jsonb_build_object('segment_size', 1024))");
 	one($node, "SELECT t.put('$q', 'm', 1)");
 	poll_until('segments ahead', sub { one($node, "SELECT max(last_id) FROM mq.segments WHERE queue = '$q'") > 2048 });
 	my $had = one($node, "SELECT max(last_id) FROM mq.segments WHERE queue = '$q'");
@@ -90,12 +90,12 @@ for my $kind (sort keys %what)
 
 # --- one that refuses DROP: what is finished is emptied, and dropped when it may be --------------------------------------------------
 {
-	one($node, "SELECT mq.create_queue('stays', segment_size => 1024)");
+	one($node, "SELECT mq.create_queue('stays', options => jsonb_build_object('segment_size', 1024))");
 	one($node, "CREATE FUNCTION t.no_drop() RETURNS event_trigger LANGUAGE plpgsql AS \$f\$ BEGIN RAISE 'no DROP today'; END \$f\$; CREATE EVENT TRIGGER no_drop ON sql_drop WHEN TAG IN ('DROP TABLE') EXECUTE FUNCTION t.no_drop()");
-	one($node, "SELECT t.put_batch('stays', 'm', 3000); SELECT count(*) FROM mq.pop('stays', 10000)");
+	one($node, "SELECT t.put_batch('stays', 'm', 3000); SELECT count(*) FROM mq.pop('stays', max_messages => 10000)");
 	my $leaf = one($node, "SELECT min(segment_table::text) FROM mq.segments WHERE queue = 'stays' AND first_id = 0");
 	ok(poll_until('the first partition to be emptied', sub { one($node, "SELECT pg_relation_size('$leaf')") eq '0' }), 'a finished partition that cannot be dropped is emptied');
-	is(one($node, "SELECT t.put_batch('stays', 'n', 100); SELECT count(*) FROM mq.pop('stays', 10000)"), "100\n100", 'the queue goes on');
+	is(one($node, "SELECT t.put_batch('stays', 'n', 100); SELECT count(*) FROM mq.pop('stays', max_messages => 10000)"), "100\n100", 'the queue goes on');
 	one($node, 'DROP EVENT TRIGGER no_drop');
 	ok(poll_until('the first partition to be dropped', sub { one($node, "SELECT to_regclass('$leaf') IS NULL") eq 't' }, 120), 'and dropped when that works again');
 }

@@ -8,7 +8,7 @@ use Test::More;
 use MqTest;
 
 my $node = mq_node('settings', conf => "mq.drop_delay = 0\nmq.segment_wait = '20 s'\n");
-one($node, "SELECT mq.create_queue('q', segment_size => 1024)");
+one($node, "SELECT mq.create_queue('q', options => jsonb_build_object('segment_size', 1024))");
 my $worker = worker_alive($node);
 
 # what the worker would read as it starts; the session below was there before

@@ -35,7 +35,7 @@ my $points = mq_stop_points($node);
 SKIP:
 {
 	skip 'no stop points', 8 if !$points;
-	one($node, "SELECT mq.create_queue('f' || i, segment_size => 1024) FROM generate_series(1, 3) i");
+	one($node, "SELECT mq.create_queue('f' || i, options => jsonb_build_object('segment_size', 1024)) FROM generate_series(1, 3) i");
 	worker_alive($node);
 	mark();
 	one($node, "ALTER SYSTEM SET mq.stop_point = 'segment_created:error'");
@@ -53,7 +53,7 @@ SKIP:
 	has_said(qr/creating a segment of queue "f1" works again/, 'and that is said');
 
 	# --- a full NOTIFY queue is the server's, not a queue's --------------------------------------------------------------------
-	one($node, "SELECT mq.create_queue('n' || i, notify_interval => '10 ms') FROM generate_series(1, 10) i");
+	one($node, "SELECT mq.create_queue('n' || i, options => jsonb_build_object('notify_interval', '10 ms')) FROM generate_series(1, 10) i");
 	mark();
 	one($node, "ALTER SYSTEM SET mq.stop_point = 'notify_before:error'");
 	$node->reload;
@@ -96,9 +96,9 @@ SKIP:
 # --- the extension's owner is no superuser any more ----------------------------------------------------------------------------
 {
 	one($node, "CREATE ROLE dba SUPERUSER; CREATE DATABASE owned");
-	my $made = one($node, "SET SESSION AUTHORIZATION dba; CREATE EXTENSION mq; SELECT mq.create_queue('o', segment_size => 1024)", 'owned');
+	my $made = one($node, "SET SESSION AUTHORIZATION dba; CREATE EXTENSION mq; SELECT mq.create_queue('o', options => jsonb_build_object('segment_size', 1024))", 'owned');
 	my $fill = "SELECT count(mq.send('o', '{}')) FROM generate_series(1, 1000)";
-	is(sqlstate($node, "$fill; $fill; $fill; SELECT count(*) FROM mq.pop('o', 100)", db => 'owned'), '', 'a queue of an extension that a role of its own has made');
+	is(sqlstate($node, "$fill; $fill; $fill; SELECT count(*) FROM mq.pop('o', max_messages => 100)", db => 'owned'), '', 'a queue of an extension that a role of its own has made');
 	mark();
 	one($node, 'ALTER ROLE dba NOSUPERUSER');
 	has_said(qr/role "dba", is not a superuser/, 'the log says that the owner is no superuser');
@@ -108,7 +108,7 @@ SKIP:
 	poll_until('the last segment to be full', sub { $e = err($node, $fill, db => 'owned'); $e ne '' });
 	like($e, qr/55000: the owner of extension mq, role "dba", is not a superuser.*HINT:.*REASSIGN OWNED/s, 'senders are told');
 	like(err($node, "SELECT mq.create_queue('p')", db => 'owned'), qr/55000: the owner of extension mq, role "dba", is not/, 'so is who makes a queue');
-	is(one($node, "SELECT count(*) FROM mq.pop('o', 100)", 'owned'), '100', 'receiving goes on');
+	is(one($node, "SELECT count(*) FROM mq.pop('o', max_messages => 100)", 'owned'), '100', 'receiving goes on');
 	one($node, 'REASSIGN OWNED BY dba TO CURRENT_USER', 'owned');
 	is(sqlstate($node, $fill, db => 'owned'), '', 'when a superuser has it, all goes on');
 	has_said(qr/extension's owner works again/, 'and that is said');
@@ -118,7 +118,7 @@ SKIP:
 # --- more queues than mq.max_queues lets be used ------------------------------------------------------------------------------
 {
 	one($node, 'CREATE DATABASE many');
-	one($node, "CREATE EXTENSION mq; SELECT mq.create_queue('m' || i, segment_size => 1024) FROM generate_series(1, 40) i", 'many');
+	one($node, "CREATE EXTENSION mq; SELECT mq.create_queue('m' || i, options => jsonb_build_object('segment_size', 1024)) FROM generate_series(1, 40) i", 'many');
 	$node->append_conf('postgresql.conf', 'mq.max_queues = 30');
 	mark();
 	$node->restart;
@@ -142,7 +142,7 @@ SKIP:
 	worker_alive($few);
 	mark();
 	one($few, 'CREATE DATABASE second');
-	one($few, "CREATE EXTENSION mq; SELECT mq.create_queue('there', segment_size => 1024)", 'second');
+	one($few, "CREATE EXTENSION mq; SELECT mq.create_queue('there', options => jsonb_build_object('segment_size', 1024))", 'second');
 	has_said(qr/WARNING:.*no process is free for the mq worker of database "second"/, 'the log says that a database has no worker');
 	has_said(qr/HINT:.*max_worker_processes/, 'and what to raise');
 	one($few, "SELECT count(mq.send('there', '{}')) FROM generate_series(1, 2000)", 'second');

@@ -42,7 +42,7 @@ sub waiting { my ($q) = @_; return poll_until('a receiver that waits', sub { one
 # --- who waits ----------------------------------------------------------------------------------------------------------------
 one($node, "SELECT mq.create_queue('w')");
 worker_alive($node);
-for my $sql ("SELECT count(*) FROM mq.receive('w', wait => '3 s')", "CALL mq.wait('w', '3 s')")
+for my $sql ("SELECT count(*) FROM mq.receive('w', wait => '3 s')", "CALL mq.wait('w', timeout => '3 s')")
 {
 	my $s = session($node);
 	$s->start($sql);
@@ -79,7 +79,7 @@ $node->reload;
 
 # --- a sender that waits for a segment ------------------------------------------------------------------------------------------
 {
-	one($node, "SELECT mq.create_queue('s', segment_size => 1024)");
+	one($node, "SELECT mq.create_queue('s', options => jsonb_build_object('segment_size', 1024))");
 	my $l = session($node);
 	$l->q('BEGIN; LOCK TABLE mq.q_s IN SHARE UPDATE EXCLUSIVE MODE');
 	my $s = session($node);
@@ -95,7 +95,7 @@ $node->reload;
 
 # --- the worker -----------------------------------------------------------------------------------------------------------------
 {
-	one($node, "SELECT mq.create_queue('n', notify_interval => '200 ms'); SELECT mq.create_queue('x', segment_size => 1024)");
+	one($node, "SELECT mq.create_queue('n', options => jsonb_build_object('notify_interval', '200 ms')); SELECT mq.create_queue('x', options => jsonb_build_object('segment_size', 1024))");
 	my $l = session($node);
 	$l->q('LISTEN mq_n');
 	one($node, "SELECT mq.send('n', '{}')");

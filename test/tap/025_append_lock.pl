@@ -55,6 +55,6 @@ gets_through('small', "SELECT mq.send('q', '1')", "VACUUM (ANALYZE) $leaf");
 	is($sender->try($large), '', 'the first send of a session');
 	$sender->close;
 }
-is(one($node, "SELECT count(*) FROM mq.pop('q', 100)"), one($node, "SELECT count(*) FROM mq.q_q"), 'everything arrived');
+is(one($node, "SELECT count(*) FROM mq.pop('q', max_messages => 100)"), one($node, "SELECT count(*) FROM mq.q_q"), 'everything arrived');
 
 done_testing();

@@ -38,25 +38,25 @@ for my $end ('COMMIT', 'ROLLBACK', "PREPARE TRANSACTION 'p'")
 	my $q = queue();
 	my $holder = session($node);
 	my $before = one($node, 'SELECT clock_timestamp()');
-	my ($until, $receipt) = split /\|/, $holder->q("BEGIN; SELECT lease_until, receipt FROM mq.receive('$q', 1, '300 ms', consumer => 'me')");
+	my ($until, $receipt) = split /\|/, $holder->q("BEGIN; SELECT lease_until, receipt FROM mq.receive('$q', max_messages => 1, consumer => 'me', visibility_timeout => '300 ms')");
 	$holder->q('SELECT txid_current()') if $end =~ /PREPARE/;
 	without_worker(sub {
 		ok(past($until), "$end: the lease is past its end, its transaction open");
 		# each look may try to end it
 		for (1 .. 5)
 		{
-			$watch->q("SELECT count(*) FROM mq.receive('$q', 10, '1 ms')");
+			$watch->q("SELECT count(*) FROM mq.receive('$q', max_messages => 10, visibility_timeout => '1 ms')");
 			one($node, 'SELECT pg_sleep(0.06)');
 		}
 		is($watch->q("SELECT lease_until FROM mq.in_flight WHERE queue = '$q' AND consumer = 'me'"), $until, "$end: lease_until stays in mq.in_flight");
-		is($watch->q("SELECT lease_until FROM mq.browse('$q', state => 'leased') WHERE consumer = 'me'"), $until, "$end: and in mq.browse");
+		is($watch->q("SELECT lease_until FROM mq.browse('$q', states => '{leased}') WHERE consumer = 'me'"), $until, "$end: and in mq.browse");
 		is($watch->q("SELECT pid FROM mq.in_flight WHERE queue = '$q' AND consumer = 'me'"), $holder->pid, "$end: with the process that has it");
 		is($watch->q("SELECT leased_at BETWEEN '$before' AND lease_until - interval '300 ms' FROM mq.in_flight WHERE queue = '$q' AND consumer = 'me'"), 't', "$end: and since when");
 
 		# a receiver waits for it; nobody tells it but the end of that transaction
-		$watch->q("SELECT mq.ack(receipt) FROM mq.receive('$q', 10)");
+		$watch->q("SELECT mq.ack(receipt) FROM mq.receive('$q', max_messages => 10)");
 		my $waiter = session($node);
-		$waiter->start("SELECT id, attempt, failures FROM mq.receive('$q', 1, '1 h', wait => '60 s')");
+		$waiter->start("SELECT id, attempt, failures FROM mq.receive('$q', max_messages => 1, wait => '60 s', visibility_timeout => '1 h')");
 		ok(poll_until('the receiver in line', sub { one($node, "SELECT waiting FROM mq.groups WHERE queue = '$q'") eq '1' }), "$end: a receiver waits");
 		$holder->q($end);
 		is($watch->try("SELECT mq.ack('$receipt'::uuid)"), 'MQ001', "$end: a late ack is refused at once");
@@ -73,12 +73,12 @@ for my $end ('COMMIT', 'ROLLBACK', "PREPARE TRANSACTION 'p'")
 	my $q = queue();
 	my $holder = session($node);
 	without_worker(sub {
-		my ($until, $receipt) = split /\|/, $holder->q("BEGIN; SELECT lease_until, receipt FROM mq.receive('$q', 1, '100 ms')");
+		my ($until, $receipt) = split /\|/, $holder->q("BEGIN; SELECT lease_until, receipt FROM mq.receive('$q', max_messages => 1, visibility_timeout => '100 ms')");
 		past($until);
 		$holder->q("SELECT mq.extend('$receipt'::uuid, '1 ms'); SELECT pg_sleep(0.005); SAVEPOINT a; SELECT mq.ack('$receipt'::uuid); ROLLBACK TO a");
 		$holder->q('COMMIT');
 		is($holder->try("SELECT mq.ack('$receipt'::uuid)"), 'MQ001', 'refused after the commit');
-		is($watch->q("SELECT attempt FROM mq.receive('$q', 1)"), '2', 'handed out again');
+		is($watch->q("SELECT attempt FROM mq.receive('$q', max_messages => 1)"), '2', 'handed out again');
 	});
 	$holder->close;
 }
@@ -87,9 +87,9 @@ for my $end ('COMMIT', 'ROLLBACK', "PREPARE TRANSACTION 'p'")
 {
 	my $q = queue();
 	my $holder = session($node);
-	my ($until, $receipt) = split /\|/, $holder->q("BEGIN; SELECT lease_until, receipt FROM mq.receive('$q', 1, '50 ms')");
+	my ($until, $receipt) = split /\|/, $holder->q("BEGIN; SELECT lease_until, receipt FROM mq.receive('$q', max_messages => 1, visibility_timeout => '50 ms')");
 	past($until);
-	$watch->q("SELECT count(*) FROM mq.receive('$q', 1, '1 ms')");
+	$watch->q("SELECT count(*) FROM mq.receive('$q', max_messages => 1, visibility_timeout => '1 ms')");
 	$holder->q("SELECT mq.extend('$receipt'::uuid, '1 h'); COMMIT");
 	is($watch->q("SELECT lease_until > clock_timestamp() + interval '59 min' AND pid IS NULL AND leased_at < '$until' FROM mq.in_flight WHERE queue = '$q' AND id = 1"), 't', 'extended in time: the lease goes on, leased_at stays');
 	is($holder->try("SELECT mq.ack('$receipt'::uuid)"), '', 'and the ack is taken');
@@ -100,7 +100,7 @@ for my $end ('COMMIT', 'ROLLBACK', "PREPARE TRANSACTION 'p'")
 {
 	my $q = queue();
 	my $acker = session($node);
-	$acker->q("BEGIN; SELECT mq.ack(receipt) FROM mq.receive('$q', 1)");
+	$acker->q("BEGIN; SELECT mq.ack(receipt) FROM mq.receive('$q', max_messages => 1)");
 	is($watch->q("SELECT state || ' ' || pid FROM mq.in_flight WHERE queue = '$q'"), 'settling ' . $acker->pid, 'who acked is seen too');
 	$acker->q("PREPARE TRANSACTION 'p'");
 	is($watch->q("SELECT state || ' ' || coalesce(pid::text, 'nobody') FROM mq.in_flight WHERE queue = '$q'"), 'settling nobody', 'a prepared transaction has no process');
@@ -113,7 +113,7 @@ for my $end ('COMMIT', 'ROLLBACK', "PREPARE TRANSACTION 'p'")
 	my $q = 'late';
 	one($node, "SELECT mq.create_queue('$q')");
 	my $waiter = session($node);
-	$waiter->start("BEGIN; SELECT lease_until FROM mq.receive('$q', 1, '1 h', wait => '60 s')");
+	$waiter->start("BEGIN; SELECT lease_until FROM mq.receive('$q', max_messages => 1, wait => '60 s', visibility_timeout => '1 h')");
 	ok(poll_until('the receiver in line', sub { one($node, "SELECT waiting FROM mq.groups WHERE queue = '$q'") eq '1' }), 'a receiver waits');
 	my $now = one($node, "SELECT pg_sleep(0.1); SELECT clock_timestamp()");
 	$now =~ s/^\n//;
@@ -128,7 +128,7 @@ for my $end ('COMMIT', 'ROLLBACK', "PREPARE TRANSACTION 'p'")
 {
 	my $q = queue();
 	my $holder = session($node);
-	$holder->q("BEGIN; SELECT count(*) FROM mq.receive('$q', 1, '1 h')");
+	$holder->q("BEGIN; SELECT count(*) FROM mq.receive('$q', max_messages => 1, visibility_timeout => '1 h')");
 	open my $f, '<', "$FindBin::Bin/../../doc/operations.md" or die $!;
 	my $doc = do { local $/; <$f> };
 	my ($sql) = $doc =~ /Oldest transactions that hold .*?```sql\n(.*?)```/s;

@@ -62,14 +62,14 @@ DO $$
 DECLARE r uuid[];
 BEGIN
 	FOR i IN 1 .. 3 LOOP
-		SELECT array_agg(receipt ORDER BY id) INTO r FROM mq.receive('alice', 20, '1 h', consumer => 'alice ' || i);
+		SELECT array_agg(receipt ORDER BY id) INTO r FROM mq.receive('alice', max_messages => 20, consumer => 'alice ' || i, visibility_timeout => '1 h');
 		IF cardinality(r) IS DISTINCT FROM 20 THEN RAISE EXCEPTION 'received %', cardinality(r); END IF;
 		PERFORM mq.ack(r[10]);
 		PERFORM mq.ack(r[1]);
 		PERFORM mq.extend(r[5], '2 h');
 		PERFORM mq.nack(r[7], '1 h');
 		PERFORM mq.release(r[15]);
-		PERFORM mq.discard('alice', array[(SELECT min(id) FROM mq.browse('alice', state => 'ready'))]);
+		PERFORM mq.discard('alice', 'default', array[(SELECT min(id) FROM mq.browse('alice', states => '{ready}'))]);
 	END LOOP;
 END $$
 SQL
@@ -81,12 +81,12 @@ SQL
 
 # --- every way to cut a lease into many entries ----------------------------------------------------------------------------
 my %way = (
-	'extend'  => q{SELECT mq.extend($1, ($2 + 1000) * interval '1 s')},
+	'extend'  => q{SELECT mq.extend_batch($1, ($2 + 1000) * interval '1 s')},
 	'extend one by one' => q{SELECT mq.extend(r, (n + $2 + 1000) * interval '1 s') FROM unnest($1) WITH ORDINALITY u (r, n)},
-	'nack with a delay' => q{SELECT mq.nack($1, ($2 + 1000) * interval '1 s')},
-	'nack'    => q{SELECT mq.nack($1)},
-	'release' => q{SELECT mq.release($1)},
-	'ack'     => q{SELECT mq.ack($1)},
+	'nack with a delay' => q{SELECT mq.nack_batch($1, ($2 + 1000) * interval '1 s')},
+	'nack'    => q{SELECT mq.nack_batch($1)},
+	'release' => q{SELECT mq.release_batch($1)},
+	'ack'     => q{SELECT mq.ack_batch($1)},
 );
 for my $way (sort keys %way)
 {
@@ -96,13 +96,13 @@ for my $way (sort keys %way)
 	for my $group ('default', 'second')
 	{
 		$mallory->q("TRUNCATE t.held");
-		$mallory->q("INSERT INTO t.held SELECT row_number() OVER (ORDER BY id), receipt FROM mq.receive('mallory', $n, '30 days', consumer_group => '$group')");
+		$mallory->q("INSERT INTO t.held SELECT row_number() OVER (ORDER BY id), receipt FROM mq.receive('mallory', consumer_group => '$group', max_messages => $n, visibility_timeout => '30 days')");
 		my ($refused, $hint) = split /\|/, $mallory->q("CALL t.attack(\$q\$$way{$way}\$q\$, 20)"), -1;
 		is($refused, '53200', "$way, group $group: refused in the end");
 		like($hint, qr/same fate/, "$way, group $group: with what to do");
 		alice_works($node, "$way, group $group");
 		# what leaves no more behind always goes
-		is($mallory->try("SELECT mq.ack(array_agg(r)) FROM (SELECT r FROM t.held WHERE i % 2 = 1 ORDER BY i LIMIT 5) x"), '', "$way, group $group: what it holds it may finish");
+		is($mallory->try("SELECT mq.ack_batch(array_agg(r)) FROM (SELECT r FROM t.held WHERE i % 2 = 1 ORDER BY i LIMIT 5) x"), '', "$way, group $group: what it holds it may finish");
 	}
 	$mallory->close;
 	$node->stop('immediate');
@@ -112,7 +112,7 @@ for my $way (sort keys %way)
 {
 	my $node = tenants('names');
 	my $mallory = session($node, user => 'mallory');
-	$mallory->try("DO \$\$ BEGIN FOR i IN 1 .. 15000 LOOP PERFORM mq.receive('mallory', 1, '1 h', consumer => 'n' || i); END LOOP; END \$\$");
+	$mallory->try("DO \$\$ BEGIN FOR i IN 1 .. 15000 LOOP PERFORM mq.receive('mallory', max_messages => 1, consumer => 'n' || i, visibility_timeout => '1 h'); END LOOP; END \$\$");
 	alice_works($node, 'names');
 	$mallory->close;
 	$node->stop('immediate');
@@ -123,20 +123,20 @@ for my $way (sort keys %way)
 	my $node = tenants('restart', memory => '4MB');
 	my $mallory = session($node, user => 'mallory');
 	$mallory->q("SELECT count(mq.send_batch('mallory', (SELECT array_agg(to_jsonb(i)) FROM generate_series(1, 1000) i))) FROM generate_series(1, 20)");
-	$mallory->q("INSERT INTO t.held SELECT row_number() OVER (ORDER BY id), receipt FROM mq.receive('mallory', 60000, '30 days')");
+	$mallory->q("INSERT INTO t.held SELECT row_number() OVER (ORDER BY id), receipt FROM mq.receive('mallory', max_messages => 60000, visibility_timeout => '30 days')");
 	$mallory->q("CALL t.attack(\$q\$$way{'nack with a delay'}\$q\$, 20)");
 	$mallory->close;
-	one($node, "SELECT count(*) FROM mq.pop('alice', 10)");
+	one($node, "SELECT count(*) FROM mq.pop('alice', max_messages => 10)");
 	$node->stop('fast');
 	$node->append_conf('postgresql.conf', "mq.shared_memory = '1MB'\n");
 	$node->start;
 
 	alice_works($node, 'left out');
-	is(one($node, "SELECT count(*) FROM mq.receive('alice', 5, '1 s')"), '5', 'left out: other groups of the database work');
-	is(one($node, "SELECT count(*) FROM mq.receive('mallory', 5, '1 s', consumer_group => 'second')"), '5', 'left out: so does the other group of the same queue');
+	is(one($node, "SELECT count(*) FROM mq.receive('alice', max_messages => 5, visibility_timeout => '1 s')"), '5', 'left out: other groups of the database work');
+	is(one($node, "SELECT count(*) FROM mq.receive('mallory', consumer_group => 'second', max_messages => 5, visibility_timeout => '1 s')"), '5', 'left out: so does the other group of the same queue');
 	like(err($node, "SELECT mq.receive('mallory')"), qr/53200: the unfinished messages of consumer group "default" of queue "mallory" do not fit.*HINT: .*mq.shared_memory/s, 'left out: the group itself is refused, with what to do');
 	is(sqlstate($node, "SELECT mq.send('mallory', '1')"), '', 'left out: senders go on');
-	is(one($node, "SELECT held_back > 0 AND ready = 0 AND unread >= 1000 FROM mq.groups WHERE queue = 'mallory' AND consumer_group = 'default'"), 't', 'left out: mq.groups shows it')
+	is(one($node, "SELECT held_back > 0 AND ready + retrying = 0 AND unread_at_most >= 1000 FROM mq.groups WHERE queue = 'mallory' AND consumer_group = 'default'"), 't', 'left out: mq.groups shows it')
 	  or diag(settle_text($node, 'mallory'));
 	is(one($node, "SELECT count(*) FROM mq.in_flight WHERE queue = 'mallory' AND consumer_group = 'default'"), '0', 'left out: mq.in_flight goes on');
 	my $log = PostgreSQL::Test::Utils::slurp_file($node->logfile);
@@ -145,8 +145,8 @@ for my $way (sort keys %way)
 
 	$node->append_conf('postgresql.conf', "mq.shared_memory = '4MB'\n");
 	$node->restart;
-	is(one($node, "SELECT count(*) FROM mq.receive('mallory', 5)"), '5', 'with more memory it is there again');
-	is(one($node, "SELECT ready + leased + unread > 10000 FROM mq.groups WHERE queue = 'mallory' AND consumer_group = 'default'"), 't', 'whole');
+	is(one($node, "SELECT count(*) FROM mq.receive('mallory', max_messages => 5)"), '5', 'with more memory it is there again');
+	is(one($node, "SELECT ready + retrying + leased + unread_at_most > 10000 FROM mq.groups WHERE queue = 'mallory' AND consumer_group = 'default'"), 't', 'whole');
 	$node->stop('immediate');
 }
 
@@ -156,7 +156,7 @@ for my $how ("mq.purge('mallory')", "mq.seek('mallory', 'default', start => 'lat
 	(my $name = "give_up_$how") =~ s/\W.*//s;
 	my $node = tenants($name . length $how, memory => '4MB');
 	my $mallory = session($node, user => 'mallory');
-	$mallory->q("INSERT INTO t.held SELECT row_number() OVER (ORDER BY id), receipt FROM mq.receive('mallory', 60000, '30 days')");
+	$mallory->q("INSERT INTO t.held SELECT row_number() OVER (ORDER BY id), receipt FROM mq.receive('mallory', max_messages => 60000, visibility_timeout => '30 days')");
 	$mallory->q("CALL t.attack(\$q\$$way{'nack with a delay'}\$q\$, 20)");
 	$mallory->close;
 	$node->stop('fast');

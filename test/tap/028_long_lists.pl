@@ -18,9 +18,9 @@ DECLARE began timestamptz; best float8 := 'infinity'; n int;
 BEGIN
 	FOR i IN 1 .. times LOOP
 		-- what failed comes back after a pause
-		WHILE EXISTS (SELECT FROM mq.browse(q, state => 'scheduled')) LOOP PERFORM pg_sleep(0.01); END LOOP;
+		WHILE EXISTS (SELECT FROM mq.browse(q, states => '{retrying}')) LOOP PERFORM pg_sleep(0.01); END LOOP;
 		BEGIN
-			SELECT count(*) INTO STRICT n FROM mq.receive(q, 2, '1 h');
+			SELECT count(*) INTO STRICT n FROM mq.receive(q, max_messages => 2, visibility_timeout => '1 h');
 			IF n <> 2 THEN RAISE EXCEPTION 'received %', n; END IF;
 			began := clock_timestamp();
 			RAISE EXCEPTION SQLSTATE 'ZZ000';
@@ -38,11 +38,11 @@ BEGIN
 		PERFORM mq.send_batch(q, (SELECT array_agg(to_jsonb(j)) FROM generate_series(1, 1000) j));
 		COMMIT;
 	END LOOP;
-	SELECT receipt INTO STRICT lowest FROM mq.receive(q, 1, '1 h');
+	SELECT receipt INTO STRICT lowest FROM mq.receive(q, max_messages => 1, visibility_timeout => '1 h');
 	COMMIT;
 	-- of the others every second one is acked, so that no two leases touch
 	FOR i IN 1 .. n / 1000 LOOP
-		PERFORM mq.ack((SELECT array_agg(receipt) FILTER (WHERE id % 2 = 0) FROM mq.receive(q, 1000, '1 h')));
+		PERFORM mq.ack_batch((SELECT array_agg(receipt) FILTER (WHERE id % 2 = 0) FROM mq.receive(q, max_messages => 1000, visibility_timeout => '1 h')));
 		COMMIT;
 	END LOOP;
 	PERFORM mq.send(q, '"the highest"');

@@ -29,7 +29,7 @@ sub past
 sub make
 {
 	my ($q, $n, %o) = @_;
-	one($node, "SELECT mq.create_queue('$q', segment_size => " . ($o{size} || 16384) . ")");
+	one($node, "SELECT mq.create_queue('$q', options => jsonb_build_object('segment_size', " . ($o{size} || 16384) . "))");
 	one($node, "SELECT mq.send_batch('$q', array(SELECT to_jsonb(i) FROM generate_series(1, $n) i))") if $n;
 	return;
 }
@@ -44,7 +44,7 @@ sub all_ids
 	$warned = '';
 	for (1 .. 200)
 	{
-		my $rc = $node->psql('postgres', "SELECT id FROM mq.pop('$q', " . ($o{batch} || 1000) . ", '" . ($o{group} || 'default') . "')",
+		my $rc = $node->psql('postgres', "SELECT id FROM mq.pop('$q', '" . ($o{group} || 'default') . "', " . ($o{batch} || 1000) . ")",
 			stdout => \$out, stderr => \$err, timeout => 60);
 		$warned .= $err;
 		return "rc $rc $err" if $rc != 0;
@@ -94,7 +94,7 @@ for my $what (sort keys %doubles)
 	is(all_ids($q), '1 2 3 4 5 6 7 8 9 10', "$what: each once");
 	like($warned, qr/WARNING:\s+segment "s_\d+_0_0" has several rows with id \d+/, "$what: a WARNING names segment and id") if $what =~ /inserted/;
 	unlike($warned, qr/WARNING/, "$what: no WARNING: there is one visible row of each") if $what =~ /updated/;
-	is(one($node, "SELECT ready + leased + pending FROM mq.groups WHERE queue = '$q'"), '0', "$what: nothing is left");
+	is(one($node, "SELECT ready + retrying + leased + pending FROM mq.groups WHERE queue = '$q'"), '0', "$what: nothing is left");
 }
 is_alive('two rows with one id');
 # the same, read message by message, and with some handed out before
@@ -103,8 +103,8 @@ for my $what (sort keys %doubles)
 {
 	my $q = 'e' . ++$n;
 	make($q, 10);
-	is(one($node, "SELECT string_agg(id::text, ' ') FROM mq.pop('$q', 2)"), '1 2', "$what: two before");
-	one($node, "SELECT mq.release(receipt) FROM mq.receive('$q', 5)");
+	is(one($node, "SELECT string_agg(id::text, ' ') FROM mq.pop('$q', max_messages => 2)"), '1 2', "$what: two before");
+	one($node, "SELECT mq.release(receipt) FROM mq.receive('$q', max_messages => 5)");
 	past($q, $doubles{$what});
 	is(all_ids($q, batch => 1), '3 4 5 6 7 8 9 10', "$what: the others one by one, each once");
 }
@@ -127,32 +127,32 @@ one($node, "SELECT mq.send_batch('far', array(SELECT to_jsonb(i) FROM generate_s
 	my $s = session($node);
 	my $leaf = leaf('open');
 	$s->q("BEGIN; ALTER TABLE $leaf DISABLE TRIGGER ALL; UPDATE $leaf SET payload = '\"new\"' WHERE id <= 5");
-	is(one($node, "SELECT string_agg(payload::text, ' ') FROM mq.pop('open', 2)"), '1 2', 'an open update: the old rows are handed out');
+	is(one($node, "SELECT string_agg(payload::text, ' ') FROM mq.pop('open', max_messages => 2)"), '1 2', 'an open update: the old rows are handed out');
 	$s->q("ALTER TABLE $leaf ENABLE TRIGGER ALL; COMMIT");
-	is(one($node, "SELECT string_agg(id || payload::text, ' ') FROM mq.pop('open', 100)"), '3"new" 4"new" 5"new" 66 77 88 99 1010',
+	is(one($node, "SELECT string_agg(id || payload::text, ' ') FROM mq.pop('open', max_messages => 100)"), '3"new" 4"new" 5"new" 66 77 88 99 1010',
 		'committed: the new ones of the rest');
 	$s->close;
 }
 
 # --- deleted, emptied -------------------------------------------------------------------------------------------------------
 make('gone', 10);
-one($node, "SELECT mq.release(receipt) FROM mq.receive('gone', 4)");
+one($node, "SELECT mq.release(receipt) FROM mq.receive('gone', max_messages => 4)");
 past('gone', 'DELETE FROM %s WHERE id IN (2, 3, 9)');
 is(all_ids('gone'), '1 4 5 6 7 8 10', 'DELETEd rows are gone');
 make('empty', 10);
-one($node, "SELECT mq.release(receipt) FROM mq.receive('empty', 4)");
+one($node, "SELECT mq.release(receipt) FROM mq.receive('empty', max_messages => 4)");
 past('empty', 'TRUNCATE %s');
 is(all_ids('empty'), '', 'TRUNCATE: nothing is left');
 is(one($node, "SELECT mq.send('empty', '1')"), '11', 'and it goes on');
 is(all_ids('empty'), '11', 'and is delivered');
-is(one($node, "SELECT ready + leased + pending FROM mq.groups WHERE queue = 'gone'"), '0', 'nothing is left of them in the window');
+is(one($node, "SELECT ready + retrying + leased + pending FROM mq.groups WHERE queue = 'gone'"), '0', 'nothing is left of them in the window');
 
 # --- rows without what mq takes for granted -----------------------------------------------------------------------------------
 make('nulls', 5);
 past('nulls', 'ALTER TABLE %q ALTER enqueued_at DROP NOT NULL; INSERT INTO %s (id, payload) VALUES (100, \'"timeless"\')');
 one($node, "SELECT mq.send_batch('nulls', array(SELECT to_jsonb(i) FROM generate_series(1, 200) i))");
 like(all_ids('nulls'), qr/^1 2 3 4 5 .*\b100\b/, 'a row without enqueued_at is delivered');
-is(one($node, "SELECT count(*) FROM mq.browse('nulls', state => 'finished', max_messages => 1000) WHERE enqueued_at IS NULL"), '1', 'and browsed');
+is(one($node, "SELECT count(*) FROM mq.browse('nulls', states => '{finished}', max_messages => 1000) WHERE enqueued_at IS NULL"), '1', 'and browsed');
 
 # --- a partition that is none of ours ---------------------------------------------------------------------------------------------
 make('other', 5);

@@ -17,14 +17,14 @@ my $node = mq_node('fuzz', conf => "mq.drop_delay = 3600\nmq.segment_wait = '60s
 my $rounds = scaled(30) + 4;
 my $size = 1024;
 
-one($node, "SELECT mq.create_queue('f', groups => '{a,b}', segment_size => $size)");
+one($node, "SELECT mq.create_queue('f', groups => '{a,b}', options => jsonb_build_object('segment_size', $size))");
 one($node, "CREATE TABLE t.got (g text, id bigint, at timestamptz DEFAULT clock_timestamp())");
 one($node, "CREATE TABLE t.sent_ids (id bigint)");
 one($node, "CREATE TABLE t.touched (id bigint)");	# what was deleted, or written by hand
 # receives, remembers and acks in one transaction
 one($node, <<'SQL');
 CREATE FUNCTION t.take_ids(grp text, n int) RETURNS bigint LANGUAGE sql AS $$
-	WITH m AS (SELECT id, receipt FROM mq.receive('f', n, '1 min', consumer_group => grp)),
+	WITH m AS (SELECT id, receipt FROM mq.receive('f', consumer_group => grp, max_messages => n, visibility_timeout => '1 min')),
 		w AS (INSERT INTO t.got SELECT grp, id FROM m RETURNING 1)
 	SELECT count(mq.ack(receipt)) FROM m;
 $$;
@@ -130,7 +130,7 @@ unlike(slurp_file($node->logfile), qr/terminated by signal|TRAP:/, 'no process d
 ok(poll_until('the guards to be back', sub { one($node, "SELECT count(*) FROM pg_trigger t JOIN pg_proc p ON p.oid = tgfoid WHERE proname = 'refuse_direct_write' AND tgenabled <> 'A' AND tgrelid IN (SELECT segment_table FROM mq.segments)") eq '0' }, 60), 'the guards are back');
 for my $g ('a', 'b')
 {
-	ok(poll_until("group $g to have all", sub { one($node, "SELECT t.take_ids('$g', 10000)"); one($node, "SELECT ready + leased + settling + pending + unread FROM mq.groups WHERE queue = 'f' AND consumer_group = '$g'") eq '0' && one($node, "SELECT t.take_ids('$g', 1)") eq '0' }, 60), "group $g comes to an end");
+	ok(poll_until("group $g to have all", sub { one($node, "SELECT t.take_ids('$g', 10000)"); one($node, "SELECT ready + retrying + leased + settling + pending + unread_at_most FROM mq.groups WHERE queue = 'f' AND consumer_group = '$g'") eq '0' && one($node, "SELECT t.take_ids('$g', 1)") eq '0' }, 60), "group $g comes to an end");
 	is(one($node, "SELECT count(*) FROM (SELECT id FROM t.got WHERE g = '$g' GROUP BY id HAVING count(*) > 1) x"), '0', "group $g got no id twice");
 	is(one($node, "SELECT count(*) || coalesce(' for example ' || min(id), '') FROM t.sent_ids s WHERE NOT EXISTS (SELECT FROM t.got WHERE g = '$g' AND id = s.id) AND NOT EXISTS (SELECT FROM t.touched d WHERE d.id = s.id)"), '0', "group $g got all that was sent and not touched");
 }

@@ -13,9 +13,9 @@ my $node = mq_node('definitions', conf => "mq.drop_delay = 3600\nmq.segment_wait
 my $in = one($node, "SELECT relnamespace::regnamespace FROM pg_class WHERE relname = 'consumer_offset_0'");	# where definitions are
 
 sub number { my ($q) = @_; return one($node, "SELECT queue_no FROM $in.queue WHERE name = '$q'"); }
-sub make { my ($q) = @_; return one($node, "SELECT mq.create_queue('$q', segment_size => 1024)"); }
+sub make { my ($q) = @_; return one($node, "SELECT mq.create_queue('$q', options => jsonb_build_object('segment_size', 1024))"); }
 sub put { my ($q, $n) = @_; return one($node, "SELECT count(*) FROM (SELECT mq.send('$q', to_jsonb(i)) FROM generate_series(1, $n) i) s"); }
-sub pop_all { my ($q) = @_; return one($node, "SELECT count(*) || ' ' || count(DISTINCT id) FROM mq.pop('$q', 100000)"); }
+sub pop_all { my ($q) = @_; return one($node, "SELECT count(*) || ' ' || count(DISTINCT id) FROM mq.pop('$q', max_messages => 100000)"); }
 sub all_different { my ($q, $n, $name) = @_; return is(one($node, "SELECT count(*) || ' ' || count(DISTINCT id) FROM mq.q_$q"), "$n $n", $name); }
 
 # --- the sequence of ids ------------------------------------------------------------------------------------------------
@@ -55,37 +55,37 @@ put('after', 10);
 is(pop_all('after'), '10 10', 'the sequence of queues was set back: a new queue');
 is(one($node, "SELECT count(*) - count(DISTINCT queue_no) FROM $in.queue"), '0', 'with a number of its own');
 put('n1', 100);
-one($node, "SELECT mq.create_group('n1', 'old', start => 'earliest'); SELECT count(*) FROM mq.pop('n1', 60, 'old'); SELECT mq.drop_group('n1', 'old')");
+one($node, "SELECT mq.create_group('n1', 'old', start => 'earliest'); SELECT count(*) FROM mq.pop('n1', 'old', 60); SELECT mq.drop_group('n1', 'old', force => true)");
 one($node, "SELECT setval('$in.group_no', (SELECT max(group_no) FROM $in.consumer_group))");
 $node->restart;
 one($node, "SELECT mq.create_group('n1', 'new', start => 'earliest')");
 $node->restart('immediate') if 0;
 $node->stop('immediate');
 $node->start;
-is(one($node, "SELECT count(*) FROM mq.pop('n1', 1000, 'new')"), '100', 'a new group does not begin where a dropped one was');
+is(one($node, "SELECT count(*) FROM mq.pop('n1', 'new', 1000)"), '100', 'a new group does not begin where a dropped one was');
 
 # --- records of partitions gone ------------------------------------------------------------------------------------------------
 make('r');
 put('r', 2500);
-is(one($node, "SELECT count(*) FROM mq.pop('r', 100)"), '100', 'some before');
+is(one($node, "SELECT count(*) FROM mq.pop('r', max_messages => 100)"), '100', 'some before');
 one($node, "DELETE FROM $in.segment WHERE queue_no = " . number('r'));
 put('r', 3000);
 is(pop_all('r'), '5400 5400', 'the records of partitions are gone: all is delivered, sends go on');
 one($node, "SELECT mq.create_group('r', 'g', start => 'earliest')");
-is(one($node, "SELECT count(*) FROM mq.pop('r', 100000, 'g')"), '5500', 'a new group finds them');
+is(one($node, "SELECT count(*) FROM mq.pop('r', 'g', 100000)"), '5500', 'a new group finds them');
 put('r', 1000);
 one($node, "DELETE FROM $in.segment");
 $node->restart;
-ok(poll_until('all of them to come', sub { one($node, "SELECT count(*) FROM mq.pop('r', 300)"); one($node, "SELECT count(*) FROM mq.pop('r', 1)") eq '0' && one($node, "SELECT ready + leased + pending FROM mq.groups WHERE queue = 'r' AND consumer_group = 'default'") eq '0' }), 'the same with a restart');
+ok(poll_until('all of them to come', sub { one($node, "SELECT count(*) FROM mq.pop('r', max_messages => 300)"); one($node, "SELECT count(*) FROM mq.pop('r', max_messages => 1)") eq '0' && one($node, "SELECT ready + retrying + leased + pending FROM mq.groups WHERE queue = 'r' AND consumer_group = 'default'") eq '0' }), 'the same with a restart');
 ok(poll_until('records again', sub { one($node, "SELECT count(*) >= 6 FROM mq.segments WHERE queue = 'r'") eq 't' }), 'they are put on record again');
 put('r', 100);
-is(one($node, "SELECT count(DISTINCT id) || ' ' || count(*) FROM mq.pop('r', 100000, 'g')"), '1100 1100', 'nothing was missed by another group');
+is(one($node, "SELECT count(DISTINCT id) || ' ' || count(*) FROM mq.pop('r', 'g', 100000)"), '1100 1100', 'nothing was missed by another group');
 all_different('r', 6600, 'and no id is there twice');
 
 # --- groups and queues gone ------------------------------------------------------------------------------------------------------
 make('d');
 put('d', 50);
-one($node, "SELECT count(*) FROM mq.receive('d', 10)");
+one($node, "SELECT count(*) FROM mq.receive('d', max_messages => 10)");
 one($node, "DELETE FROM $in.consumer_group WHERE queue_no = " . number('d'));
 is(sqlstate($node, "SELECT * FROM mq.receive('d')"), '42704', 'definition of a group gone: 42704');
 one($node, "SELECT mq.create_group('d', 'default', start => 'earliest')");
@@ -98,7 +98,7 @@ is(sqlstate($node, "SELECT * FROM mq.receive('d')"), '42704', 'and for a receive
 {
 	make('o');
 	put('o', 500);
-	is(one($node, "SELECT count(*) FROM mq.pop('o', 100)"), '100', 'some finished');
+	is(one($node, "SELECT count(*) FROM mq.pop('o', max_messages => 100)"), '100', 'some finished');
 	my $g = one($node, "SELECT group_no FROM $in.consumer_group WHERE queue_no = " . number('o'));
 	my $big = '9223372036854775807';
 	one($node, "ALTER TABLE $in.consumer_offset_0 ALTER n DROP NOT NULL, ALTER lo DROP NOT NULL, ALTER hi DROP NOT NULL, ALTER group_no DROP NOT NULL");

@@ -14,10 +14,10 @@ my $node = mq_node('guard', conf => "mq.drop_delay = 3600\nmq.segment_wait = '20
 sub leaf { my ($q, $segment, $db) = @_; return one($node, "SELECT segment_table FROM mq.segments WHERE queue = '$q' AND segment = " . ($segment || 0), $db); }
 my $guards_off = "SELECT count(*) FROM pg_trigger t JOIN pg_proc p ON p.oid = tgfoid WHERE proname = 'refuse_direct_write' AND tgenabled <> 'A'";
 sub guards_back { my ($db) = @_; return poll_until('the guards to be back', sub { one($node, $guards_off, $db) eq '0' }, 30); }
-sub pop_all { my ($q, $db) = @_; return one($node, "SELECT count(*) || ' ' || count(DISTINCT id) FROM mq.pop('$q', 100000)", $db); }
+sub pop_all { my ($q, $db) = @_; return one($node, "SELECT count(*) || ' ' || count(DISTINCT id) FROM mq.pop('$q', max_messages => 100000)", $db); }
 
 # --- whoever writes, and however -------------------------------------------------------------------------------------
-one($node, "SELECT mq.create_queue('q', segment_size => 1024); SELECT mq.send_batch('q', array(SELECT to_jsonb(i) FROM generate_series(1, 10) i))");
+one($node, "SELECT mq.create_queue('q', options => jsonb_build_object('segment_size', 1024)); SELECT mq.send_batch('q', array(SELECT to_jsonb(i) FROM generate_series(1, 10) i))");
 my $leaf = leaf('q');
 for my $table ('mq.q_q', $leaf)
 {
@@ -57,7 +57,7 @@ sub ahead
 	one($node, "BEGIN; ALTER TABLE $l DISABLE TRIGGER ALL; INSERT INTO $l (id, enqueued_at, payload) SELECT i, now(), '\"ahead\"' FROM generate_series($lo, $hi) i; ALTER TABLE $l ENABLE TRIGGER ALL; COMMIT");
 	return;
 }
-one($node, "SELECT mq.create_queue('ahead', segment_size => 1024); SELECT mq.send_batch('ahead', array(SELECT to_jsonb(i) FROM generate_series(1, 10) i))");
+one($node, "SELECT mq.create_queue('ahead', options => jsonb_build_object('segment_size', 1024)); SELECT mq.send_batch('ahead', array(SELECT to_jsonb(i) FROM generate_series(1, 10) i))");
 ok(poll_until('segment 2', sub { leaf('ahead', 2) ne '' }), 'segments are made ahead');
 ahead('ahead', 0, 500, 600);
 ahead('ahead', 1, 1100, 1200);
@@ -74,8 +74,8 @@ ok(guards_back(), 'and the guards are back');
 # --- dumps ---------------------------------------------------------------------------------------------------------------------
 my $dump = PostgreSQL::Test::Utils::tempdir() . '/dump';
 my @at = ('-h', $node->host, '-p', $node->port);
-one($node, "SELECT mq.create_queue('shop', segment_size => 1024); SELECT mq.send_batch('shop', array(SELECT to_jsonb(i) FROM generate_series(1, 3000) i))");
-one($node, "SELECT count(*) FROM mq.pop('shop', 700)");
+one($node, "SELECT mq.create_queue('shop', options => jsonb_build_object('segment_size', 1024)); SELECT mq.send_batch('shop', array(SELECT to_jsonb(i) FROM generate_series(1, 3000) i))");
+one($node, "SELECT count(*) FROM mq.pop('shop', max_messages => 700)");
 sub is_guarded_copy
 {
 	my ($db, $name) = @_;
@@ -101,7 +101,7 @@ is_guarded_copy('sections', 'sections');
 one($node, 'CREATE DATABASE halves');
 command_ok([ 'pg_restore', @at, '--exit-on-error', '--schema-only', '-d', 'halves', $dump ], 'pg_restore --schema-only');
 command_ok([ 'pg_restore', @at, '--exit-on-error', '--data-only', '--disable-triggers', '-d', 'halves', $dump ], 'pg_restore --data-only --disable-triggers');
-is(one($node, "SELECT count(*) FROM mq.pop('shop', 1)", 'halves'), '1', 'used');
+is(one($node, "SELECT count(*) FROM mq.pop('shop', max_messages => 1)", 'halves'), '1', 'used');
 one($node, "SELECT mq.send('shop', '1'); SELECT count(*) FROM mq.groups", 'halves');
 ok(guards_back('halves'), 'the guards are back') or diag one($node, $guards_off, 'halves');
 is_guarded_copy('halves', 'halves');

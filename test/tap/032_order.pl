@@ -28,7 +28,7 @@ sub take_all
 	my ($db, $batch, $want, $name) = @_;
 	my $before = reads($db);
 	my $s = session($node, db => $db);
-	my $got = $s->q("CREATE TEMP TABLE got (id bigint); DO \$\$ BEGIN LOOP INSERT INTO got SELECT id FROM mq.pop('big', $batch); EXIT WHEN NOT FOUND; END LOOP; END \$\$; SELECT count(*) || ' ' || count(DISTINCT id) FROM got; SELECT pg_stat_force_next_flush()");
+	my $got = $s->q("CREATE TEMP TABLE got (id bigint); DO \$\$ BEGIN LOOP INSERT INTO got SELECT id FROM mq.pop('big', max_messages => $batch); EXIT WHEN NOT FOUND; END LOOP; END \$\$; SELECT count(*) || ' ' || count(DISTINCT id) FROM got; SELECT pg_stat_force_next_flush()");
 	is($got =~ s/\s*$//r, "$want $want", "$name: all of them, each once");
 	$s->close;
 	my $ratio = (reads($db) - $before) / pages($db);
@@ -48,7 +48,7 @@ sub restore
 one($node, "SELECT mq.create_queue('big')");
 one($node, "SELECT count(mq.send_batch('big', NULL::jsonb[], NULL, array_fill((SELECT string_agg(sha256(i::text::bytea), '') FROM generate_series(1, 40) i), array[1000]))) FROM generate_series(1, 35)");
 cmp_ok(pages('postgres'), '>', 5000, 'a large partition');
-one($node, "SELECT count(mq.ack(r)) FROM (SELECT array_agg(receipt) r FROM mq.receive('big', 100000, '1 h') WHERE id % 100 <> 0) m");
+one($node, "SELECT count(mq.ack_batch(r)) FROM (SELECT array_agg(receipt) r FROM mq.receive('big', max_messages => 100000, visibility_timeout => '1 h') WHERE id % 100 <> 0) m");
 my $dump = PostgreSQL::Test::Utils::tempdir() . '/dump';
 command_ok([ 'pg_dump', '-h', $node->host, '-p', $node->port, '-Fc', '-f', $dump, 'postgres' ], 'dumped');
 
@@ -57,7 +57,7 @@ take_all('at_once', 100000, 350, 'restored, all in one call');
 restore('one_by_one', $dump);
 take_all('one_by_one', 1, 350, 'restored, one by one');
 restore('later', $dump);
-is(one($node, "SELECT unread > 0 FROM mq.groups WHERE queue = 'big'", 'later'), 't', 'used once');
+is(one($node, "SELECT unread_at_most > 0 FROM mq.groups WHERE queue = 'big'", 'later'), 't', 'used once');
 ok(poll_until('the order to be on record', sub { one($node, $recorded, 'later') eq 't' }, 60), 'the worker puts on record that it is in order');
 is(one($node, "SELECT count(*) FROM mq.receive('big')", 'later'), '1', 'one of them');
 {
@@ -68,7 +68,7 @@ is(one($node, "SELECT count(*) FROM mq.receive('big')", 'later'), '1', 'one of t
 
 # a rewrite of a living one, appended to meanwhile
 one($node, "SELECT mq.create_group('big', 'again', start => 'earliest')");
-one($node, "SELECT count(mq.ack(r)) FROM (SELECT array_agg(receipt) r FROM mq.receive('big', 100000, '1 h', consumer_group => 'again') WHERE id % 100 <> 0) m");
+one($node, "SELECT count(mq.ack_batch(r)) FROM (SELECT array_agg(receipt) r FROM mq.receive('big', consumer_group => 'again', max_messages => 100000, visibility_timeout => '1 h') WHERE id % 100 <> 0) m");
 $node->restart;
 one($node, "VACUUM FULL mq.q_big; SELECT mq.send_batch('big', NULL::jsonb[], NULL, array_fill('\\x00'::bytea, array[100]))");
 take_all('postgres', 1, 450, 'VACUUM FULL');
@@ -78,12 +78,12 @@ unlike(slurp_file($node->logfile), qr/not in the order of ids/, 'nothing is out 
 # in no order: read whole, and known for that
 {
 	my $leaf = leaf(0);
-	one($node, "SELECT mq.seek('big', start => 'earliest')");
+	one($node, "SELECT mq.seek('big', 'default', start => 'earliest')");
 	one($node, "CREATE INDEX backwards ON $leaf (id DESC); CLUSTER $leaf USING backwards; DROP INDEX mq_internal.backwards");
 	ok(poll_until('a word on the order', sub { slurp_file($node->logfile) =~ /not in the order of ids/ }, 60), 'CLUSTER in reverse order is noticed');
 	one($node, "SELECT mq.send_batch('big', NULL::jsonb[], NULL, array_fill('\\x00'::bytea, array[50]))");
 	my $all = one($node, 'SELECT count(*) FROM mq.q_big');
-	is(one($node, "SELECT count(*) || ' ' || count(DISTINCT id) FROM mq.pop('big', 100000)"), "$all $all", 'all are there, each once');
+	is(one($node, "SELECT count(*) || ' ' || count(DISTINCT id) FROM mq.pop('big', max_messages => 100000)"), "$all $all", 'all are there, each once');
 	my @said = slurp_file($node->logfile) =~ /not in the order of ids/g;
 	is(scalar @said, 1, 'said once');
 }

@@ -14,27 +14,27 @@ my $w = session($node);
 one($node, <<'SQL');
 CREATE TABLE orders (id int, amount int);
 CREATE TABLE invoices (id int, amount int);
-CREATE VIEW next_job AS SELECT * FROM mq.pop('orders', 10, wait => '60 s');
+CREATE VIEW next_job AS SELECT * FROM mq.pop('orders', max_messages => 10, wait => '60 s');
 CREATE FUNCTION next_jobs() RETURNS SETOF mq.message LANGUAGE plpgsql AS $$
-BEGIN RETURN QUERY SELECT * FROM mq.pop('orders', 10, wait => '60 s'); END $$;
+BEGIN RETURN QUERY SELECT * FROM mq.pop('orders', max_messages => 10, wait => '60 s'); END $$;
 CREATE FUNCTION next_jobs_sql() RETURNS SETOF mq.message LANGUAGE sql AS $$
-	SELECT * FROM mq.pop('orders', 10, wait => '60 s') $$;
+	SELECT * FROM mq.pop('orders', max_messages => 10, wait => '60 s') $$;
 CREATE FUNCTION bill() RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE n bigint;
 BEGIN
-	WITH job AS (SELECT * FROM mq.pop('orders', 10, wait => '60 s')),
+	WITH job AS (SELECT * FROM mq.pop('orders', max_messages => 10, wait => '60 s')),
 		 i AS (INSERT INTO invoices SELECT o.id, o.amount FROM job JOIN orders o ON o.id = (job.payload->>'k')::int RETURNING 1)
 	SELECT count(*) INTO n FROM i;
 	RETURN n;
 END $$;
 CREATE FUNCTION bill_sql() RETURNS bigint LANGUAGE sql AS $$
-	WITH job AS (SELECT * FROM mq.pop('orders', 10, wait => '60 s')),
+	WITH job AS (SELECT * FROM mq.pop('orders', max_messages => 10, wait => '60 s')),
 		 i AS (INSERT INTO invoices SELECT o.id, o.amount FROM job JOIN orders o ON o.id = (job.payload->>'k')::int RETURNING 1)
 	SELECT count(*) FROM i $$;
 CREATE FUNCTION bill_by_loop() RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE m mq.message; n bigint := 0;
 BEGIN
-	FOR m IN SELECT * FROM mq.pop('orders', 10, wait => '60 s') LOOP
+	FOR m IN SELECT * FROM mq.pop('orders', max_messages => 10, wait => '60 s') LOOP
 		INSERT INTO invoices SELECT o.id, o.amount FROM orders o WHERE o.id = (m.payload->>'k')::int;
 		n := n + 1;
 	END LOOP;
@@ -43,8 +43,8 @@ END $$;
 SQL
 
 my $join = "JOIN orders o ON o.id = (job.payload->>'k')::int";
-my $pop = "mq.pop('orders', 10, wait => '60 s')";
-my $receive = "mq.receive('orders', 10, wait => '60 s')";
+my $pop = "mq.pop('orders', max_messages => 10, wait => '60 s')";
+my $receive = "mq.receive('orders', max_messages => 10, wait => '60 s')";
 
 my $case = 0;
 # $stays: whether the message is left for the next call
@@ -60,16 +60,16 @@ sub waits
 	my ($state, $out) = $w->finish(20);
 	is($state, '', "$name: ends when a message comes");
 	$out =~ s/\s+$//;
-	my $left = one($node, "SELECT coalesce(sum(ready + unread + pending), 0) FROM mq.groups WHERE queue = 'orders'");
+	my $left = one($node, "SELECT coalesce(sum(ready + retrying + unread_at_most + pending), 0) FROM mq.groups WHERE queue = 'orders'");
 	if ($stays)
 	{
 		is(one($node, 'SELECT count(*) FROM invoices WHERE id > 0'), '0', "$name: nothing done");
-		is(one($node, "SELECT count(*) FROM mq.browse('orders') WHERE state = 'ready'"), '1', "$name: the message stays");
+		is(one($node, "SELECT count(*) FROM mq.browse('orders', states => '{ready}') WHERE state = 'ready'"), '1', "$name: the message stays");
 		$w->q($sql);
 	}
 	is(one($node, "SELECT string_agg(id::text, ',') FROM invoices WHERE id > 0"), $id, "$name: " . ($stays ? 'the next call has it' : 'done'));
-	is(one($node, "SELECT count(*) FROM mq.browse('orders') WHERE state = 'ready'"), '0', "$name: nothing left");
-	is(one($node, "SELECT count(*) FROM mq.receive('orders', 10)"), '0', "$name: and nothing comes again") if $sql !~ /receive/ || $sql =~ /ack/;
+	is(one($node, "SELECT count(*) FROM mq.browse('orders', states => '{ready}') WHERE state = 'ready'"), '0', "$name: nothing left");
+	is(one($node, "SELECT count(*) FROM mq.receive('orders', max_messages => 10)"), '0', "$name: and nothing comes again") if $sql !~ /receive/ || $sql =~ /ack/;
 	one($node, "SELECT mq.drop_queue('orders', force => true)");
 	return;
 }
@@ -109,7 +109,7 @@ one($node, 'TRUNCATE orders, invoices');
 my $n = 200;
 one($node, "CREATE PROCEDURE produce(first int, n int) LANGUAGE plpgsql AS \$\$ BEGIN FOR i IN first .. first + n - 1 LOOP INSERT INTO orders VALUES (i, 1); "
 	. "PERFORM mq.send('orders', jsonb_build_object('k', i)); COMMIT; END LOOP; END \$\$");
-one($node, "CREATE PROCEDURE work() LANGUAGE plpgsql AS \$\$ DECLARE stop timestamptz := clock_timestamp() + interval '40 s'; BEGIN LOOP WITH job AS (SELECT * FROM mq.pop('orders', 10, wait => '2 s')) "
+one($node, "CREATE PROCEDURE work() LANGUAGE plpgsql AS \$\$ DECLARE stop timestamptz := clock_timestamp() + interval '40 s'; BEGIN LOOP WITH job AS (SELECT * FROM mq.pop('orders', max_messages => 10, wait => '2 s')) "
 	. "INSERT INTO invoices SELECT o.id, o.amount FROM job $join; COMMIT; EXIT WHEN (SELECT count(*) FROM invoices) >= 2 * $n OR clock_timestamp() > stop; END LOOP; END \$\$");
 my @workers = map { session($node) } 1 .. 3;
 my @senders = map { session($node) } 1 .. 2;

@@ -26,8 +26,8 @@ for my $verb (qw(receive pop))
 		. "SELECT mq.create_queue('q'); SELECT mq.send('q', '\"of the next\"'); COMMIT", $db);
 	my ($state, $out) = $w->finish(30);
 	is("$state:$out", '42704:', "$verb: a wait ends with 42704 when the extension is another one");
-	is(one($node, "SELECT payload, attempt FROM mq.receive('q', 10)", $db), '"of the next"|1', "$verb: the message of the next is there for its own");
-	is(one($node, "SELECT payload FROM mq.pop('q', 10)", $db), '', "$verb: once");
+	is(one($node, "SELECT payload, attempt FROM mq.receive('q', max_messages => 10)", $db), '"of the next"|1', "$verb: the message of the next is there for its own");
+	is(one($node, "SELECT payload FROM mq.pop('q', max_messages => 10)", $db), '', "$verb: once");
 }
 
 # --- errors of one kind are counted in the server log ---------------------------------------------------------------------
@@ -87,18 +87,18 @@ race('grant', 4, 2, [
 	"SELECT mq.revoke('g', 'send', 'friend')",
 	"SELECT mq.grant('g', 'consume', 'other')",
 	"SELECT mq.create_group('g', 'more')",
-	"SELECT mq.drop_group('g', 'more')",
+	"SELECT mq.drop_group('g', 'more', force => true)",
 	"SELECT mq.drop_queue('g', force => true)" ]);
 
 race('queue', 4, 2, [
-	"SELECT mq.create_queue('d', segment_size => 1024)",
+	"SELECT mq.create_queue('d', options => jsonb_build_object('segment_size', 1024))",
 	"SELECT mq.send_batch('d', array_agg(to_jsonb(i))) FROM generate_series(1, 700) i",
-	"SELECT count(*) FROM mq.pop('d', 100)",
-	"SELECT count(mq.nack(receipt)) FROM mq.receive('d', 10)",
-	"SELECT count(*) FROM mq.browse('d')",
+	"SELECT count(*) FROM mq.pop('d', max_messages => 100)",
+	"SELECT count(mq.nack(receipt)) FROM mq.receive('d', max_messages => 10)",
+	"SELECT count(*) FROM mq.browse('d', states => '{ready}')",
 	"SELECT mq.seek('d', 'default', 'earliest')",
 	"SELECT mq.pause('d'); SELECT mq.resume('d')",
-	"SELECT mq.alter_queue('d', retention => '1 s')",
+	"SELECT mq.alter_queue('d', jsonb_build_object('retention', '1 s'))",
 	"SELECT mq.drop_queue('d', force => true)" ]);
 
 one($node, 'CREATE DATABASE ext');
@@ -106,16 +106,16 @@ race('extension', 8, 1, [
 	"SET client_min_messages = error; CREATE EXTENSION IF NOT EXISTS mq",
 	"SELECT mq.create_queue('e')",
 	"SELECT mq.send('e', '1')",
-	"SELECT count(*) FROM mq.pop('e', 10, wait => '100 ms')",
-	"SELECT count(mq.ack(receipt)) FROM mq.receive('e', 10)",
-	"CALL mq.wait('e', '50 ms')",
+	"SELECT count(*) FROM mq.pop('e', max_messages => 10, wait => '100 ms')",
+	"SELECT count(mq.ack(receipt)) FROM mq.receive('e', max_messages => 10)",
+	"CALL mq.wait('e', timeout => '50 ms')",
 	"SELECT mq.grant('e', 'send', 'friend')",
 	"SELECT mq.create_group('e', 'more', if_not_exists => true)",
 	"SELECT count(*) FROM mq.groups; SELECT count(*) FROM mq.queues",
 	"SET client_min_messages = error; DROP EXTENSION IF EXISTS mq CASCADE; DROP SCHEMA IF EXISTS mq CASCADE" ], 'ext');
 
 # --- drop_queue, a sender that waits for a segment, the worker ------------------------------------------------------------
-one($node, "SELECT mq.create_queue('c', segment_size => 1024)");
+one($node, "SELECT mq.create_queue('c', options => jsonb_build_object('segment_size', 1024))");
 my ($sender, $dropper) = (session($node), session($node));
 $sender->q('BEGIN');
 $sender->q("SELECT mq.send('c', '1')");
@@ -140,7 +140,7 @@ $sender->q('ROLLBACK');
 is(($dropper->finish(30))[0], '', 'the drop goes on');
 
 # one that holds nothing up waits for the outcome
-one($node, "SELECT mq.create_queue('c', segment_size => 1024)");
+one($node, "SELECT mq.create_queue('c', options => jsonb_build_object('segment_size', 1024))");
 $dropper->q('BEGIN');
 $dropper->q("SELECT mq.drop_queue('c', force => true)");
 $sender->start("SELECT mq.send('c', '1')");

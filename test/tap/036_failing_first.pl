@@ -22,7 +22,7 @@ BEGIN
 			IF how LIKE 'pop%' THEN
 				SELECT * INTO m FROM mq.pop(q);
 			ELSE
-				SELECT * INTO m FROM mq.receive(q, 1, CASE how WHEN 'lease end' THEN interval '1 ms' ELSE '1 hour' END);
+				SELECT * INTO m FROM mq.receive(q, max_messages => 1, visibility_timeout => CASE how WHEN 'lease end' THEN interval '1 ms' ELSE '1 hour' END);
 			END IF;
 			IF m.payload = '1' THEN
 				bad := bad + 1;
@@ -36,7 +36,7 @@ BEGIN
 			ELSIF m.id IS NOT NULL THEN
 				done := done + 1;
 				IF how NOT LIKE 'pop%' THEN
-					PERFORM mq.ack(ARRAY[m.receipt], strict => false);
+					PERFORM mq.ack_batch(ARRAY[m.receipt], strict => false);
 				END IF;
 			END IF;
 		EXCEPTION WHEN raise_exception OR serialization_failure THEN NULL;
@@ -65,7 +65,7 @@ for my $how ('rollback', 'savepoint', 'pop, rollback', 'pop, savepoint', 'nack',
 	my $bad = one($node, "SELECT count(*) FROM tries WHERE q = '$q'");
 	cmp_ok($bad, '<', 100, "$how: the others get their turn ($bad hand-outs of the bad one)");
 	cmp_ok($bad, '>=', 5, "$how: it comes again and again");
-	is(one($node, "SELECT count(*) FROM mq.browse('$q', state => 'finished', max_messages => 1000)"), '999', "$how: they are done");
+	is(one($node, "SELECT count(*) FROM mq.browse('$q', states => '{finished}', max_messages => 1000)"), '999', "$how: they are done");
 	# gaps between its hand-outs: the second at once, then growing
 	my @gap = split /,/, one($node, "SELECT string_agg((extract(epoch FROM gap) * 1000)::int::text, ',' ORDER BY at) FROM (SELECT at, at - lag(at) OVER (ORDER BY at) AS gap FROM tries WHERE q = '$q') x WHERE gap IS NOT NULL");
 	note("$how: ms between hand-outs: @gap");
@@ -85,11 +85,11 @@ one($node, "SELECT mq.create_queue('r'); SELECT mq.send('r', '1')");
 one($node, "DO \$\$ BEGIN FOR i IN 1 .. 30 LOOP PERFORM mq.nack(receipt, '0') FROM mq.receive('r'); COMMIT; END LOOP; PERFORM mq.nack(receipt) FROM mq.receive('r'); END \$\$");
 $node->restart;
 is(one($node, "SELECT count(*) FROM mq.receive('r')"), '0', 'a long pause outlives a restart');
-is(one($node, "SELECT failures FROM mq.browse('r', state => 'scheduled')"), '31', 'with its failures');
+is(one($node, "SELECT failures FROM mq.browse('r', states => '{retrying}')"), '31', 'with its failures');
 
 # neighbours that come back together stay together: a rollback of a large hand-out takes no memory
 one($node, "SELECT mq.create_queue('many'); SELECT mq.send_batch('many', array_agg(to_jsonb(i))) FROM generate_series(1, 5000) i");
-one($node, "DO \$\$ BEGIN FOR i IN 1 .. 3 LOOP PERFORM count(*) FROM mq.receive('many', 5000, wait => '5 s'); ROLLBACK; END LOOP; END \$\$");
-is(one($node, "SELECT count(*), min(failures), count(DISTINCT due_at) < 5 FROM mq.browse('many', state => 'scheduled', max_messages => 5000)"), '5000|3|t', 'a hand-out that fails as a whole stays whole');
+one($node, "DO \$\$ BEGIN FOR i IN 1 .. 3 LOOP PERFORM count(*) FROM mq.receive('many', max_messages => 5000, wait => '5 s'); ROLLBACK; END LOOP; END \$\$");
+is(one($node, "SELECT count(*), min(failures), count(DISTINCT due_at) < 5 FROM mq.browse('many', states => '{retrying}', max_messages => 5000)"), '5000|3|t', 'a hand-out that fails as a whole stays whole');
 
 done_testing();

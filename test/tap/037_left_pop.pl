@@ -27,7 +27,7 @@ sub fresh
 }
 
 # pops all and gives those up
-my $pop = "CREATE TEMP TABLE IF NOT EXISTS m AS SELECT * FROM mq.pop('none'); TRUNCATE m; BEGIN; INSERT INTO m SELECT * FROM mq.pop('%q', 100)";
+my $pop = "CREATE TEMP TABLE IF NOT EXISTS m AS SELECT * FROM mq.pop('none'); TRUNCATE m; BEGIN; INSERT INTO m SELECT * FROM mq.pop('%q', max_messages => 100)";
 sub left { my ($verb, $list) = @_; return "SELECT count(mq.$verb(receipt" . ($verb eq 'nack' ? ", '0'" : '') . ")) FROM m WHERE payload::int IN ($list)"; }
 
 one($node, "SELECT mq.create_queue('none')");
@@ -37,7 +37,7 @@ sub comes
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	my ($q, $expected, $name) = @_;
 	poll_until("$name: settled", sub { one($node, "SELECT coalesce(sum(settling), 0) FROM mq.groups WHERE queue = '$q'") eq '0' }, 20);
-	is(one($node, "SELECT coalesce(string_agg(payload::text, ',' ORDER BY id), '') FROM mq.receive('$q', 100)"), $expected, $name);
+	is(one($node, "SELECT coalesce(string_agg(payload::text, ',' ORDER BY id), '') FROM mq.receive('$q', max_messages => 100)"), $expected, $name);
 	return;
 }
 
@@ -47,7 +47,7 @@ sub checkpoint
 	my ($q) = @_;
 	my $count = "SELECT count(*) FROM mq_internal.consumer_offset_0 WHERE replay_from >= 0 AND group_no = (SELECT group_no FROM mq_internal.consumer_group g JOIN mq_internal.queue USING (queue_no) WHERE queue.name = '$q')";
 	my $before = one($node, $count);
-	one($node, "SELECT mq.send('$q', '100'); SELECT CASE payload WHEN '100' THEN mq.nack(receipt, '1 hour') ELSE mq.release(receipt) END FROM mq.receive('$q', 10)");
+	one($node, "SELECT mq.send('$q', '100'); SELECT CASE payload WHEN '100' THEN mq.nack(receipt, '1 hour') ELSE mq.release(receipt) END FROM mq.receive('$q', max_messages => 10)");
 	ok(poll_until('a checkpoint', sub { one($node, $count) > $before }, 30), 'a checkpoint in between');
 	return;
 }
@@ -59,7 +59,7 @@ for my $how (qw(none kill9 restart))
 
 	my $q1 = fresh(); $run->($q1, $pop, left('nack', '2,3'), left('release', '5'), 'COMMIT');
 	# somebody else finishes what came back
-	my $q2 = fresh(); $run->($q2, $pop, left('nack', '2'), 'COMMIT'); one($node, "SELECT mq.pop('$q2', 10)");
+	my $q2 = fresh(); $run->($q2, $pop, left('nack', '2'), 'COMMIT'); one($node, "SELECT mq.pop('$q2', max_messages => 10)");
 	# again and again, at last without
 	my $q3 = fresh(); $run->($q3, $pop, left('nack', '2,4'), 'COMMIT', $pop, left('nack', '2'), 'COMMIT', $pop, left('release', '2'), 'COMMIT', $pop, 'COMMIT');
 	# savepoints: one that is rolled back, one that is kept
@@ -79,7 +79,7 @@ for my $how (qw(none kill9 restart))
 	{
 		my $p = session($node);
 		# (no temporary table: PREPARE refuses those)
-		$p->q("BEGIN; SELECT count(CASE WHEN payload::int IN (2, 3) THEN mq.nack(receipt, '0')::text END) FROM mq.pop('$q', 100)");
+		$p->q("BEGIN; SELECT count(CASE WHEN payload::int IN (2, 3) THEN mq.nack(receipt, '0')::text END) FROM mq.pop('$q', max_messages => 100)");
 		$p->q("SAVEPOINT a; SELECT mq.send('$q', '6'); RELEASE a; PREPARE TRANSACTION '$q'");
 	}
 	$s = undef if $how ne 'none';

@@ -20,7 +20,7 @@ CREATE TABLE t.child (i int REFERENCES t.parent DEFERRABLE INITIALLY DEFERRED);
 CREATE FUNCTION t.fail(code text) RETURNS void LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'made up' USING errcode = code; END $$;
 SQL
 
-my $take = "BEGIN; SELECT count(*) FROM mq.receive('q', 10)";
+my $take = "BEGIN; SELECT count(*) FROM mq.receive('q', max_messages => 10)";
 
 # the message is taken in a transaction that ends so; then it is ready, with so many failures
 sub ends_with
@@ -31,7 +31,7 @@ sub ends_with
 	my $s = session($node);
 	$code->($s);
 	eval { $s->try('ROLLBACK') };
-	ok(poll_until("$name: to be ready", sub { one($node, "SELECT count(*) FROM mq.browse('q')") eq '1' }, 20), "$name: ready again");
+	ok(poll_until("$name: to be ready", sub { one($node, "SELECT count(*) FROM mq.browse('q', states => '{ready}')") eq '1' }, 20), "$name: ready again");
 	is(one($node, "SELECT attempt || ' ' || failures FROM mq.receive('q')"), "2 $failures", "$name: " . ($failures ? 'a failure' : 'no failure'));
 	return;
 }
@@ -112,7 +112,7 @@ ends_with('serialization failure at the commit', 0, sub {
 	my ($s) = @_;
 	my $other = session($node);
 	one($node, 'CREATE TABLE t.ssi (i int)');
-	$s->q("BEGIN ISOLATION LEVEL SERIALIZABLE; SELECT count(*) FROM mq.receive('q', 10); SELECT count(*) FROM t.ssi; INSERT INTO t.ssi VALUES (1)");
+	$s->q("BEGIN ISOLATION LEVEL SERIALIZABLE; SELECT count(*) FROM mq.receive('q', max_messages => 10); SELECT count(*) FROM t.ssi; INSERT INTO t.ssi VALUES (1)");
 	$other->q('BEGIN ISOLATION LEVEL SERIALIZABLE; SELECT count(*) FROM t.ssi; INSERT INTO t.ssi VALUES (2); COMMIT');
 	is($s->try('COMMIT'), '40001', 'the commit fails');
 });
@@ -122,7 +122,7 @@ sub caught
 {
 	my ($name, $code, $failures) = @_;
 	one($node, "SELECT mq.purge('q'); SELECT mq.send('q', '1')");
-	one($node, "DO \$\$ BEGIN PERFORM mq.receive('q', 10); PERFORM t.fail('$code'); EXCEPTION WHEN OTHERS THEN NULL; END \$\$");
+	one($node, "DO \$\$ BEGIN PERFORM mq.receive('q', max_messages => 10); PERFORM t.fail('$code'); EXCEPTION WHEN OTHERS THEN NULL; END \$\$");
 	is(one($node, "SELECT attempt || ' ' || failures FROM mq.receive('q')"), "2 $failures", $name);
 	return;
 }

@@ -33,7 +33,7 @@ foreach my $sql ("VACUUM %t", "VACUUM (ANALYZE) %t", "BEGIN; LOCK TABLE %t IN SH
 {
 	my $q = 'starve' . ++$n;
 	(my $do = $sql) =~ s/%t/mq.q_$q/;
-	one($node, "SELECT mq.create_queue('$q', segment_size => 1024)");
+	one($node, "SELECT mq.create_queue('$q', options => jsonb_build_object('segment_size', 1024))");
 	my $m = maintain($do);
 	my $s = session($node);
 	my $start = time();
@@ -52,7 +52,7 @@ foreach my $sql ("VACUUM %t", "VACUUM (ANALYZE) %t", "BEGIN; LOCK TABLE %t IN SH
 
 # One full segment of a sender after the other, with the next ones made before it gets there.
 {
-	one($node, "SELECT mq.create_queue('ahead', segment_size => 1024)");
+	one($node, "SELECT mq.create_queue('ahead', options => jsonb_build_object('segment_size', 1024))");
 	my $s = session($node);
 	for my $i (1 .. 6)
 	{
@@ -70,7 +70,7 @@ foreach my $sql ('LOCK TABLE %t IN SHARE MODE', 'LOCK TABLE %t IN ACCESS EXCLUSI
 	my $q = 'circle' . ++$n;
 	(my $do = $sql) =~ s/%t/mq.q_$q/;
 	$do =~ s/%q/$q/;
-	one($node, "SELECT mq.create_queue('$q', segment_size => 1024)");
+	one($node, "SELECT mq.create_queue('$q', options => jsonb_build_object('segment_size', 1024))");
 	my ($s, $m, $o) = map { session($node) } 1 .. 3;
 	$s->q("SET deadlock_timeout = '100 ms'; BEGIN; SELECT t.put_batch('$q', 'a', 500)");
 	$s->q("SELECT count(*) FROM mq.q_$q") if $do =~ /ACCESS EXCLUSIVE/;
@@ -92,7 +92,7 @@ foreach my $sql ('LOCK TABLE %t IN SHARE MODE', 'LOCK TABLE %t IN ACCESS EXCLUSI
 
 # Who holds the sender up no more than that, and is held up by it, makes no circle.
 {
-	one($node, "SELECT mq.create_queue('line', segment_size => 1024); CREATE TABLE t.other (n int); INSERT INTO t.other VALUES (1)");
+	one($node, "SELECT mq.create_queue('line', options => jsonb_build_object('segment_size', 1024)); CREATE TABLE t.other (n int); INSERT INTO t.other VALUES (1)");
 	my ($s, $m) = map { session($node) } 1 .. 2;
 	$s->q("SET deadlock_timeout = '100 ms'; BEGIN; UPDATE t.other SET n = 2");
 	$m->q('BEGIN; LOCK TABLE mq.q_line IN ROW SHARE MODE');

@@ -30,7 +30,7 @@ one($node, 'GRANT EXECUTE ON FUNCTION mq.create_queue TO alice, bob');
 # (helpers of the tests)
 one($node, 'GRANT USAGE ON SCHEMA t TO PUBLIC; GRANT ALL ON ALL TABLES IN SCHEMA t TO PUBLIC');
 my $a = session($node, user => 'alice');
-$a->q("SELECT mq.create_queue('secret', groups => '{default,other}', segment_size => 1024)");
+$a->q("SELECT mq.create_queue('secret', groups => '{default,other}', options => jsonb_build_object('segment_size', 1024))");
 $a->q("SELECT count(*) FROM mq.send_batch('secret', array_fill('1'::jsonb, ARRAY[3000]))");
 $a->q("SELECT mq.create_group('secret', 'late')");
 # an offset log table made at run time
@@ -38,10 +38,10 @@ one($node, "ALTER SYSTEM SET mq.offset_log_size = '64kB'");
 one($node, 'SELECT pg_reload_conf()');
 {
 	my $holder = session($node);
-	$holder->q("BEGIN; SELECT count(*) FROM mq.pop('secret', 1, 'other')");
+	$holder->q("BEGIN; SELECT count(*) FROM mq.pop('secret', 'other', 1)");
 	ok(poll_until('a fifth table of the offset log', sub {
-		$a->q("SELECT count(*) FROM mq.pop('secret', 1, 'late')") for 1 .. 50;
-		one($node, "SELECT mq.ack(receipt) FROM mq.receive('secret', 500, '1 h') WHERE id % 2 = 1");
+		$a->q("SELECT count(*) FROM mq.pop('secret', 'late', 1)") for 1 .. 50;
+		one($node, "SELECT mq.ack(receipt) FROM mq.receive('secret', max_messages => 500, visibility_timeout => '1 h') WHERE id % 2 = 1");
 		one($node, "SELECT mq.seek('secret', 'default', start => 'earliest')");
 		one($node, "SELECT to_regclass('mq_internal.consumer_offset_4') IS NOT NULL") eq 't';
 	}), 'the offset log has grown');
@@ -60,7 +60,7 @@ is(one($node, "SELECT string_agg(DISTINCT a.privilege_type || CASE WHEN is_grant
 is(one($node, "SELECT string_agg(DISTINCT relowner::regrole::text, ' ') FROM pg_class WHERE relnamespace IN ('mq'::regnamespace, 'mq_internal'::regnamespace)"), 'postgres', 'all belongs to the owner of the extension');
 is(one($node, "SELECT has_schema_privilege('public', 'mq_internal', 'USAGE') OR has_schema_privilege('public', 'mq_internal', 'CREATE')"), 'f', 'nobody may use mq_internal');
 my $m = session($node, user => 'mallory');
-for my $sql ("SELECT mq.send('secret', '1')", "SELECT * FROM mq.pop('secret')", "SELECT * FROM mq.browse('secret')", "SELECT mq.purge('secret')", "SELECT mq.create_queue('mine')",
+for my $sql ("SELECT mq.send('secret', '1')", "SELECT * FROM mq.pop('secret')", "SELECT * FROM mq.browse('secret', states => '{ready}')", "SELECT mq.purge('secret')", "SELECT mq.create_queue('mine')",
 	"INSERT INTO mq_internal.consumer_offset_4 (n, group_no, level, epoch, lo, hi) VALUES (999999, 1, 0, 1, 1, 20000)", 'TABLE mq_internal.queue',
 	"SELECT nextval('mq_internal.g_1')", 'CREATE TABLE mq.x (i int)', 'SELECT * FROM mq_internal.queue_state()', 'SELECT mq_internal.reset_privileges()')
 {
@@ -76,8 +76,8 @@ is(sqlstate($node, 'SELECT mq_internal.reset_privileges()'), '42501', 'nor for a
 	is($m->try("CREATE TEMP VIEW v AS SELECT 1 FROM mq_internal.s_1_0_0"), '42501', 'nor a partition');
 	# by its oid everything can be named
 	is($m->try("CREATE TEMP TABLE d (i bigint DEFAULT nextval(${sequence}::regclass), l text DEFAULT (${leaf}::regclass)::text)"), '', 'but by oid');
-	is($a->try("SELECT mq.drop_group('secret', 'other')"), '', 'drop_group goes on');
-	$a->q("SELECT count(*) FROM mq.pop('secret', 100000, '$_')") for 'default', 'late';
+	is($a->try("SELECT mq.drop_group('secret', 'other', force => true)"), '', 'drop_group goes on');
+	$a->q("SELECT count(*) FROM mq.pop('secret', '$_', 100000)") for 'default', 'late';
 	ok(poll_until('finished partitions to go', sub { one($node, "SELECT count(*) FROM pg_class WHERE oid = $leaf") eq '0' }, 60), 'finished partitions are dropped');
 	# the queue's table can be named, in a view say
 	is($m->try('CREATE TEMP VIEW w AS SELECT 1 AS one FROM mq.q_secret'), '', 'a view on the table of a queue');
@@ -88,7 +88,7 @@ is(sqlstate($node, 'SELECT mq_internal.reset_privileges()'), '42501', 'nor for a
 }
 
 # --- the owner may do this and no more ------------------------------------------------------------------------------------------------
-$a->q("SELECT mq.create_queue('q', segment_size => 1024)");
+$a->q("SELECT mq.create_queue('q', options => jsonb_build_object('segment_size', 1024))");
 for my $sql ('ALTER TABLE mq.q_q ADD COLUMN x int', 'ALTER TABLE mq.q_q DISABLE TRIGGER ALL', 'CREATE INDEX ON mq.q_q (id)', 'ALTER TABLE mq.q_q OWNER TO bob', 'DROP TABLE mq.q_q', 'CREATE RULE r AS ON INSERT TO mq.q_q DO NOTHING',
 	'CREATE TRIGGER x BEFORE INSERT ON mq.q_q EXECUTE FUNCTION suppress_redundant_updates_trigger()', 'UPDATE mq.q_q SET payload = null', 'DELETE FROM mq.q_q', 'CREATE STATISTICS st ON id, key FROM mq.q_q',
 	'ALTER TABLE mq.q_q DETACH PARTITION mq_internal.s_2_0_0', 'GRANT UPDATE ON mq.q_q TO bob', 'VACUUM mq.q_q', 'CREATE PUBLICATION p FOR TABLE mq.q_q')
@@ -129,10 +129,10 @@ $a->q("SELECT mq.grant('q', 'consume', 'carol')");
 $a->close;
 one($node, 'DROP OWNED BY alice; DROP ROLE alice');
 is(one($node, "SELECT owner FROM mq.queues WHERE queue = 'q'"), 'postgres', 'without its owner a queue is the extension owner\'s');
-is($c->q("SELECT count(*) FROM mq.pop('q', 4)"), '4', 'who was granted a right still has it');
-one($node, "SELECT mq.alter_queue('q', owner => 'bob')");
+is($c->q("SELECT count(*) FROM mq.pop('q', max_messages => 4)"), '4', 'who was granted a right still has it');
+one($node, "SELECT mq.alter_queue('q', jsonb_build_object('owner', 'bob'))");
 is(one($node, "SELECT owner FROM mq.queues WHERE queue = 'q'"), 'bob', 'it can be handed on');
-is($b->q("SELECT count(*) FROM mq.pop('q', 100)"), '7', 'and the new owner has it: what alice sent, and carol');
+is($b->q("SELECT count(*) FROM mq.pop('q', max_messages => 100)"), '7', 'and the new owner has it: what alice sent, and carol');
 is($b->try("SELECT mq.create_group('q', 'g2'); SELECT mq.grant('q', 'consume', 'carol', 'g2'); SELECT mq.revoke('q', 'consume', 'carol')"), '', 'with all that an owner may do');
 is($c->try("SELECT * FROM mq.pop('q')"), '42501', 'such as taking rights');
 is($b->try("SELECT mq.drop_queue('q', force => true)"), '', 'and dropping it');

@@ -18,9 +18,11 @@ sub shell
 	return $rc;
 }
 sub new_db { my ($db) = @_; one($node, "CREATE DATABASE $db"); return $db; }
-sub count_of { my ($db, $q, $n) = @_; return one($node, "SELECT count(*) FROM mq.pop('$q', " . ($n || 100000) . ')', $db); }
+sub count_of { my ($db, $q, $n) = @_; return one($node, "SELECT count(*) FROM mq.pop('$q', $db, " . ($n || 100000) . ')'); }
 
-one($node, 'CREATE ROLE alice LOGIN; GRANT EXECUTE ON FUNCTION mq.create_queue TO alice; SET ROLE alice; SELECT mq.create_queue(\'orders\', segment_size => 1024); SELECT mq.create_queue(\'mails\', groups => \'{default,audit}\', segment_size => 1024)');
+one($node, q[CREATE ROLE alice LOGIN; GRANT EXECUTE ON FUNCTION mq.create_queue TO alice; SET ROLE alice;
+	SELECT mq.create_queue('orders', options => '{"segment_size": 1024}');
+	SELECT mq.create_queue('mails', groups => '{default,audit}', options => '{"segment_size": 1024}')]);
 one($node, "SELECT t.put_batch('orders', 'a', 3000); SELECT t.put_batch('mails', 'a', 20); SELECT t.take('orders', 100)");
 one($node, 'CREATE VIEW seen AS SELECT id, payload FROM mq.q_orders');
 
@@ -31,8 +33,8 @@ for my $how ('-s', "--exclude-table-data='mq_internal.*'")
 	is(shell("pg_dump $connect $how postgres | psql -XAtq -v ON_ERROR_STOP=1 $connect -d $db"), 0, "$how: dump and restore");
 	is(one($node, 'SELECT count(*) FROM mq.queues', $db), '0', "$how: no queue is defined");
 	is(sqlstate($node, "SELECT mq.send('orders', '1')", db => $db), '42704', "$how: and says so");
-	is(sqlstate($node, "SELECT mq.create_queue('$_', segment_size => 1024)", db => $db), '', "$how: create_queue('$_')") for 'orders', 'other', 'mails', 'another';
-	is(one($node, "SELECT count(*) FROM mq.send_batch('orders', array_fill('1'::jsonb, ARRAY[3000])); SELECT count(*) FROM mq.pop('orders', 5000)", $db), "1\n3000", "$how: it works, across segments");
+	is(sqlstate($node, "SELECT mq.create_queue('$_', options => jsonb_build_object('segment_size', 1024))", db => $db), '', "$how: create_queue('$_')") for 'orders', 'other', 'mails', 'another';
+	is(one($node, "SELECT count(*) FROM mq.send_batch('orders', array_fill('1'::jsonb, ARRAY[3000])); SELECT count(*) FROM mq.pop('orders', max_messages => 5000)", $db), "1\n3000", "$how: it works, across segments");
 	is(one($node, 'SELECT count(*) > 0 FROM seen', $db), 't', "$how: a view on the table goes on");
 	is(one($node, "SELECT count(*) FROM pg_class, aclexplode(relacl) a WHERE oid = 'mq.q_orders'::regclass AND a.grantee = 'alice'::regrole", $db), '0', "$how: the queue is its maker's alone");
 	is(sqlstate($node, 'SET client_min_messages = warning; DROP EXTENSION mq CASCADE', db => $db), '', "$how: the extension can be dropped");
@@ -58,15 +60,15 @@ for my $how ('-s', "--exclude-table-data='mq_internal.*'")
 	my $db = new_db('living');
 	one($node, 'CREATE EXTENSION mq', $db);
 	one($node, MqTest::helpers_sql(), $db);
-	one($node, "SELECT mq.create_queue('a', segment_size => 1024); SELECT mq.create_queue('b')", $db);
+	one($node, "SELECT mq.create_queue('a', options => jsonb_build_object('segment_size', 1024)); SELECT mq.create_queue('b')", $db);
 	one($node, "SELECT t.put('a', 'old', 50)", $db);
-	is(one($node, "SELECT count(*) FROM mq.pop('a', 20)", $db), '20', 'some are done when the dump is taken');
+	is(one($node, "SELECT count(*) FROM mq.pop('a', max_messages => 20)", $db), '20', 'some are done when the dump is taken');
 	is(shell("pg_dump $connect -Fc -f $dir/living.dump $db"), 0, 'a dump');
 	one($node, "SELECT mq.create_queue('c'); SELECT mq.drop_queue('b', force => true)", $db);
 	one($node, "SELECT t.put_batch('a', 'new', 3000)", $db);
 	is(count_of($db, 'a', 1500), '1500', 'the living queue goes on');
 	my $receiver = session($node, db => $db);
-	$receiver->q("SELECT count(*) FROM mq.receive('a', 5)");
+	$receiver->q("SELECT count(*) FROM mq.receive('a', max_messages => 5)");
 	shell("pg_restore --clean --if-exists $connect -d $db $dir/living.dump");
 	# what is in the table now is the dump's: all of it comes, once
 	my $got = 0;
@@ -75,7 +77,7 @@ for my $how ('-s', "--exclude-table-data='mq_internal.*'")
 	is(count_of($db, 'a'), '0', 'and no more');
 	is($receiver->try("SELECT mq.send('a', '1')"), '', 'a session that had used it before goes on');
 	is(count_of($db, 'a'), '1', 'and so does the queue');
-	is(one($node, "SELECT count(*) FROM mq.send_batch('a', array_fill('1'::jsonb, ARRAY[3000])); SELECT count(*) FROM mq.pop('a', 5000)", $db), "1\n3000", 'across segments');
+	is(one($node, "SELECT count(*) FROM mq.send_batch('a', array_fill('1'::jsonb, ARRAY[3000])); SELECT count(*) FROM mq.pop('a', max_messages => 5000)", $db), "1\n3000", 'across segments');
 	is(sqlstate($node, "SELECT mq.create_queue('$_')", db => $db), '', "create_queue('$_'): numbers in use are skipped") for 'd', 'e';
 	like(PostgreSQL::Test::Utils::slurp_file($node->logfile), qr/WARNING:  the table of queue "a" was replaced by another one/, 'the log says what happened');
 	$receiver->close;
@@ -102,7 +104,7 @@ for my $how ('-s', "--exclude-table-data='mq_internal.*'")
 # --- definitions with other columns, and another version -------------------------------------------------------------------------------------
 {
 	my $db = new_db('columns');
-	one($node, "CREATE EXTENSION mq; SELECT mq.create_queue('q', segment_size => 1024); SELECT mq.send('q', '1')", $db);
+	one($node, "CREATE EXTENSION mq; SELECT mq.create_queue('q', options => jsonb_build_object('segment_size', 1024)); SELECT mq.send('q', '1')", $db);
 	for my $table ('queue', 'consumer_group', 'segment')
 	{
 		one($node, "ALTER TABLE mq_internal.$table " . join(', ', map { "ADD COLUMN later$_ bigint DEFAULT 7" } 1 .. 20), $db);
@@ -117,7 +119,7 @@ for my $how ('-s', "--exclude-table-data='mq_internal.*'")
 	one($node, 'ALTER TABLE mq_internal.consumer_offset_0 ADD COLUMN later bigint', $db);
 	is(sqlstate($node, "SELECT mq.send('q', '1'); SELECT * FROM mq.pop('q')", db => $db), '55000', 'another column in the offset log: acks are refused');
 	one($node, 'ALTER TABLE mq_internal.consumer_offset_0 DROP COLUMN later', $db);
-	is(one($node, "SELECT mq.send('q', '1') > 0; SELECT count(*) FROM mq.pop('q', 10)", $db), "t\n2", 'and taken when it is gone');
+	is(one($node, "SELECT mq.send('q', '1') > 0; SELECT count(*) FROM mq.pop('q', max_messages => 10)", $db), "t\n2", 'and taken when it is gone');
 	# a version of the script that the library does not know
 	one($node, "UPDATE pg_extension SET extversion = '0.0.9' WHERE extname = 'mq'", $db);
 	my $err = err($node, "SELECT mq.send('q', '1')", db => $db);

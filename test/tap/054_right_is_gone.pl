@@ -47,7 +47,7 @@ for my $verb ('receive', 'pop')
 	$a->q("SELECT mq.create_queue('handed')");
 	$a->q("BEGIN; SELECT mq.create_group('handed', 'late', start => 'earliest')");
 	my $dba = session($node);
-	$dba->start("SELECT mq.alter_queue('handed', owner => 'bob')");
+	$dba->start("SELECT mq.alter_queue('handed', jsonb_build_object('owner', 'bob'))");
 	# it may wait for alice, or not
 	poll_until('the hand-over to be done, or to wait', sub { one($node, "SELECT count(*) FROM pg_stat_activity WHERE query ~ 'owner => .bob' AND pid <> pg_backend_pid() AND (state = 'idle' OR wait_event_type = 'Lock')") ne '0' });
 	$a->q('COMMIT');

@@ -57,28 +57,28 @@ one($node, "SELECT mq.create_queue('one')");
 soon('a new queue is served', sub { $served->('one', 3) });
 
 {
-	my $r = one($node, "SELECT t.put('quiet1', 'x', 1); SELECT receipt FROM mq.receive('quiet1', 1, '5 s')");
-	soon('a lease that is over is ended', sub { one($node, "SELECT ready = 1 AND leased = 0 FROM mq.groups WHERE queue = 'quiet1'") eq 't' });
+	my $r = one($node, "SELECT t.put('quiet1', 'x', 1); SELECT receipt FROM mq.receive('quiet1', max_messages => 1, visibility_timeout => '5 s')");
+	soon('a lease that is over is ended', sub { one($node, "SELECT ready + retrying = 1 AND leased = 0 FROM mq.groups WHERE queue = 'quiet1'") eq 't' });
 }
 
 {
-	one($node, "SELECT mq.create_queue('told', notify_interval => '100 ms')");
+	one($node, "SELECT mq.create_queue('told', options => jsonb_build_object('notify_interval', '100 ms'))");
 	my $l = session($node);
 	my $heard = sub { return $l->q('SELECT 1') =~ /Asynchronous notification "mq_told"/; };
 	$l->q('LISTEN mq_told');
 	one($node, "SELECT t.put('told', 'x', 1)");
 	soon('a message is told of', $heard);
-	my $r = one($node, "SELECT receipt FROM mq.receive('told', 1, '6 s')");
+	my $r = one($node, "SELECT receipt FROM mq.receive('told', max_messages => 1, visibility_timeout => '6 s')");
 	$heard->();
 	turns(2);
 	$heard->();
 	soon('and again when its lease is over', $heard);
-	$r = one($node, "SELECT receipt FROM mq.receive('told', 1)");
+	$r = one($node, "SELECT receipt FROM mq.receive('told', max_messages => 1)");
 	turns(2);
 	$heard->();
 	one($node, "SELECT mq.nack('$r'::uuid)");
 	soon('and when it was given back', $heard);
-	$r = one($node, "SELECT receipt FROM mq.receive('told', 1)");
+	$r = one($node, "SELECT receipt FROM mq.receive('told', max_messages => 1)");
 	turns(2);
 	$heard->();
 	one($node, "SELECT mq.pause('told')");
@@ -87,7 +87,7 @@ soon('a new queue is served', sub { $served->('one', 3) });
 	ok(!$heard->(), 'a paused queue tells nothing');
 	one($node, "SELECT mq.resume('told')");
 	soon('until it goes on', $heard);
-	one($node, "SELECT mq.alter_queue('quiet2', notify_interval => '100 ms')");
+	one($node, "SELECT mq.alter_queue('quiet2', jsonb_build_object('notify_interval', '100 ms'))");
 	$l->q('LISTEN mq_quiet2');
 	one($node, "SELECT t.put('quiet2', 'x', 1)");
 	soon('a queue that notifies from now on', sub { return $l->q('SELECT 1') =~ /Asynchronous notification "mq_quiet2"/; });
@@ -96,7 +96,7 @@ soon('a new queue is served', sub { $served->('one', 3) });
 }
 
 {
-	my $r = one($node, "SELECT t.put('quiet3', 'x', 1); SELECT receipt FROM mq.receive('quiet3', 1)");
+	my $r = one($node, "SELECT t.put('quiet3', 'x', 1); SELECT receipt FROM mq.receive('quiet3', max_messages => 1)");
 	$r =~ s/.*\n//s;
 	my $s = session($node);
 	$s->q("BEGIN; SELECT mq.ack('$r'::uuid); PREPARE TRANSACTION 'ack'");
@@ -106,7 +106,7 @@ soon('a new queue is served', sub { $served->('one', 3) });
 	soon('COMMIT PREPARED of an ack is seen', sub { one($node, "SELECT settling FROM mq.groups WHERE queue = 'quiet3'") eq '0' });
 	my $waits = session($node);
 	$s->q("BEGIN; SELECT mq.send('quiet3', '1'); PREPARE TRANSACTION 'send'");
-	$waits->start("SELECT count(*) FROM mq.pop('quiet3', 1, wait => '50 s')");
+	$waits->start("SELECT count(*) FROM mq.pop('quiet3', max_messages => 1, wait => '50 s')");
 	turns(3);
 	$s->q("COMMIT PREPARED 'send'");
 	soon('COMMIT PREPARED of a send wakes who waits', sub { $waits->is_done });
@@ -116,20 +116,22 @@ soon('a new queue is served', sub { $served->('one', 3) });
 
 # --- segments: dropped when finished by all, by time, when the limits change; made when somebody has dropped one --------------
 my $first = sub { my ($q) = @_; return one($node, "SELECT min(segment) FROM mq.segments WHERE queue = '$q'"); };
-my $fill = sub { my ($q) = @_; one($node, "SELECT t.put_batch('$q', 'f', 3000); SELECT count(*) FROM mq.pop('$q', 3000)"); return; };
+my $fill = sub { my ($q) = @_; one($node, "SELECT t.put_batch('$q', 'f', 3000); SELECT count(*) FROM mq.pop('$q', max_messages => 3000)"); return; };
 {
-	one($node, "SELECT mq.create_queue('drops', groups => '{default,slow}', segment_size => 1024), mq.create_queue('kept', segment_size => 1024, retention => '1 day'),
-		mq.create_queue('hour', segment_size => 1024, retention => '1 day'), mq.create_queue('short', segment_size => 1024, retention => '7 s')");
+	one($node, q{SELECT mq.create_queue('drops', groups => '{default,slow}', options => '{"segment_size": 1024}'),
+		mq.create_queue('kept', options => '{"segment_size": 1024, "retention": "1 day"}'),
+		mq.create_queue('hour', options => '{"segment_size": 1024, "retention": "1 day"}'),
+		mq.create_queue('short', options => '{"segment_size": 1024, "retention": "7 s"}')});
 	$fill->($_) for qw(drops kept hour short);
 	soon('segments are sealed', sub { one($node, "SELECT count(*) FROM mq.segments WHERE queue IN ('drops', 'kept', 'hour') AND sealed") eq '6' });
 	soon('what is finished goes when it is old enough', sub { $first->('short') >= 2 });
 	turns(3);
 	is(join(',', map { $first->($_) } qw(drops kept hour)), '0,0,0', 'what is kept, or not finished by all, stays');
-	one($node, "SELECT count(*) FROM mq.pop('drops', 1500, consumer_group => 'slow')");
+	one($node, "SELECT count(*) FROM mq.pop('drops', consumer_group => 'slow', max_messages => 1500)");
 	soon('a segment that all have finished goes', sub { $first->('drops') eq '1' });
-	one($node, "SELECT mq.drop_group('drops', 'slow')");
+	one($node, "SELECT mq.drop_group('drops', 'slow', force => true)");
 	soon('and those that only a dropped group had not', sub { $first->('drops') eq '2' });
-	one($node, "SELECT mq.alter_queue('kept', reset => '{retention}')");
+	one($node, "SELECT mq.alter_queue('kept', jsonb_build_object('reset', jsonb_build_array('retention')))");
 	soon('an option that was altered is seen', sub { $first->('kept') eq '2' });
 	one($node, "UPDATE mq_internal.queue SET retention = NULL WHERE name = 'hour'");
 	soon('also one that was altered by hand', sub { $first->('hour') eq '2' });
@@ -159,7 +161,7 @@ my $fill = sub { my ($q) = @_; one($node, "SELECT t.put_batch('$q', 'f', 3000); 
 	one($node, "SELECT t.put_batch('drops', 'l', 2100)");
 	turns(2);
 	$s->q('BEGIN; LOCK TABLE mq.q_drops IN SHARE UPDATE EXCLUSIVE MODE');
-	one($node, "SELECT count(*) FROM mq.pop('drops', 3000)");
+	one($node, "SELECT count(*) FROM mq.pop('drops', max_messages => 3000)");
 	turns(3);
 	is($first->('drops'), $was, 'a segment is not dropped while the queue is locked');
 	$s->q('COMMIT');
@@ -169,7 +171,7 @@ my $fill = sub { my ($q) = @_; one($node, "SELECT t.put_batch('$q', 'f', 3000); 
 SKIP:
 {
 	skip 'no stop points', 2 if !$points;
-	one($node, "SELECT mq.create_queue('fails', segment_size => 1024)");
+	one($node, "SELECT mq.create_queue('fails', options => jsonb_build_object('segment_size', 1024))");
 	soon('a queue is made', sub { $served->('fails', 3) });
 	one($node, "ALTER SYSTEM SET mq.stop_point = 'segment_created:error'");
 	$node->reload;

@@ -87,25 +87,25 @@ END $$;
 CREATE FUNCTION t.take(queue_name text, n int DEFAULT 1) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE r uuid[]; ks text[];
 BEGIN
-	SELECT array_agg(receipt), array_agg(payload->>'k') INTO r, ks FROM mq.receive(queue_name, n);
+	SELECT array_agg(receipt), array_agg(payload->>'k') INTO r, ks FROM mq.receive(queue_name, max_messages => n);
 	IF r IS NULL THEN
 		RETURN 0;
 	END IF;
 	INSERT INTO t.done SELECT queue_name, unnest(ks);
-	PERFORM mq.ack(r);
+	PERFORM mq.ack_batch(r);
 	RETURN cardinality(r);
 END $$;
 
 -- the same by pop, as one statement
 CREATE FUNCTION t.pop(queue_name text, n int DEFAULT 1) RETURNS bigint LANGUAGE sql AS $$
-	WITH m AS (SELECT * FROM mq.pop(queue_name, n)),
+	WITH m AS (SELECT * FROM mq.pop(queue_name, max_messages => n)),
 		 w AS (INSERT INTO t.done SELECT queue_name, payload->>'k' FROM m RETURNING 1)
 	SELECT count(*) FROM w;
 $$;
 
 -- a message that is still handed out or undecided somewhere: not drained yet
 CREATE FUNCTION t.busy(queue_name text) RETURNS bigint LANGUAGE sql AS $$
-	SELECT coalesce(sum(g.ready + g.leased + g.settling + g.pending), 0)::bigint FROM mq.groups g WHERE g.queue = queue_name;
+	SELECT coalesce(sum(g.ready + g.retrying + g.leased + g.settling + g.pending), 0)::bigint FROM mq.groups g WHERE g.queue = queue_name;
 $$;
 
 -- takes until nothing is left; raises after secs
@@ -236,7 +236,7 @@ sub ledger_ok
 sub settle_text
 {
 	my ($node, $q) = @_;
-	return one($node, "SELECT string_agg(format('ready %s leased %s settling %s pending %s unread %s held %s', ready, leased, settling, pending, unread, held_back), '; ') FROM mq.groups WHERE queue = '$q'");
+	return one($node, "SELECT string_agg(format('ready %s leased %s settling %s pending %s unread %s held %s', ready + retrying, leased, settling, pending, unread_at_most, held_back), '; ') FROM mq.groups WHERE queue = '$q'");
 }
 
 sub backend_pid { my ($node, $type) = @_; return one($node, "SELECT pid FROM pg_stat_activity WHERE backend_type = '$type' AND (datname = 'postgres' OR '$type' = 'mq launcher') LIMIT 1"); }

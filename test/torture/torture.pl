@@ -250,7 +250,7 @@ sub receive_some
 	my $g = one_of(@groups);
 	my $more = ", consumer_group => '$g'" . (rnd(4) ? '' : ", wait => '2 s'") . (rnd(3) ? '' : ", consumer => 'n" . rnd(3) . "'") . (rnd(10) ? '' : ', max_bytes => 200');
 	my $t0 = now();
-	my ($state, $rows) = run("SELECT receipt, payload->>'k' FROM " . ($pop ? "mq.pop('$q', $n$more)" : "mq.receive('$q', $n, '$vt'$more)"));
+	my ($state, $rows) = run("SELECT receipt, payload->>'k' FROM " . ($pop ? "mq.pop('$q', max_messages => $n$more)" : "mq.receive('$q', max_messages => $n, visibility_timeout => '$vt'$more)"));
 	return if $state ne '';
 	my $t1 = now();
 	note_line('RECV', $tx, $t0, $t1, map { "$_->[1]\@$g" } @$rows) if @$rows;
@@ -262,7 +262,7 @@ sub ack_them
 {
 	my (@m) = @_;
 	return 1 if !@m;
-	my ($state) = @m == 1 && rnd(2) ? run("SELECT mq.ack('$m[0]{r}')") : run('SELECT mq.ack(ARRAY[' . join(',', map { "'$_->{r}'" } @m) . ']::uuid[])');
+	my ($state) = @m == 1 && rnd(2) ? run("SELECT mq.ack('$m[0]{r}')") : run('SELECT mq.ack_batch(ARRAY[' . join(',', map { "'$_->{r}'" } @m) . ']::uuid[])');
 	$count{lease_lost}++ if $state eq 'MQ001';
 	return $state eq '';
 }
@@ -404,7 +404,7 @@ my %consumer = (
 		my @m = receive_some(queue(), 1 + rnd(20), '1 s') or return;
 		sleep(rnd(8) == 0 ? 1.1 : 0);
 		begin() or return;
-		my ($state, $rows) = run('SELECT unnest(mq.ack(ARRAY[' . join(',', map { "'$_->{r}'" } @m) . ']::uuid[], strict => false))');
+		my ($state, $rows) = run('SELECT unnest(mq.ack_batch(ARRAY[' . join(',', map { "'$_->{r}'" } @m) . ']::uuid[], strict => false))');
 		return give_up() if $state ne '';
 		my %refused = map { ($_->[0] => 1) } @$rows;
 		note_line('ACK', $tx, map { $_->{k} } grep { !$refused{ $_->{r} } } @m);
@@ -414,7 +414,7 @@ my %consumer = (
 	nack => [ 2, sub { $tx = "$me." . ++$txn . 'r'; my @m = receive_some(queue(), 1 + rnd(10), '2 s') or return;
 		run('SELECT mq.nack(ARRAY[' . join(',', map { "'$_->{r}'" } @m) . "]::uuid[], '" . rnd(200) . " ms', strict => false)"); } ],
 	release => [ 1, sub { $tx = "$me." . ++$txn . 'r'; my @m = receive_some(queue(), 1 + rnd(10), '2 s') or return;
-		run('SELECT mq.release(ARRAY[' . join(',', map { "'$_->{r}'" } @m) . ']::uuid[], strict => false)'); } ],
+		run('SELECT mq.release_batch(ARRAY[' . join(',', map { "'$_->{r}'" } @m) . ']::uuid[], strict => false)'); } ],
 	extend => [ 1, sub { $tx = "$me." . ++$txn . 'r'; my @m = receive_some(queue(), 1 + rnd(10), '2 s') or return;
 		run('SELECT mq.extend(ARRAY[' . join(',', map { "'$_->{r}'" } @m) . "]::uuid[], '" . (50 + rnd(1000)) . " ms', strict => false)"); } ],
 	forget => [ 1, sub { $tx = "$me." . ++$txn . 'r'; receive_some(queue(), 1 + rnd(5), '500 ms'); } ],
@@ -432,7 +432,7 @@ my %consumer = (
 		my ($q, $g) = (queue(), one_of(@groups));
 		my $t0 = now();
 		note_line('TRY', $tx, $t0);
-		my ($state, $rows) = run("WITH m AS (SELECT * FROM mq.pop('$q', " . (1 + rnd(10)) . ", consumer_group => '$g'" . (rnd(2) ? '' : ", wait => '2 s'") . ")), w AS (INSERT INTO t.effects SELECT '$tx', (payload->>'k') || '\@$g' FROM m RETURNING 1), x AS (INSERT INTO t.marks VALUES ('$tx')) SELECT count(*) FROM w");
+		my ($state, $rows) = run("WITH m AS (SELECT * FROM mq.pop('$q', consumer_group => '$g'" . (rnd(2) ? '' : ", wait => '2 s'") . ", max_messages => " . (1 + rnd(10)) . ")), w AS (INSERT INTO t.effects SELECT '$tx', (payload->>'k') || '\@$g' FROM m RETURNING 1), x AS (INSERT INTO t.marks VALUES ('$tx')) SELECT count(*) FROM w");
 		note_line('END', $tx, $state eq '' ? 'commit' : $state eq 'GONE' || $state eq 'HANG' ? 'unknown' : 'rollback', $t0, now());
 	} ],
 	through => [ 2, sub {
@@ -460,7 +460,7 @@ my %consumer = (
 	wait => [ 2, sub {
 		$tx = "$me.c";
 		my $q = queue();
-		(run("CALL mq.wait('$q', '2 s', '" . one_of(@groups) . "')"))[0] eq '' or return;
+		(run("CALL mq.wait('$q', '" . one_of(@groups) . "', '2 s')"))[0] eq '' or return;
 		begin() or return;
 		my @m = receive_some($q, 1 + rnd(30), '', 1) or return give_up();
 		note_line('ACK', $tx, map { $_->{k} } @m);
@@ -468,7 +468,7 @@ my %consumer = (
 		end('commit');
 	} ],
 	# in a group that may be dropped meanwhile, or not be there
-	brief => [ 1, sub { $tx = "$me.b"; run("SELECT count(*) FROM mq.pop('" . queue() . "', 10, consumer_group => 'brief', wait => '1 s')"); } ],
+	brief => [ 1, sub { $tx = "$me.b"; run("SELECT count(*) FROM mq.pop('" . queue() . "', consumer_group => 'brief', max_messages => 10, wait => '1 s')"); } ],
 );
 
 # ---- the wanderer: moves groups that nobody else takes from, and checks what it was promised -------------------------------
@@ -490,7 +490,7 @@ sub take_all
 	$pops = 'pops of';
 	while (1)
 	{
-		my ($state, $rows) = run("SELECT payload->>'k' FROM mq.pop('$q', 100000, consumer_group => '$g')");
+		my ($state, $rows) = run("SELECT payload->>'k' FROM mq.pop('$q', consumer_group => '$g', max_messages => 100000)");
 		return if $state ne '';
 		$got{ $_->[0] } = 1 for @$rows;
 		$count{takes_of_more_than_20}++ if ++$calls == 21;
@@ -558,7 +558,7 @@ my %wanderer = (
 		$tx = "$me." . ++$txn . 'w';
 		my $q = any_queue();
 		resume_all() or return;
-		my ($state, $old) = run("SELECT receipt FROM mq.receive('$q', " . (1 + rnd(5)) . ", '1 min', consumer_group => 'wander')");
+		my ($state, $old) = run("SELECT receipt FROM mq.receive('$q', consumer_group => 'wander', max_messages => " . (1 + rnd(5)) . ", visibility_timeout => '1 min')");
 		return if $state ne '';
 		my $before = log_now($q) or return;
 		my ($args, $from) = a_place($before);
@@ -598,7 +598,7 @@ my %wanderer = (
 	brief => [ 2, sub {
 		$tx = "$me." . ++$txn . 'g';
 		my $q = queue();
-		return if (run("SELECT mq.create_group('$q', 'brief', max_in_flight => 5, if_not_exists => true)"))[0] ne '';
+		return if (run("SELECT mq.create_group('$q', 'brief', options => jsonb_build_object('max_in_flight', 5), if_not_exists => true)"))[0] ne '';
 		sleep(rnd(500) / 1000);
 		drop_if_exists($q, 'brief');
 	} ],
@@ -609,7 +609,7 @@ my %wanderer = (
 		resume_all() or return;
 		return if (run(rnd(2) ? "SELECT mq.pause('$q')" : "SELECT mq.pause('$q', '$g')"))[0] ne '';
 		begin() or return;
-		my ($state, $rows) = run("SELECT id FROM mq.receive('$q', 10, consumer_group => '$g')");
+		my ($state, $rows) = run("SELECT id FROM mq.receive('$q', consumer_group => '$g', max_messages => 10)");
 		note_line('WRONG', $tx, 'paused', "$g of $q") if $state eq '' && @$rows;
 		end('rollback');
 		sleep(rnd(300) / 1000);
@@ -784,7 +784,7 @@ sub sleeper
 		if (!$conn || $conn->{gone}) { $conn = connect_patiently('sleeper') or die 'no connection'; }
 		begin() or next;
 		my $t0 = now();
-		my ($state, $rows) = run("SELECT payload->>'k' FROM mq.pop('$q', " . (1 + rnd(rnd(3) ? 20 : 5000)) . ", '$g', wait => '60 s', consumer => '$me')");
+		my ($state, $rows) = run("SELECT payload->>'k' FROM mq.pop('$q', '$g', " . (1 + rnd(rnd(3) ? 20 : 5000)) . ", wait => '60 s', consumer => '$me')");
 		if ($state ne '' || !@$rows) { give_up(); next; }
 		my @k = map { "$_->[0]\@$g" } @$rows;
 		note_line('RECV', $tx, $t0, now(), @k);
@@ -803,7 +803,7 @@ sub unfinished
 	for (@rows)
 	{
 		my ($q, $g, $n, $pending, $waiting) = @$_;
-		my $first = must($conn, "SELECT id FROM mq.browse('$q', '$g', 'ready', 1)")->[0];
+		my $first = must($conn, "SELECT id FROM mq.browse('$q', '$g', states => '{ready}', max_messages => 1)")->[0];
 		$ready{"$q/$g"} = $first->[0] if $first && $waiting;
 		$open += $n + ($first ? 1 : 0) if grep { $_ eq $g } @groups;
 	}
@@ -963,9 +963,9 @@ sub judge
 {
 	my $c = connect_patiently('main') or die "torture: no server at $opt{socket}\n";
 	must($c, $_) for ('CREATE EXTENSION IF NOT EXISTS mq', 'CREATE SCHEMA t', 'CREATE TABLE t.marks (tx text)', 'CREATE TABLE t.effects (tx text, k text)',
-		"SELECT mq.create_queue('q1', groups => '{default,second,wander}', segment_size => 1024)", "SELECT mq.create_queue('q2', groups => '{default,second,wander}', segment_size => 4096)",
-		"SELECT mq.create_queue('$wander_queue', groups => '{wander}', segment_size => 1024)",
-		"SELECT mq.alter_group('q1', 'second', max_in_flight_per_consumer => 300)", "SELECT mq.alter_group('q2', 'second', max_in_flight => 1500)");
+		"SELECT mq.create_queue('q1', groups => '{default,second,wander}', options => jsonb_build_object('segment_size', 1024))", "SELECT mq.create_queue('q2', groups => '{default,second,wander}', options => jsonb_build_object('segment_size', 4096))",
+		"SELECT mq.create_queue('$wander_queue', groups => '{wander}', options => jsonb_build_object('segment_size', 1024))",
+		"SELECT mq.alter_group('q1', 'second', jsonb_build_object('max_in_flight_per_consumer', 300))", "SELECT mq.alter_group('q2', 'second', jsonb_build_object('max_in_flight', 1500))");
 }
 my @kids;
 sub start_child { my ($code) = @_; my $p = fork(); die "fork: $!" if !defined $p; if (!$p) { undef $conn; eval { $code->(); }; print STDERR "torture: $@" if $@; POSIX::_exit(1); } return $p; }

@@ -21,11 +21,11 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
-// The lease lasts mq.visibility_timeout, 30 s unless set: mq.receive('orders', 10, '5 minutes') is for slower work.
-const receive = "SELECT id, receipt, payload, failures FROM mq.receive('orders', 10)"
+// The lease lasts mq.visibility_timeout, 30 s unless set: mq.receive('orders', max_messages => 10, visibility_timeout => '5 minutes') is for slower work.
+const receive = "SELECT id, receipt, payload, failures FROM mq.receive('orders', max_messages => 10)"
 
 // This takes nothing, so nothing is lost when it is broken off.
-const wait = "CALL mq.wait('orders', '20 s')"
+const wait = "CALL mq.wait('orders', timeout => '20 s')"
 
 const leaseLost = "MQ001"
 
@@ -69,7 +69,7 @@ func handle(ctx context.Context, db *pgx.Conn, m message) error {
 	}
 	log.Printf("message %d: %v; again in %v", m.ID, err, delay)
 	// Not strict: should the lease be over by now, then others have the message, and that is that.
-	_, err = db.Exec(ctx, "SELECT mq.nack(ARRAY[$1::uuid], $2::interval, strict => false)", m.Receipt, delay)
+	_, err = db.Exec(ctx, "SELECT mq.nack_batch(ARRAY[$1::uuid], $2::interval, strict => false)", m.Receipt, delay)
 	return err
 }
 
@@ -83,7 +83,7 @@ func work(stopping context.Context, db *pgx.Conn) error {
 	}
 	for _, m := range messages {
 		if stopping.Err() != nil { // for the others, now and not when the lease ends
-			_, err = db.Exec(ctx, "SELECT mq.release(ARRAY[$1::uuid], strict => false)", m.Receipt)
+			_, err = db.Exec(ctx, "SELECT mq.release_batch(ARRAY[$1::uuid], strict => false)", m.Receipt)
 		} else {
 			err = handle(ctx, db, m)
 		}

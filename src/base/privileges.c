@@ -1,0 +1,156 @@
+/*
+ * privileges.c: ACLs as they stand in the catalog: taken back for what mq makes, passed on when a script makes a function anew.
+ *
+ * Keeps nothing. Takes ROW EXCLUSIVE on the catalog whose ACL it sets. See owner.h for who has which right.
+ */
+#include "postgres.h"
+
+#include "base/owner.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/dependency.h"
+#include "catalog/indexing.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_namespace.h"
+#include "catalog/pg_proc.h"
+#include "commands/extension.h"
+#include "fmgr.h"
+#include "utils/acl.h"
+#include "utils/fmgroids.h"
+#include "utils/rel.h"
+#include "utils/syscache.h"
+
+/* Which catalog has objects of a kind, and where in its rows owner and ACL are. */
+typedef struct AclPlace
+{
+	Oid			catalog;
+	int			cache;
+	AttrNumber	owner;
+	AttrNumber	acl;
+	int			columns;
+} AclPlace;
+
+static const AclPlace of_relation = {RelationRelationId, RELOID, Anum_pg_class_relowner, Anum_pg_class_relacl, Natts_pg_class};
+static const AclPlace of_function = {ProcedureRelationId, PROCOID, Anum_pg_proc_proowner, Anum_pg_proc_proacl, Natts_pg_proc};
+static const AclPlace of_schema = {NamespaceRelationId, NAMESPACEOID, Anum_pg_namespace_nspowner, Anum_pg_namespace_nspacl, Natts_pg_namespace};
+
+/* Sets the ACL of an object; NULL: none, which stands for what PostgreSQL gives by itself. */
+static void
+set_acl(const AclPlace *place, Oid object, Acl *acl)
+{
+	Relation	rel = table_open(place->catalog, RowExclusiveLock);
+	HeapTuple	tuple = SearchSysCacheCopy1(place->cache, ObjectIdGetDatum(object));
+	Datum	   *values = palloc0(place->columns * sizeof(Datum));
+	bool	   *nulls = palloc0(place->columns * sizeof(bool));
+	bool	   *replace = palloc0(place->columns * sizeof(bool));
+	bool		isnull = true;
+	Datum		old = (Datum) 0;
+
+	if (HeapTupleIsValid(tuple))
+		old = SysCacheGetAttr(place->cache, tuple, place->acl, &isnull);
+	if (HeapTupleIsValid(tuple) && !(isnull && acl == NULL))
+	{
+		bool		none;
+		Oid			owner = DatumGetObjectId(SysCacheGetAttr(place->cache, tuple, place->owner, &none));
+		Oid		   *old_members = NULL;
+		Oid		   *members = NULL;
+		int			nold = isnull ? 0 : aclmembers(DatumGetAclPCopy(old), &old_members);
+		int			nmembers = acl == NULL ? 0 : aclmembers(acl, &members);
+
+		values[place->acl - 1] = PointerGetDatum(acl);
+		nulls[place->acl - 1] = acl == NULL;
+		replace[place->acl - 1] = true;
+		tuple = heap_modify_tuple(tuple, RelationGetDescr(rel), values, nulls, replace);
+		CatalogTupleUpdate(rel, &tuple->t_self, tuple);
+		updateAclDependencies(place->catalog, object, 0, owner, nold, old_members, nmembers, members);
+		CommandCounterIncrement();
+	}
+	table_close(rel, RowExclusiveLock);
+}
+
+void
+mq_reset_privileges(Oid relid)
+{
+	set_acl(&of_relation, relid, NULL);
+}
+
+/* Of all relations or functions of a schema. */
+static void
+reset_all(const AclPlace *place, AttrNumber schema_column, Oid schema)
+{
+	Relation	rel = table_open(place->catalog, AccessShareLock);
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	List	   *objects = NIL;
+	ListCell   *cell;
+
+	ScanKeyInit(&key, schema_column, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(schema));
+	scan = systable_beginscan(rel, InvalidOid, false, NULL, 1, &key);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		bool		isnull;
+
+		/* in each of the catalogs the first column */
+		objects = lappend_oid(objects, DatumGetObjectId(heap_getattr(tuple, 1, RelationGetDescr(rel), &isnull)));
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	foreach(cell, objects)
+		set_acl(place, lfirst_oid(cell), NULL);
+}
+
+/* At another time it would take back what people were given, or give it away. */
+static void
+check_in_script(const char *function)
+{
+	if (!creating_extension)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("%s is for the scripts of the extension", function)));
+}
+
+PGDLLEXPORT Datum mq_reset_all_privileges(PG_FUNCTION_ARGS);
+PG_FUNCTION_INFO_V1(mq_reset_all_privileges);
+
+Datum
+mq_reset_all_privileges(PG_FUNCTION_ARGS)
+{
+	const char *const schemas[] = {"mq", "mq_internal"};
+
+	check_in_script("mq_internal.reset_privileges()");
+	for (int i = 0; i < lengthof(schemas); i++)
+	{
+		Oid			schema = get_namespace_oid(schemas[i], false);
+
+		set_acl(&of_schema, schema, NULL);
+		reset_all(&of_relation, Anum_pg_class_relnamespace, schema);
+		reset_all(&of_function, Anum_pg_proc_pronamespace, schema);
+	}
+	PG_RETURN_VOID();
+}
+
+PGDLLEXPORT Datum mq_pass_on_privileges(PG_FUNCTION_ARGS);
+PG_FUNCTION_INFO_V1(mq_pass_on_privileges);
+
+/* For upgrade scripts: the second function gets the ACL of the first, whose place it takes. */
+Datum
+mq_pass_on_privileges(PG_FUNCTION_ARGS)
+{
+	HeapTuple	tuple;
+	Datum		acl;
+	bool		isnull;
+
+	check_in_script("mq_internal.pass_on_privileges()");
+	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(PG_GETARG_OID(0)));
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "there is no function %u", PG_GETARG_OID(0));
+	acl = SysCacheGetAttr(PROCOID, tuple, Anum_pg_proc_proacl, &isnull);
+	set_acl(&of_function, PG_GETARG_OID(1), isnull ? NULL : DatumGetAclPCopy(acl));
+	ReleaseSysCache(tuple);
+	PG_RETURN_VOID();
+}
