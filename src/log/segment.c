@@ -62,6 +62,8 @@ typedef struct CachedSegment
 
 static CachedSegment cache[CACHED_SEGMENTS];
 
+bool		mq_segment_waits = true;
+
 /* goes up whenever this process has thrown away what it knew of a relation */
 static uint64 invalidations = 0;
 
@@ -341,10 +343,34 @@ mq_segment_found_order(const MqQueue *queue, int level, int64 segment, Relation 
 	c->in_order = in_order;
 }
 
+/* Of a process that does not wait: takes ACCESS SHARE. False: somebody is in the way. *locked: InvalidOid if there is nothing to lock. */
+static bool
+lock_at_once(const MqQueue *queue, int level, int64 segment, Oid *locked)
+{
+	char		name[NAMEDATALEN];
+
+	*locked = InvalidOid;
+	if (mq_segment_waits)
+		return true;
+	AcceptInvalidationMessages();
+	segment_name(name, queue, level, segment);
+	*locked = get_relname_relid(name, mq_extension(false)->internal);
+	return !OidIsValid(*locked) || ConditionalLockRelationOid(*locked, AccessShareLock);
+}
+
+/* What is open has a lock of its own by now. */
+static void
+unlock_again(Oid locked)
+{
+	if (OidIsValid(locked))
+		UnlockRelationOid(locked, AccessShareLock);
+}
+
 Relation
 mq_segment_open_still(const MqQueue *queue, int level, int64 segment, LOCKMODE *mode)
 {
 	const CachedSegment *c = cached(queue, level, segment);
+	Oid			locked;
 
 	for (int attempt = 0; attempt < 2; attempt++)
 	{
@@ -360,7 +386,10 @@ mq_segment_open_still(const MqQueue *queue, int level, int64 segment, LOCKMODE *
 			UnlockRelationOid(relid, *mode);
 		}
 		*mode = AccessShareLock;
+		if (!lock_at_once(queue, level, segment, &locked))
+			return NULL;
 		rel = mq_segment_open(queue, level, segment, *mode);
+		unlock_again(locked);
 		if (rel == NULL || attempt > 0)
 			return rel;
 		/* now that it is known */
@@ -394,8 +423,13 @@ mq_segment_complain(Relation rel, const char *what, const char *detail)
 static bool
 is_there(const MqQueue *queue, int level, int64 segment)
 {
-	Relation	rel = open_uncached(queue, level, segment, AccessShareLock);
+	Relation	rel;
+	Oid			locked;
 
+	if (!lock_at_once(queue, level, segment, &locked))
+		return true;
+	rel = open_uncached(queue, level, segment, AccessShareLock);
+	unlock_again(locked);
 	if (rel == NULL)
 		return false;
 	relation_close(rel, AccessShareLock);

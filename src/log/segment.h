@@ -83,8 +83,10 @@ extern void mq_segment_found_order(const MqQueue *queue, int level, int64 segmen
 
 /*
  * As mq_segment_open, for whoever relies on the order of pages: ROW EXCLUSIVE, if that can be had at once, for then nobody
- * has switched the guard off in a transaction that is still open; else ACCESS SHARE. *mode says which.
+ * has switched the guard off in a transaction that is still open; else ACCESS SHARE. *mode says which. A process that does not
+ * wait gets NULL also for what somebody has locked; for mq_segment_is_gone that is not gone.
  */
+extern bool mq_segment_waits;	/* false in the worker, who has others to care for */
 extern Relation mq_segment_open_still(const MqQueue *queue, int level, int64 segment, LOCKMODE *mode);
 
 /* Whether the trigger is there, and fires always, that keeps others from writing rows. */

@@ -22,6 +22,7 @@
 #include "base/settings.h"
 #include "base/stop_point.h"
 #include "log/log.h"
+#include "log/segment.h"
 #include "offset/fill.h"
 #include "offset/offset_log.h"
 
@@ -819,6 +820,32 @@ mq_attach_queue(MqQueue *queue)
 	mq_catalog_remember_chain(queue);
 }
 
+/* Attaching reads segments: somebody may be rewriting or dropping one, or keep it locked. */
+bool
+mq_attach_queue_at_once(MqQueue *queue)
+{
+	MqSegmentInfo *list;
+	int			count;
+	int			locked = 0;
+	bool		all;
+
+	/* before there is a lock on a segment */
+	mq_attach_database(queue->db);
+	if (mq_queue_is_attached(queue))
+		return true;
+	list = mq_segment_list(queue, &count);
+	while (locked < count && (!OidIsValid(list[locked].relid) || ConditionalLockRelationOid(list[locked].relid, AccessShareLock)))
+		locked++;
+	all = locked == count;
+	if (all)
+		mq_attach_queue(queue);
+	while (--locked >= 0)
+		if (OidIsValid(list[locked].relid))
+			UnlockRelationOid(list[locked].relid, AccessShareLock);
+	pfree(list);
+	return all;
+}
+
 bool
 mq_attach_group_if_it_fits(MqGroup *group)
 {
@@ -894,7 +921,8 @@ mq_attach_missing(MqDatabase *db, MqGroup *groups, int count)
 
 	for (int i = 0; i < count; i++)
 		if (needs_window(db, &groups[i]))
-			all &= can_have_window(&groups[i]) && mq_attach_group_if_it_fits(&groups[i]);
+			all &= can_have_window(&groups[i]) && mq_attach_queue_at_once(&groups[i].queue) &&
+				mq_attach_group_if_it_fits(&groups[i]);
 	return all;
 }
 

@@ -15,6 +15,9 @@
 extern void mq_attach_database(MqDatabase *db);
 extern void mq_attach_queue(MqQueue *queue);
 extern bool mq_queue_is_attached(MqQueue *queue);
+
+/* The same for who does not wait for other people's locks on segments; false: somebody has one. */
+extern bool mq_attach_queue_at_once(MqQueue *queue);
 extern void mq_attach_group(MqGroup *group);
 
 /*
@@ -30,7 +33,7 @@ extern bool mq_attach_group_if_it_fits(MqGroup *group);
  */
 extern bool mq_all_attached(MqDatabase *db);
 
-/* Makes the windows that mq_all_attached misses, of these groups; false: there was no room for one. */
+/* Makes the windows that mq_all_attached misses, of these groups; false: there was no room for one, or a lock in the way. */
 extern bool mq_attach_missing(MqDatabase *db, MqGroup *groups, int count);
 
 /*

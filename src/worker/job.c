@@ -1,7 +1,8 @@
 /*
  * job.c: how a job of the worker runs, and what jobs have in common. See job.h.
  *
- * Owns what this worker knows of jobs that fail, by job and object: when to try again, and when to speak of it again.
+ * Owns what this worker knows of jobs that fail, by job and object: when to try again, and when to speak of it again; and how
+ * long it may wait for locks.
  */
 #include "postgres.h"
 
@@ -12,6 +13,7 @@
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/lmgr.h"
+#include "storage/proc.h"
 #include "storage/procarray.h"
 #include "utils/guc.h"
 #include "utils/hsearch.h"
@@ -44,10 +46,17 @@ MqDatabase *mq_worker_database = NULL;
 MemoryContext mq_job_context = NULL;
 
 /* the lock that the last job did not get, if it was by mq_job_lock */
-static LockRelId missed_table;
-static LOCKMODE missed_mode = NoLock;
-static LockRelId line_table;		/* and the one we hold for the session since we stood in line for it */
-static LOCKMODE line_mode = NoLock;
+static MqMissedLock missed;
+static MqMissedLock line;			/* and the one we hold for the session since we stood in line for it */
+
+/*
+ * So long may this process wait for locks in each second, in all its jobs together. They take theirs conditionally; what waits
+ * all the same, in DDL and catalogs, is ended by lock_timeout, which is set to what is left.
+ */
+#define WAIT_PER_SECOND	(500 * MQ_MS)
+
+static int64 wait_left;
+static int64 wait_since;		/* of mq_monotonic_us: begin of that second */
 
 void
 mq_job_init(void)
@@ -138,6 +147,39 @@ say_what(void *what)
 	errcontext("mq worker: %s", (const char *) what);
 }
 
+/* ---- waiting for locks ---- */
+
+bool
+mq_job_may_wait(void)
+{
+	int64		now = mq_monotonic_us();
+
+	if (now - wait_since >= MQ_S)
+	{
+		wait_since = now;
+		wait_left = WAIT_PER_SECOND;
+	}
+	return wait_left >= MQ_MS;
+}
+
+/* Outside of a transaction; a millisecond at least, for none would be without an end. Returns when that was. */
+static int64
+may_wait(int sharers)
+{
+	int64		now = mq_monotonic_us();
+	int			ms = mq_job_may_wait() ? Max((int) (wait_left / sharers / MQ_MS), 1) : 1;
+
+	if (LockTimeout != ms)
+		SetConfigOption("lock_timeout", psprintf("%d", ms), PGC_SUSET, PGC_S_OVERRIDE);
+	return now;
+}
+
+static void
+has_waited(int64 since)
+{
+	wait_left = Max(wait_left - (mq_monotonic_us() - since), 0);
+}
+
 /* ---- running ---- */
 
 bool
@@ -145,10 +187,16 @@ mq_job_lock(Oid relid, LOCKMODE mode)
 {
 	if (ConditionalLockRelationOid(relid, mode))
 		return true;
-	missed_table.relId = relid;
-	missed_table.dbId = MyDatabaseId;
-	missed_mode = mode;
+	missed = (MqMissedLock) {{relid, MyDatabaseId}, mode};
 	return false;
+}
+
+bool
+mq_job_missed_lock(MqMissedLock *lock)
+{
+	if (lock != NULL)
+		*lock = missed;
+	return missed.mode != NoLock;
 }
 
 /*
@@ -192,14 +240,16 @@ mq_job_run(MqJob job, void *arg, MqJobFor object, const char *what)
 {
 	ErrorContextCallback context = {error_context_stack, say_what, (void *) what};
 	volatile bool done = false;
+	int64		since;
 
 	CHECK_FOR_INTERRUPTS();
+	missed.mode = NoLock;
 	if (has_failed_lately(job, object))
 	{
 		mq_visit_again(0);
 		return false;
 	}
-	missed_mode = NoLock;
+	since = may_wait(1);
 	SetCurrentStatementStartTimestamp();
 	pgstat_report_activity(STATE_RUNNING, what);
 	PG_TRY();
@@ -211,6 +261,8 @@ mq_job_run(MqJob job, void *arg, MqJobFor object, const char *what)
 	PG_CATCH();
 	{
 		HOLD_INTERRUPTS();
+		if (geterrcode() == ERRCODE_LOCK_NOT_AVAILABLE)
+			has_waited(since);
 		if (note_failure(job, object))
 			EmitErrorReport();
 		AbortCurrentTransaction();
@@ -233,22 +285,19 @@ mq_job_run(MqJob job, void *arg, MqJobFor object, const char *what)
  * ours. lock_timeout ends it.
  */
 bool
-mq_job_stand_in_line(int timeout_ms, const char *what)
+mq_job_stand_in_line(const MqMissedLock *lock, int sharers, const char *what)
 {
 	volatile bool locked = false;
+	int64		since;
 
-	if (missed_mode == NoLock || timeout_ms <= 0)
-		return false;
-	line_table = missed_table;
-	line_mode = missed_mode;
+	line = *lock;
 	CHECK_FOR_INTERRUPTS();
+	since = may_wait(sharers);
 	pgstat_report_activity(STATE_RUNNING, what);
 	PG_TRY();
 	{
 		StartTransactionCommand();
-		(void) set_config_option("lock_timeout", psprintf("%d", timeout_ms), PGC_SUSET, PGC_S_SESSION, GUC_ACTION_LOCAL,
-								 true, 0, false);
-		LockRelationIdForSession(&line_table, line_mode);
+		LockRelationIdForSession(&line.table, line.mode);
 		locked = true;
 		CommitTransactionCommand();
 	}
@@ -262,6 +311,7 @@ mq_job_stand_in_line(int timeout_ms, const char *what)
 		RESUME_INTERRUPTS();
 	}
 	PG_END_TRY();
+	has_waited(since);
 	MemoryContextSwitchTo(mq_job_context);
 	return locked;
 }
@@ -269,7 +319,7 @@ mq_job_stand_in_line(int timeout_ms, const char *what)
 void
 mq_job_leave_line(void)
 {
-	UnlockRelationIdForSession(&line_table, line_mode);
+	UnlockRelationIdForSession(&line.table, line.mode);
 }
 
 bool

@@ -5,6 +5,9 @@
 #ifndef MQ_JOB_H
 #define MQ_JOB_H
 
+#include "storage/lock.h"
+#include "utils/rel.h"
+
 #include "base/catalog.h"
 #include "log/log.h"
 #include "log/segment.h"
@@ -41,12 +44,22 @@ extern bool mq_job_run(MqJob job, void *arg, MqJobFor object, const char *what);
 /* For jobs: takes a lock to the end of the job without waiting; false: somebody is in the way. */
 extern bool mq_job_lock(Oid relid, LOCKMODE mode);
 
+/* The lock that the last job did not get (mq_job_lock), into *missed unless that is NULL; false: it did not fail for one. */
+typedef struct MqMissedLock
+{
+	LockRelId	table;
+	LOCKMODE	mode;
+} MqMissedLock;
+
+extern bool mq_job_missed_lock(MqMissedLock *missed);
+
 /*
- * For a lock that the last job did not get (mq_job_lock): stands in line for it, at most for so long, and keeps it for the
- * next jobs until mq_job_leave_line. A lock that is only tried is never got from maintenance that comes without a pause.
- * False: it was not to be had either, or the job wants another thing.
+ * Stands in line for such a lock, and keeps it for the next jobs until mq_job_leave_line. A lock that is only tried is never
+ * got from maintenance that comes without a pause. It takes a part, one of so many, of the time that there is for waiting (job.c).
+ * False: it was not to be had either.
  */
-extern bool mq_job_stand_in_line(int timeout_ms, const char *what);
+extern bool mq_job_may_wait(void);	/* there is some of that time */
+extern bool mq_job_stand_in_line(const MqMissedLock *lock, int sharers, const char *what);
 extern void mq_job_leave_line(void);
 
 /* Whether the job raised an error when it was tried last. */

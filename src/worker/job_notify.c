@@ -134,7 +134,7 @@ has_something(MqGroup *group, TimestampTz *next_event)
 {
 	MqWindowRef ref;
 
-	if (!mq_attach_group_if_it_fits(group) || !mq_group_refresh(group, true) || group->paused || group->queue.paused)
+	if (!mq_attach_queue_at_once(&group->queue) || !mq_attach_group_if_it_fits(group) || !mq_group_refresh(group, true) || group->paused || group->queue.paused)
 		return false;
 	ref = (MqWindowRef) {group->window, mq_window_key(group, 0)};
 	if (group->max_in_flight > 0 && mq_window_is_full(&ref, group->max_in_flight))

@@ -3,8 +3,8 @@
  *
  * Making one needs the parent's lock only, for senders that wait for it may hold locks on the others, and somebody
  * else may be queued behind them. Locks are taken conditionally, from the leaf up; only for the parent's lock to make one
- * the worker stands in line when it has to, holding nothing else (mq_job_stand_in_line). A crash leaves a segment whole or
- * not at all.
+ * the worker stands in line when it has to, holding nothing else (mq_job_stand_in_line): at the end of a turn, when all queues
+ * have been cared for. A crash leaves a segment whole or not at all.
  */
 #include "postgres.h"
 
@@ -17,11 +17,12 @@
 #include "base/settings.h"
 #include "base/stop_point.h"
 #include "offset/rebuild.h"
+#include "worker/backoff.h"
 #include "worker/jobs.h"
+#include "worker/memo.h"
 #include "worker/visit.h"
 
 #define SEGMENTS_AHEAD	2
-#define IN_LINE_MS		1000
 
 typedef struct SegmentJob
 {
@@ -211,16 +212,7 @@ mq_job_look_at_queue(void *arg)
 	if (!mq_job_is_ours(work->queue))
 		return false;
 	work->segments = mq_segment_list(work->queue, &work->nsegments);
-	if (!mq_queue_is_attached(work->queue))
-	{
-		/* that reads segments: somebody may be rewriting or dropping one */
-		for (int i = 0; i < work->nsegments; i++)
-			if (OidIsValid(work->segments[i].relid) &&
-				!ConditionalLockRelationOid(work->segments[i].relid, AccessShareLock))
-				return false;
-		mq_attach_queue(work->queue);
-	}
-	if (!mq_log_tail(work->queue, 0, &work->tail))
+	if (!mq_attach_queue_at_once(work->queue) || !mq_log_tail(work->queue, 0, &work->tail))
 		return false;
 	work->wanted = work->queue->chain->wanted_segment;
 	work->tail_blocks = segment_blocks(work, mq_segment_of(work->tail.next_id, work->queue->segment_size));
@@ -250,29 +242,52 @@ make_missing(const MqQueueWork *work, int64 first, int64 last)
 	return last + 1;
 }
 
-int
-mq_job_count_wanted(void)
-{
-	int			count = 0;
+/* ---- queues whose table was locked ---- */
 
-	for (int i = 0; i < mq_max_queues; i++)
-		if (mq_chains[i].key.level >= 0 && mq_chains[i].wanted_segment >= 0 &&
-			memcmp(&mq_chains[i].key.db, &mq_worker_database->key, sizeof(MqDatabaseKey)) == 0)
-			count++;
-	return count;
+/* A queue that lacks segments because somebody was in the way; for one turn, in mq_job_context. */
+typedef struct Missed
+{
+	MqQueueWork work;
+	int64		first;
+	int64		last;
+	MqMissedLock lock;
+} Missed;
+
+/* Who has stood in line in vain does so ever more rarely: what is locked for good is one tenant's trouble, not everybody's. */
+typedef struct InLine
+{
+	MqMemoHead	head;
+	MqBackoff	backoff;
+} InLine;
+
+static MqMemo lines = {"mq queues in line", sizeof(InLine)};
+static List *missed;			/* of this turn */
+
+void
+mq_job_segments_begin(void)
+{
+	missed = NIL;
 }
 
-/*
- * While one queue stands in line all others of the database wait for their turn. So those for which a sender waits share a
- * second of each turn, those that only want to be ahead another one. 0: too many.
- */
-static int
-time_in_line(const MqQueueWork *work, int64 missing)
+static bool
+is_waited_for(const Missed *m)
 {
-	int			sharers = work->wanted >= missing ? work->all->wanted : work->all->count;
+	return m->work.wanted >= m->first;
+}
 
-	/* a sender may have gone meanwhile */
-	return IN_LINE_MS / Max(sharers, 1);
+static void
+note_missed(const MqQueueWork *work, int64 first, int64 last)
+{
+	const InLine *line = mq_memo(&lines, work->queue->queue_no);
+	Missed	   *m;
+
+	if (!mq_job_missed_lock(NULL) || !mq_backoff_is_over(&line->backoff, false))
+		return;
+	m = palloc(sizeof(Missed));
+	*m = (Missed) {*work, first, last};
+	(void) mq_job_missed_lock(&m->lock);
+	/* those for whom a sender waits come first */
+	missed = is_waited_for(m) ? lcons(m, missed) : lappend(missed, m);
 }
 
 bool
@@ -282,12 +297,46 @@ mq_job_make_segments(MqQueueWork *work)
 	int64		last = Max(active + SEGMENTS_AHEAD, work->wanted);
 	int64		missing = make_missing(work, active, last);
 
-	if (missing <= last && mq_job_stand_in_line(time_in_line(work, missing), "waiting for the lock on a queue's table"))
-	{
-		missing = make_missing(work, missing, last);
-		mq_job_leave_line();
-	}
+	if (missing <= last)
+		note_missed(work, missing, last);
+	else
+		(void) mq_backoff_worked(&((InLine *) mq_memo(&lines, work->queue->queue_no))->backoff);
 	return missing > last;
+}
+
+static void
+make_in_line(Missed *m, int sharers)
+{
+	InLine	   *line = mq_memo(&lines, m->work.queue->queue_no);
+
+	if (!mq_job_stand_in_line(&m->lock, sharers, "waiting for the lock on a queue's table"))
+	{
+		(void) mq_backoff_failed(&line->backoff);
+		return;
+	}
+	(void) mq_backoff_worked(&line->backoff);
+	(void) make_missing(&m->work, m->first, m->last);
+	mq_job_leave_line();
+}
+
+void
+mq_job_make_missed_segments(void)
+{
+	ListCell   *cell;
+	int			left = 0;
+
+	foreach(cell, missed)
+		left += is_waited_for(lfirst(cell));
+	foreach(cell, missed)
+	{
+		/* those for which a sender waits share the time, the others what that leaves */
+		int			sharers = is_waited_for(lfirst(cell)) ? left-- : list_length(missed) - foreach_current_index(cell);
+
+		if (!mq_job_may_wait())
+			break;
+		make_in_line(lfirst(cell), sharers);
+	}
+	missed = NIL;
 }
 
 /* Where DROP raises an error, for an event trigger say: at least the disk is free, until it works again. */

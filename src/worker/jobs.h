@@ -11,11 +11,14 @@
 /* Job: fills a MqQueueWork (queue and all are given). */
 extern bool mq_job_look_at_queue(void *work);
 
-/* Queues of this database for which a sender waits; looked at without their locks. */
-extern int	mq_job_count_wanted(void);
+/* Once before each turn. */
+extern void mq_job_segments_begin(void);
 
 /* Segments ahead of the tail, and the one a sender waits for; false: some could not be made now. */
 extern bool mq_job_make_segments(MqQueueWork *work);
+
+/* At the end of a turn: stands in line, for as long as is left of the time, for what locks have kept mq_job_make_segments from. */
+extern void mq_job_make_missed_segments(void);
 
 /* Goes on in the next segment when the active one is too large, or too old for the queue's retention. */
 extern void mq_job_cut_segment(const MqQueueWork *work);

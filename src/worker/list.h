@@ -25,7 +25,6 @@ typedef struct MqQueueList
 	/* of this turn */
 	bool		may_make;		/* tables can be made, altered and dropped */
 	bool		decided;		/* some prepared transactions are decided: their marks are looked for */
-	int			wanted;			/* queues for which a sender waits */
 	int64		blocked_by;		/* mq_ring_blocked_by */
 } MqQueueList;
 

@@ -20,7 +20,7 @@ static const Setting settings[] = {
 	{"default_transaction_deferrable", "off"},
 	/* nobody was promised what the worker does: it need not wait for a standby that may be gone */
 	{"synchronous_commit", "local"},
-	/* what cannot be locked conditionally (TOAST tables in DDL) must not hold up everything else */
+	/* what cannot be locked conditionally (TOAST tables in DDL) must not hold up everything else; less in jobs (job.c) */
 	{"lock_timeout", "1s"},
 	/* in a circle with somebody's DROP it is the worker that gives up: it tries again */
 	{"deadlock_timeout", "100ms"},

@@ -5,8 +5,9 @@
  * States: ATTACHING (find the extension, claim the database's slot, build the windows) -> TURNING (one turn a second,
  * or when woken) -> ended (extension or slot gone, or told to). Each job runs in a transaction of its own; one that
  * fails is logged and tried again next turn, and the others go on. No job waits for a lock (D14): it takes locks
- * conditionally and leaves the work for the next turn, or stands in line for it before (mq_job_stand_in_line). Between turns there is no transaction and no lock. A crash loses
- * nothing but the clocks that say since when something is superfluous.
+ * conditionally and leaves the work for the next turn. For segments that are missing the worker stands in line, when the other
+ * work of the turn is done; that, and what waits in DDL all the same, has a part of each second together (job.c). Between turns
+ * there is no transaction and no lock. A crash loses nothing but the clocks that say since when something is superfluous.
  */
 #include "postgres.h"
 
@@ -438,13 +439,14 @@ turn(void)
 		marked = mark_offset_log(false);
 	mq_job_order_begin();
 	list.decided = prepared.count > 0;
-	list.wanted = mq_job_count_wanted();
+	mq_job_segments_begin();
 	list.blocked_by = mq_ring_blocked_by(mq_worker_database);
 	if (list.fresh)
 		mq_job_notify_plan(&list);
 	list.fresh = false;
 	if (care_for_queues())
 		forget_prepared(&prepared);
+	mq_job_make_missed_segments();
 	care_for_ring(&list);
 	if (has_unknown_slots())
 		(void) mq_job_run(clear_slots, NULL, MQ_JOB_FOR_ALL, "clearing up");
@@ -546,6 +548,7 @@ mq_worker_main(Datum arg)
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(arg), InvalidOid, 0);
 	mq_process_override_settings();
+	mq_segment_waits = false;
 	mq_job_init();
 	mq_list_init();
 	wait_event = MqWaitEventNew("MqWorkerMain");
