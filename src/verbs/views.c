@@ -2,20 +2,29 @@
  * views.c: the functions behind the views mq.queues, mq.groups and mq.segments.
  *
  * They show only queues on which the caller has some right, or all to roles for monitoring, and cost what they show, not the
- * backlog. A standby shows what is on disk.
+ * backlog. They wait for nobody's lock on a queue's tables: what cannot be known without is null, sizes are read from the files.
+ * A standby shows what is on disk.
  */
 #include "postgres.h"
 
+#include <sys/stat.h>
+
+#include "access/genam.h"
 #include "access/relation.h"
+#include "access/table.h"
 #include "access/xlog.h"
+#include "catalog/indexing.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_index.h"
+#include "common/relpath.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/fmgrprotos.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
@@ -62,7 +71,8 @@ may_see_queue(const MqQueue *queue, bool all)
 
 /*
  * Whether what is in shared memory of the queue can be shown: not on a standby, nor where there is no room for it, nor while
- * the worker takes over another table. The view then has nulls: that it is not known is not that it is nothing.
+ * the worker takes over another table, nor, when nobody has used the queue since the start, while somebody has locked its
+ * tables. The view then has nulls: that it is not known is not that it is nothing.
  */
 static bool
 attach_to_show(MqQueue *queue)
@@ -71,8 +81,7 @@ attach_to_show(MqQueue *queue)
 
 	if (RecoveryInProgress() || queue->replaced || (mq_chain_slot(&key, false, NULL) == NULL && mq_chains_are_full()))
 		return false;
-	mq_attach_queue(queue);
-	return true;
+	return mq_attach_queue_at_once(queue);
 }
 
 MQ_FUNCTION(mq_queue_state);
@@ -273,19 +282,80 @@ typedef struct Sizes
 	int64	   *bytes;
 } Sizes;
 
-/* Calls a size function of PostgreSQL, which says null for what was dropped meanwhile. */
+/* What PostgreSQL's functions say, but from the files alone: those functions wait for who has locked the table. */
 static int64
-ask_size(PGFunction function, Oid relid, const char *fork)
+fork_bytes(const char *path, ForkNumber fork)
+{
+	const char *suffix = fork == MAIN_FORKNUM ? "" : psprintf("_%s", forkNames[fork]);
+	struct stat file;
+	int64		bytes = 0;
+
+	for (int part = 0;; part++)
+	{
+		const char *name = part == 0 ? psprintf("%s%s", path, suffix) : psprintf("%s%s.%d", path, suffix, part);
+
+		if (stat(name, &file) < 0)
+		{
+			/* it was dropped, rewritten or emptied meanwhile, or there is no more of it */
+			if (errno == ENOENT)
+				return bytes;
+			ereport(ERROR,
+					(errcode_for_file_access(),
+					 errmsg("could not stat file \"%s\": %m", name)));
+		}
+		bytes += file.st_size;
+	}
+}
+
+/* Where its files are; NULL: it was dropped meanwhile. */
+static const char *
+path_of(Oid relid)
 {
 	/* cppcheck-suppress unusedStructMember; a member of PostgreSQL's macro */
-	LOCAL_FCINFO(fcinfo, 2);
-	Datum		size;
+	LOCAL_FCINFO(fcinfo, 1);
+	Datum		path;
 
-	InitFunctionCallInfoData(*fcinfo, NULL, fork == NULL ? 1 : 2, InvalidOid, NULL, NULL);
+	InitFunctionCallInfoData(*fcinfo, NULL, 1, InvalidOid, NULL, NULL);
 	fcinfo->args[0] = (NullableDatum) {ObjectIdGetDatum(relid), false};
-	fcinfo->args[1] = (NullableDatum) {fork == NULL ? (Datum) 0 : CStringGetTextDatum(fork), false};
-	size = function(fcinfo);
-	return fcinfo->isnull ? 0 : DatumGetInt64(size);
+	path = pg_relation_filepath(fcinfo);
+	return fcinfo->isnull ? NULL : text_to_cstring(DatumGetTextPP(path));
+}
+
+static int64
+main_bytes(Oid relid)
+{
+	const char *path = path_of(relid);
+
+	return path == NULL ? 0 : fork_bytes(path, MAIN_FORKNUM);
+}
+
+static int64
+all_forks_bytes(Oid relid)
+{
+	const char *path = path_of(relid);
+	int64		bytes = 0;
+
+	for (ForkNumber fork = MAIN_FORKNUM; path != NULL && fork <= MAX_FORKNUM; fork++)
+		bytes += fork_bytes(path, fork);
+	return bytes;
+}
+
+static int64
+with_indexes_bytes(Oid relid)
+{
+	Relation	rel = table_open(IndexRelationId, AccessShareLock);
+	int64		bytes = all_forks_bytes(relid);
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	ScanKeyInit(&key, Anum_pg_index_indrelid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(relid));
+	scan = systable_beginscan(rel, IndexIndrelidIndexId, true, NULL, 1, &key);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+		bytes += all_forks_bytes(((Form_pg_index) GETSTRUCT(tuple))->indexrelid);
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return bytes;
 }
 
 static Oid
@@ -303,13 +373,26 @@ toast_of(Oid relid)
 
 /* Most partitions of idle queues are made ahead and empty: all that there is of one is a page of the TOAST table's index. */
 static int64
-size_of(Oid relid)
+bytes_of(Oid relid)
 {
 	Oid			toast = toast_of(relid);
 
-	if (OidIsValid(toast) && ask_size(pg_relation_size, relid, "main") == 0 && ask_size(pg_relation_size, toast, "main") == 0)
+	if (OidIsValid(toast) && main_bytes(relid) == 0 && main_bytes(toast) == 0)
 		return BLCKSZ;
-	return ask_size(pg_total_relation_size, relid, NULL);
+	return with_indexes_bytes(relid) + (OidIsValid(toast) ? with_indexes_bytes(toast) : 0);
+}
+
+/* Names of files are many, and the statement may be long. */
+static int64
+size_of(Oid relid)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "mq size", ALLOCSET_SMALL_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	int64		bytes = bytes_of(relid);
+
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(context);
+	return bytes;
 }
 
 static void
