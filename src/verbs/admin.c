@@ -17,6 +17,7 @@
 #include "utils/lsyscache.h"
 #include "utils/timestamp.h"
 
+#include "base/dependents.h"
 #include "log/segment.h"
 #include "offset/rebuild.h"
 #include "verbs/groups.h"
@@ -396,6 +397,41 @@ lock_out_senders(const MqQueue *queue)
 	pfree(segments);
 }
 
+/* Partitions and sequences can be named by nobody; the table itself can, and without force it stays for who does. */
+static void
+forget_dependents(const MqQueue *queue, bool force)
+{
+	int			budget = MQ_ALL_DEPENDENTS;
+	int			count;
+	MqSegmentInfo *segments = mq_segment_list(queue, &count);
+	MqGroup    *groups;
+
+	for (int i = 0; i < count; i++)
+		if (OidIsValid(segments[i].relid))
+			(void) mq_forget_dependents(segments[i].relid, &budget);
+	groups = mq_groups_of(queue, &count);
+	for (int i = 0; i < count; i++)
+		(void) mq_forget_dependents(groups[i].rights, &budget);
+	(void) mq_forget_dependents(queue->sequence, &budget);
+	if (force)
+		(void) mq_forget_dependents(queue->table, &budget);
+}
+
+/* What depends on the table is locked with it: there may be more than there are locks, or somebody may hold one. */
+static const char *
+hint_for(int sqlstate, bool force)
+{
+	if (sqlstate == ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST)
+		return "Use force => true to drop them with the queue.";
+	if (sqlstate == ERRCODE_OUT_OF_MEMORY && !force)
+		return "A great many things depend on the queue's table. Use force => true to drop them with the queue.";
+	if (sqlstate == ERRCODE_OUT_OF_MEMORY)
+		return "Raise max_locks_per_transaction, or have somebody drop the views and functions on the queue's table first (pg_depend).";
+	if (sqlstate == ERRCODE_LOCK_NOT_AVAILABLE)
+		return "Somebody has a lock on what depends on the queue's table, a view say (pg_locks, pg_depend).";
+	return NULL;
+}
+
 /* What depends on the table is somebody's own view or function. */
 static void
 drop_table(const char *table, bool force)
@@ -413,8 +449,8 @@ drop_table(const char *table, bool force)
 		MemoryContextSwitchTo(context);
 		error = CopyErrorData();
 		FlushErrorState();
-		if (error->sqlerrcode == ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST)
-			error->hint = pstrdup("Use force => true to drop them with the queue.");
+		if (hint_for(error->sqlerrcode, force) != NULL)
+			error->hint = pstrdup(hint_for(error->sqlerrcode, force));
 		ReThrowError(error);
 	}
 	PG_END_TRY();
@@ -431,6 +467,7 @@ drop_queue(const MqQueue *queue, bool force)
 	for (int i = 0; i < count; i++)
 		mq_group_drops(&groups[i]);
 	mq_sql_begin(&context);
+	forget_dependents(queue, force);
 	drop_table(table, force);
 	drop_definition(queue->queue_no);
 	mq_sql_end(&context);

@@ -15,6 +15,7 @@
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 
+#include "base/dependents.h"
 #include "base/stop_point.h"
 #include "log/segment.h"
 #include "offset/checkpoint.h"
@@ -308,10 +309,12 @@ mq_alter_group(PG_FUNCTION_ARGS)
 }
 
 static void
-drop_sequence(int32 group_no)
+drop_sequence(int32 group_no, Oid sequence)
 {
 	MqSqlContext context;
+	int			budget = MQ_ALL_DEPENDENTS;
 
+	(void) mq_forget_dependents(sequence, &budget);
 	mq_sql_begin(&context);
 	/* nobody can name it, but somebody may have made something that depends on its oid */
 	mq_sql("DROP SEQUENCE IF EXISTS mq_internal.g_%d CASCADE", group_no);
@@ -378,7 +381,7 @@ mq_drop_group(PG_FUNCTION_ARGS)
 				 errhint("Use force => true to drop it all the same.")));
 	mq_group_drops(&group);
 	change(&queue, psprintf("DELETE FROM mq_internal.consumer_group WHERE group_no = %d", group.group_no));
-	drop_sequence(group.group_no);
+	drop_sequence(group.group_no, group.rights);
 	/* it also clears up what is left in shared memory */
 	mq_transaction_wants_worker(queue.db);
 	PG_RETURN_VOID();

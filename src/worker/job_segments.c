@@ -14,6 +14,7 @@
 #include "utils/syscache.h"
 
 #include "base/clock.h"
+#include "base/dependents.h"
 #include "base/settings.h"
 #include "base/stop_point.h"
 #include "offset/rebuild.h"
@@ -23,6 +24,9 @@
 #include "worker/visit.h"
 
 #define SEGMENTS_AHEAD	2
+#define DEPENDENTS_PER_TURN 2000
+
+static int	dependents_left;		/* of this turn: so many of anybody's objects may be looked after */
 
 typedef struct SegmentJob
 {
@@ -132,7 +136,10 @@ may_still_go(SegmentJob *job)
 	return is_finished(&job->queue, groups, count, &lagging, job->segment);
 }
 
-/* Locks from the leaf up; a parent in use leaves an empty leaf to be dropped another time. */
+/*
+ * Locks from the leaf up; a parent in use, or a dependent that somebody is dropping, leaves an empty leaf to be dropped another
+ * time, and so do more dependents than are for this turn.
+ */
 static bool
 drop_segment(void *arg)
 {
@@ -140,7 +147,8 @@ drop_segment(void *arg)
 
 	if (!mq_lock_table_conditionally(job->relid, AccessExclusiveLock) || !may_still_go(job))
 		return false;
-	if (ConditionalLockRelationOid(job->queue.table, AccessExclusiveLock) && table_exists(job->queue.table))
+	if (ConditionalLockRelationOid(job->queue.table, AccessExclusiveLock) && table_exists(job->queue.table) &&
+		mq_forget_dependents(job->relid, &dependents_left))
 	{
 		mq_segment_drop(&job->queue, 0, job->segment);
 		return true;
@@ -267,6 +275,7 @@ void
 mq_job_segments_begin(void)
 {
 	missed = NIL;
+	dependents_left = DEPENDENTS_PER_TURN;
 }
 
 static bool
