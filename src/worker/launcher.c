@@ -35,6 +35,7 @@
 #define PAUSE_LAST		(60 * MQ_S)
 #define STOPPED_FOR		(10 * MQ_S)
 #define STOP_WAIT		(5 * MQ_S)
+#define ASK_AGAIN		(3 * MQ_S)
 
 #define CONNECTION_LIMIT_INVALID (-2)	/* datconnlimit after a DROP DATABASE that was interrupted */
 
@@ -318,11 +319,17 @@ void
 mq_worker_stop(Oid dboid)
 {
 	int64		deadline = mq_monotonic_us() + STOP_WAIT;
+	int64		ask_at = 0;
 	pid_t		pid;
 
 	while ((pid = pause_worker(dboid)) != 0 && mq_monotonic_us() < deadline)
 	{
-		(void) kill(pid, SIGTERM);
+		/* the second time ends it at once, in the middle of its last checkpoints */
+		if (mq_monotonic_us() >= ask_at)
+		{
+			(void) kill(pid, SIGTERM);
+			ask_at = mq_monotonic_us() + ASK_AGAIN;
+		}
 		CHECK_FOR_INTERRUPTS();
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 10, PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);

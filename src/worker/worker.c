@@ -18,11 +18,13 @@
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
+#include "storage/fd.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/lmgr.h"
 #include "tcop/tcopprot.h"
 #include "utils/memutils.h"
+#include "utils/pidfile.h"
 #include "utils/snapmgr.h"
 
 #include "base/clock.h"
@@ -386,6 +388,9 @@ care_for_queues(void)
 	{
 		MqQueueItem *item = &list.items[i];
 
+		/* what is left is for the next worker */
+		if (ShutdownRequestPending)
+			return false;
 		if (mq_visit_is_due(item, &list))
 		{
 			mq_visit_begin();
@@ -412,7 +417,25 @@ last_checkpoint(MqQueueItem *item, MqGroup *group)
 	mq_job_checkpoint(group, &work);
 }
 
-/* Before the server stops: a checkpoint of what changed, so that failure counts survive and a start is quick. */
+/*
+ * Whether the server stops, and not this process alone: the postmaster writes it into its file before it tells its processes. If
+ * in doubt it does not.
+ */
+static bool
+server_stops(void)
+{
+	FILE	   *file = AllocateFile("postmaster.pid", "r");
+	char		line[MAXPGPATH];
+	int			lines = 0;
+
+	while (file != NULL && lines < LOCK_FILE_LINE_PM_STATUS && fgets(line, sizeof(line), file) != NULL)
+		lines++;
+	if (file != NULL)
+		(void) FreeFile(file);
+	return lines == LOCK_FILE_LINE_PM_STATUS && strncmp(line, PM_STATUS_STOPPING, strlen(PM_STATUS_STOPPING)) == 0;
+}
+
+/* Before the process stops: a checkpoint of what changed, so that failure counts survive and a start is quick. */
 static void
 last_checkpoints(void)
 {
@@ -421,7 +444,9 @@ last_checkpoints(void)
 	for (int i = 0; i < list.count; i++)
 		for (int j = 0; j < list.items[i].ngroups; j++)
 			last_checkpoint(&list.items[i], &list.items[i].groups[j]);
-	(void) mark_offset_log(true);
+	/* others hand out messages while the server goes on: a crash after that is a crash */
+	if (server_stops())
+		(void) mark_offset_log(true);
 }
 
 static void
@@ -446,6 +471,8 @@ turn(void)
 	list.fresh = false;
 	if (care_for_queues())
 		forget_prepared(&prepared);
+	if (ShutdownRequestPending)
+		return;
 	mq_job_make_missed_segments();
 	care_for_ring(&list);
 	if (has_unknown_slots())
