@@ -697,6 +697,50 @@ give_back_own(const MqWindowRef *ref, const OwnLease *own)
 	pfree(own->runs);
 }
 
+/*
+ * A lot is judged, marked and written down by itself: what is reserved, and how long the lock is held, does not grow with the
+ * number of ids.
+ */
+static int64
+discard_lot(const MqGroup *group, const MqWindowRef *ref, int64 *ids, int count, uint64 xid, MqUndo *undo)
+{
+	MqClaim		claims[MQ_ENTRIES_PER_HOLD];
+	MqCellList	cells;
+	int64		discarded;
+	int32		epoch = 0;
+
+	mq_undo_room(undo, count);
+	if (!mq_cells_reserve(&cells, 2 * count, true))
+		out_of_cells();
+	discarded = mq_window_discard(ref, ids, count, xid, &cells, ids, &epoch);
+	for (int64 i = 0; i < discarded; i++)
+		mq_undo_widen(undo, ids[i], ids[i]);
+	mq_cells_return(&cells);
+	if (discarded < 0)
+		over_share(group);
+	for (int64 i = 0; i < discarded; i++)
+		claims[i] = (MqClaim) {ids[i], ids[i], 0, false};
+	write_ack(group, ref, epoch, claims, (int) Max(discarded, 0));
+	return Max(discarded, 0);
+}
+
+/* All of the ids, or an error. */
+static int64
+discard_ids(const MqGroup *group, const MqWindowRef *ref, int64 *ids, int count, uint64 xid)
+{
+	MqUndo	   *undo = mq_undo_settle(ref);
+	int64		discarded = 0;
+	int			n;
+
+	for (int at = 0; at < count; at += n)
+	{
+		CHECK_FOR_INTERRUPTS();
+		n = Min(count - at, MQ_ENTRIES_PER_HOLD);
+		discarded += discard_lot(group, ref, ids + at, n, xid, undo);
+	}
+	return discarded;
+}
+
 MQ_FUNCTION(mq_discard);
 Datum
 mq_discard(PG_FUNCTION_ARGS)
@@ -704,14 +748,10 @@ mq_discard(PG_FUNCTION_ARGS)
 	MqGroup		group;
 	MqWindowRef ref;
 	MqTail		tail;
-	MqCellList	cells;
 	OwnLease	own;
-	MqUndo	  **undo;
-	MqClaim    *claims;
 	int64	   *ids;
 	int			count;
 	int64		discarded;
-	int32		epoch = 0;
 	uint64		xid;
 
 	mq_check_writable("mq.discard()");
@@ -729,22 +769,7 @@ mq_discard(PG_FUNCTION_ARGS)
 	xid = mq_transaction_xid();
 	/* undone in the other order: first the marks, then the leases they lie on */
 	lease_own(&ref, xid, &own);
-	undo = palloc((count + 1) * sizeof(MqUndo *));
-	for (int i = 0; i < count; i++)
-		undo[i] = mq_undo_settle(&ref);
-	if (!mq_cells_reserve(&cells, 2 * count, true))
-		out_of_cells();
-	discarded = mq_window_discard(&ref, ids, count, xid, &cells, ids, &epoch);
-	for (int64 i = 0; i < discarded; i++)
-		mq_undo_widen(undo[i], ids[i], ids[i]);
-	mq_cells_return(&cells);
-	if (discarded < 0)
-		over_share(&group);
+	discarded = discard_ids(&group, &ref, ids, count, xid);
 	give_back_own(&ref, &own);
-
-	claims = palloc((discarded + 1) * sizeof(MqClaim));
-	for (int64 i = 0; i < discarded; i++)
-		claims[i] = (MqClaim) {ids[i], ids[i], 0, false};
-	write_ack(&group, &ref, epoch, claims, (int) Max(discarded, 0));
 	PG_RETURN_INT64(discarded);
 }

@@ -197,6 +197,27 @@ discard_grows(const MqWindow *window, const int64 *ids, int count)
 	return cuts.growth > 0;
 }
 
+/*
+ * ids[at] and those that follow it without a gap, as far as they are one entry: they stay one. Returns where the next ones
+ * begin; 0: there is nothing to finish.
+ */
+static int
+discard_stretch(MqWindow *window, const int64 *ids, int at, int count, uint64 xid, MqCellList *cells)
+{
+	uint32		node = mq_tree_seek(window, ids[at]);
+	int			last = at;
+
+	if (node == 0 || MqNodeAt(node)->lo > ids[at] || MqNodeAt(node)->state == MQ_SETTLING)
+		return 0;
+	while (last + 1 < count && ids[last + 1] == ids[last] + 1 && ids[last + 1] <= MqNodeAt(node)->hi)
+		last++;
+	if (MqNodeAt(node)->state == MQ_UNREAD)
+		window->walk_seq++;
+	node = mq_tree_cut(window, node, ids[at], ids[last], cells);
+	claim_node(window, node, MQ_CLAIM_SETTLE, xid, 0);
+	return last + 1;
+}
+
 int64
 mq_window_discard(const MqWindowRef *ref, const int64 *ids, int count, uint64 xid, MqCellList *cells,
 				  int64 *discarded, int32 *epoch)
@@ -212,17 +233,14 @@ mq_window_discard(const MqWindowRef *ref, const int64 *ids, int count, uint64 xi
 		mq_window_unlock(ref);
 		return -1;
 	}
-	for (int i = 0; i < count; i++)
+	for (int i = 0; i < count;)
 	{
-		uint32		node = mq_tree_seek(window, ids[i]);
+		int			after = discard_stretch(window, ids, i, count, xid, cells);
 
-		if (node == 0 || MqNodeAt(node)->lo > ids[i] || MqNodeAt(node)->state == MQ_SETTLING)
-			continue;
-		if (MqNodeAt(node)->state == MQ_UNREAD)
-			window->walk_seq++;
-		node = mq_tree_cut(window, node, ids[i], ids[i], cells);
-		claim_node(window, node, MQ_CLAIM_SETTLE, xid, 0);
-		discarded[changed++] = ids[i];
+		for (; after > 0 && i < after; i++)
+			discarded[changed++] = ids[i];
+		if (after == 0)
+			i++;
 	}
 	mq_window_unlock(ref);
 	return changed;

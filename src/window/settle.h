@@ -46,8 +46,8 @@ extern int64 mq_window_claim(const MqWindowRef *ref, MqClaim *claims, int count,
 extern void mq_window_unleave(const MqWindowRef *ref, int64 lo, int64 hi, uint64 xid);
 
 /*
- * Finishes ids (ascending) in any state, as an ack by transaction xid; ids and counts are of messages below next_id. -1: nothing
- * was done, the window has its share of the memory.
+ * Finishes ids (ascending) in any state, as an ack by transaction xid; ids and counts are of messages below next_id. Takes up to
+ * two cells for each. -1: nothing was done, the window has its share of the memory.
  */
 extern int64 mq_window_discard(const MqWindowRef *ref, const int64 *ids, int count, uint64 xid, MqCellList *cells,
 							   int64 *discarded, int32 *epoch);

@@ -1,0 +1,63 @@
+# What all tenants share, one of them cannot use up: cells of the arena, slots, numbers of groups.
+use strict;
+use warnings;
+use FindBin;
+use lib $FindBin::Bin;
+use Test::More;
+use MqTest;
+$SIG{__DIE__} = sub { diag(@_) if !$^S; };
+
+my $node = mq_node('shares', conf => "mq.max_groups = 200\nmq.max_queues = 32\nmq.shared_memory = '1MB'\nfsync = off\nsynchronous_commit = off\n");
+one($node, "CREATE ROLE $_ LOGIN; GRANT EXECUTE ON FUNCTION mq.create_queue TO $_") for qw(mallory alice);
+my $alice = session($node, user => 'alice');
+my $mallory = session($node, user => 'mallory');
+
+# --- discard takes no memory for what stays in one piece, and no more than its share for the rest ---------------------------------
+{
+	my $n = 12_000;		# two cells for each would be nearly twice as many as there are
+	my $all = "ARRAY(SELECT generate_series(1, $n)::bigint)";
+	my $second = "ARRAY(SELECT generate_series(2, $n, 2)::bigint)";
+	my $fill = "SELECT count(*) FROM mq.send_batch('d', ARRAY(SELECT '1'::jsonb FROM generate_series(1, $n)))";
+	$mallory->q("SELECT mq.create_queue('d'); $fill");
+	$alice->q("SELECT mq.create_queue('a'); SELECT count(*) FROM mq.send_batch('a', ARRAY(SELECT '1'::jsonb FROM generate_series(1, 1000)))");
+	my $works = sub {
+		my ($when) = @_;
+		is($alice->try(<<'SQL'), '', "$when: another receives, acks and extends") or diag($alice->{last_err});
+DO $$ DECLARE r uuid[]; BEGIN
+	SELECT array_agg(receipt ORDER BY id) INTO r FROM mq.receive('a', 100, '1 h');
+	IF cardinality(r) IS DISTINCT FROM 100 THEN RAISE EXCEPTION 'received %', cardinality(r); END IF;
+	FOR i IN 1 .. 50 LOOP PERFORM mq.extend(r[2 * i], '2 h'); END LOOP;
+	PERFORM mq.ack(r);
+END $$
+SQL
+	};
+	is($mallory->q("BEGIN; SELECT mq.discard('d', $all)"), $n, 'discards more than there are cells for one by one');
+	$works->('discarded and open');
+	$mallory->q('SAVEPOINT s');
+	is($mallory->q("SELECT mq.discard('d', $all)"), '0', 'twice is once');
+	$mallory->q('ROLLBACK TO s; ROLLBACK');
+	is($mallory->q("SELECT count(*), min(id), max(id) FROM mq.browse('d', max_messages => 100000)"), "$n|1|$n", 'rolled back: all are there');
+
+	is($mallory->try("BEGIN; SELECT mq.discard('d', $second)"), '53200', 'every second one: more than its share');
+	like($mallory->{last_err}, qr/has its share/, 'and it says so');
+	$mallory->q('ROLLBACK');
+	$works->('refused');
+	is($mallory->q("SELECT count(*) FROM mq.browse('d', max_messages => 100000)"), $n, 'refused: all are there');
+
+	# some in savepoints, some of them undone, over the borders of lots
+	$mallory->q("BEGIN; SELECT mq.discard('d', ARRAY(SELECT generate_series(100, 1100)::bigint)); SAVEPOINT s");
+	is($mallory->q("SELECT mq.discard('d', ARRAY(SELECT generate_series(50, 1500)::bigint))"), 450, 'around what is discarded already');
+	$mallory->q('ROLLBACK TO s; COMMIT');
+	is($mallory->q("SELECT count(*) FROM mq.browse('d', max_messages => 100000)"), $n - 1001, 'what the savepoint did is undone, no more');
+	is($mallory->q("SELECT count(*) FROM mq.browse('d', max_messages => 100000) WHERE id BETWEEN 100 AND 1100"), 0, 'the rest is not');
+	$mallory->q("SET synchronous_commit = on; SELECT mq.discard('d', $all)");
+	$node->stop("immediate"); $node->start;
+	is(one($node, "SELECT count(*) FROM mq.receive('d')"), 0, 'after a crash nothing of it is back');
+	$_->close for $alice, $mallory;
+	($alice, $mallory) = map { session($node, user => $_) } qw(alice mallory);
+	is($mallory->q("SELECT mq.drop_queue('d', force => true)"), '', 'dropped');
+}
+
+$_->close for $alice, $mallory;
+$node->stop;
+done_testing();
