@@ -141,6 +141,12 @@ mq_queue_owner(const MqQueue *queue)
 	return owner;
 }
 
+bool
+mq_queue_is_owned_by(const MqQueue *queue, Oid role)
+{
+	return SearchSysCacheExists1(RELOID, ObjectIdGetDatum(queue->table)) && mq_queue_owner(queue) == role;
+}
+
 static List *
 add_grantors(List *grantors, const Acl *acl, Oid grantee, AclMode mode)
 {

@@ -46,6 +46,7 @@ extern void mq_reset_privileges(Oid relid);
  * the table is gone.
  */
 extern Oid	mq_queue_owner(const MqQueue *queue);
+extern bool mq_queue_is_owned_by(const MqQueue *queue, Oid role);	/* false, too, if it is gone */
 
 /*
  * Keeps everybody else from changing the rights on a relation of a queue, its table or a group's sequence, until the

@@ -17,6 +17,8 @@
 int			mq_shared_memory_mb = 128;
 int			mq_max_queues = 1000;
 int			mq_max_groups = 2000;
+int			mq_max_queues_per_role = -1;
+int			mq_max_groups_per_role = -1;
 int			mq_max_message_size = 16 * 1024 * 1024;
 int			mq_visibility_timeout = 30 * 1000;
 int			mq_drop_delay = 60;
@@ -54,10 +56,20 @@ mq_settings_define(void)
 							"A dump that has taken its snapshot needs it until it has locked the tables.",
 							&mq_drop_delay, 60, 0, INT_MAX / 1000,
 							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable("mq.max_groups_per_role",
+							"Sets how many consumer groups the queues of one role may have in a database.",
+							"-1 is half of mq.max_groups. What superusers make is not limited.",
+							&mq_max_groups_per_role, -1, -1, 1000000,
+							PGC_SUSET, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("mq.max_message_size",
 							"Sets the largest payload, headers and body of one message together.",
 							NULL, &mq_max_message_size, 16 * 1024 * 1024, 1024, 256 * 1024 * 1024,
 							PGC_SUSET, GUC_UNIT_BYTE, NULL, NULL, NULL);
+	DefineCustomIntVariable("mq.max_queues_per_role",
+							"Sets how many queues one role may have in a database.",
+							"-1 is half of mq.max_queues. What superusers make is not limited.",
+							&mq_max_queues_per_role, -1, -1, 1000000,
+							PGC_SUSET, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("mq.offset_log_size",
 							"Sets the size of an offset log table at which the next one is taken.",
 							NULL, &mq_offset_log_size, 16 * 1024, 64, INT_MAX,

@@ -12,6 +12,8 @@
 extern int	mq_shared_memory_mb;		/* arena of the delivery windows, MB */
 extern int	mq_max_queues;			/* append positions in shared memory */
 extern int	mq_max_groups;			/* delivery windows in shared memory */
+extern int	mq_max_queues_per_role;	/* -1: half of mq_max_queues */
+extern int	mq_max_groups_per_role;	/* -1: half of mq_max_groups */
 extern int	mq_max_message_size;	/* bytes */
 extern int	mq_visibility_timeout;	/* ms */
 extern int	mq_drop_delay;			/* s */

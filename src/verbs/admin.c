@@ -22,6 +22,7 @@
 #include "offset/rebuild.h"
 #include "verbs/groups.h"
 #include "verbs/options.h"
+#include "verbs/shares.h"
 #include "verbs/verbs.h"
 #include "window/settle.h"
 #include "window/transaction.h"
@@ -194,6 +195,7 @@ create_queue(const char *name, int64 segment_size, const char *set, List *groups
 	ListCell   *cell;
 
 	snprintf(table, sizeof(table), "q_%s", name);
+	mq_check_share(owner, 1, list_length(groups));
 	mq_sql_begin(&context);
 	drop_orphan(name, table);
 	queue_no = insert_queue_row(name, segment_size);
@@ -276,6 +278,7 @@ change_owner(const MqQueue *queue, const char *role)
 {
 	Oid			to = get_role_oid(role, false);
 	Oid			from;
+	int			groups;
 
 	mq_check_owner(queue);
 	mq_lock_rights(queue, queue->table);
@@ -283,8 +286,11 @@ change_owner(const MqQueue *queue, const char *role)
 	mq_check_owner(queue);
 	from = mq_queue_owner(queue);
 	MqCheckCanSetRole(GetUserId(), to);
-	if (from != to)
-		hand_on(queue, from, to);
+	if (from == to)
+		return;
+	(void) mq_groups_of(queue, &groups);
+	mq_check_share(to, 1, groups);
+	hand_on(queue, from, to);
 }
 
 /* A segment_size as given: ids of a block and of a segment must fit each other. */

@@ -24,6 +24,7 @@
 #include "offset/rebuild.h"
 #include "verbs/options.h"
 #include "window/settle.h"
+#include "verbs/shares.h"
 #include "window/transaction.h"
 #include "window/walk.h"
 
@@ -230,6 +231,7 @@ create_group(MqQueue *queue, const char *name, const MqStart *start, const char 
 	int32		group_no;
 	int64		oldest_needed;
 
+	mq_check_share(mq_queue_owner(queue), 0, 1);
 	mq_attach_queue(queue);
 	mq_position_find(queue, start, &position);
 	mq_queue_check_not_dropped(queue);

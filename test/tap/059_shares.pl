@@ -58,6 +58,49 @@ SQL
 	is($mallory->q("SELECT mq.drop_queue('d', force => true)"), '', 'dropped');
 }
 
+# --- slots ------------------------------------------------------------------------------------------------------------------------
+{
+	my $with = sub { my ($n, $letter) = @_; return "groups => ARRAY(SELECT '$letter' || i FROM generate_series(1, $n) i)"; };
+	is($mallory->try("SELECT mq.create_queue('many', " . $with->(150, 'g') . ')'), '53400', 'one queue with many groups: more than half of all');
+	like($mallory->{last_err}, qr/DETAIL.*100 .*HINT.*mq\.max_groups_per_role/s, 'and it says what to do');
+	$mallory->q("SELECT mq.create_queue('m1', " . $with->(90, 'g') . ')');
+	is($mallory->try("SELECT mq.create_queue('m2', " . $with->(20, 'g') . ')'), '53400', 'in several queues');
+	is($mallory->try("DO \$\$ BEGIN FOR i IN 1 .. 20 LOOP PERFORM mq.create_group('m1', 'h' || i); END LOOP; END \$\$"), '53400', 'group by group');
+	$mallory->q("DO \$\$ BEGIN FOR i IN 1 .. 10 LOOP PERFORM mq.create_group('m1', 'h' || i); END LOOP; END \$\$");
+	is($mallory->try("SELECT mq.create_group('m1', 'one')"), '53400', 'not one more');
+	$mallory->q("SELECT mq.drop_group('m1', 'h1')");
+	is($mallory->try("SELECT mq.create_group('m1', 'one')"), '', 'but for one that was dropped');
+	is($mallory->try("DO \$\$ BEGIN FOR i IN 1 .. 20 LOOP PERFORM mq.create_queue('n' || i, groups => '{}'); END LOOP; END \$\$"), '53400', 'many queues');
+	like($mallory->{last_err}, qr/DETAIL.*16 .*HINT.*mq\.max_queues_per_role/s, 'and it says what to do');
+	is($mallory->try("SET mq.max_queues_per_role = 1000"), '42501', 'who is limited cannot change that');
+
+	# several at once, each of which sees what is committed only
+	one($node, 'ALTER ROLE mallory SET mq.max_queues_per_role = 3');
+	$_->close for $mallory;
+	($mallory, my $second) = map { session($node, user => 'mallory') } 1, 2;
+	$second->q('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1');
+	$mallory->q("BEGIN; SELECT mq.create_queue('o1', groups => '{}'), mq.create_queue('o2', groups => '{}')");
+	$second->start("SELECT mq.create_queue('o3', groups => '{}')");
+	ok(poll_until('it to wait', sub { $second->waits_on_lock($node) }), 'who makes one waits for another of that role');
+	is($alice->try("SELECT mq.create_queue('after'); SELECT mq.send('after', '1'); SELECT mq.receive('after')"), '', 'others do not');
+	$mallory->q('COMMIT');
+	is(($second->finish)[0], '53400', 'and counts those, whatever its snapshot');
+	$second->q('ROLLBACK');
+	$second->close;
+	is($mallory->try("SELECT mq.create_queue('o3', groups => '{}')"), '53400', 'committed: no more');
+	$mallory->q("SELECT mq.drop_queue('o2')");
+	is($mallory->try("SELECT mq.create_queue('m1', if_not_exists => true)"), '', 'what is there already counts as before');
+
+	# handed on it counts for who has it then
+	one($node, 'GRANT mallory TO alice; ALTER ROLE alice SET mq.max_groups_per_role = 50');
+	$alice->close;
+	$alice = session($node, user => 'alice');
+	is($alice->try("SELECT mq.alter_queue('m1', owner => 'alice')"), '53400', 'handed on to who would have too many');
+	is($alice->try("SELECT mq.alter_queue('o1', owner => 'alice')"), '', 'to who has room for it');
+	is(sqlstate($node, "SELECT mq.create_group('m1', 's' || i) FROM generate_series(1, 3) i"), '', 'a superuser is not limited');
+	one($node, "SELECT mq.drop_queue('m1', force => true)");
+}
+
 $_->close for $alice, $mallory;
 $node->stop;
 done_testing();
