@@ -14,6 +14,7 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
+#include "utils/timestamp.h"
 
 #include "base/dependents.h"
 #include "base/stop_point.h"
@@ -27,6 +28,8 @@
 #include "verbs/shares.h"
 #include "window/transaction.h"
 #include "window/walk.h"
+
+#define MQ_GROUP_NUMBER_MAX 0xFFFFFF	/* a receipt has 24 bits for it */
 
 static const MqOption options[] = {
 	{"max_in_flight", MQ_OPTION_INTEGER, 1, PG_INT32_MAX, "It must be at least 1; null: no limit."},
@@ -56,6 +59,36 @@ mq_next_number(const char *sequence, const char *table, const char *column, cons
 	} while (number < above ||
 			 mq_sql("SELECT FROM mq_internal.%s WHERE %s = %d UNION ALL SELECT FROM pg_class "
 					"WHERE relnamespace = 'mq_internal'::regnamespace AND relname = '%s_%d'", table, column, number, prefix, number) > 0);
+	return number;
+}
+
+/*
+ * Numbers are never used again: receipts and the offset log name groups by them. Before there is none left who makes groups is
+ * told, and with them the log.
+ */
+static int32
+next_group_number(const MqQueue *queue)
+{
+	static TimestampTz warned = 0;
+	TimestampTz now = GetCurrentTimestamp();
+	int32		number;
+
+	if (mq_catalog_last_group() >= MQ_GROUP_NUMBER_MAX)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("all numbers of consumer groups of this database are used up"),
+				 errhint("Make queues in another database; CREATE EXTENSION begins anew.")));
+	/* one that has rows in the offset log would begin where they say */
+	number = mq_next_number("group_no", "consumer_group", "group_no", "g", mq_database_last_group(queue->db, 0) + 1);
+	(void) mq_database_last_group(queue->db, number);
+	if (number > MQ_GROUP_NUMBER_MAX / 10 * 9 && !(now >= warned && now - warned < USECS_PER_MINUTE))
+	{
+		warned = now;
+		ereport(WARNING,
+				(errmsg("%d numbers for consumer groups of this database are left", MQ_GROUP_NUMBER_MAX - number),
+				 errdetail("Each group that is made takes one for ever, also if that is rolled back."),
+				 errhint("Find out who makes so many groups.")));
+	}
 	return number;
 }
 
@@ -103,9 +136,7 @@ mq_group_insert(const MqQueue *queue, const char *name, int64 start_id)
 	/* who is about to hand the queue on hands on the groups that there are; before the row, for which others may wait */
 	mq_lock_rights(queue, queue->table);
 	mq_sql_begin(&context);
-	/* one that has rows in the offset log would begin where they say */
-	group_no = mq_next_number("group_no", "consumer_group", "group_no", "g", mq_database_last_group(queue->db, 0) + 1);
-	(void) mq_database_last_group(queue->db, group_no);
+	group_no = next_group_number(queue);
 	inserted = mq_sql("INSERT INTO mq_internal.consumer_group (group_no, queue_no, name, start_id) "
 					  "VALUES (%d, %d, %s, " INT64_FORMAT ") ON CONFLICT (queue_no, name) DO NOTHING",
 					  group_no, queue->queue_no, quote_literal_cstr(name), start_id) > 0;

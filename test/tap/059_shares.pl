@@ -101,6 +101,20 @@ SQL
 	one($node, "SELECT mq.drop_queue('m1', force => true)");
 }
 
+# --- numbers of groups: they end, and say so before ------------------------------------------------------------------------------------
+{
+	one($node, "SELECT setval('mq_internal.group_no', 15099000)");
+	unlike(err($node, "SELECT mq.create_group('a', 'below')"), qr/WARNING/, 'nine tenths are not used up: silence');
+	one($node, "SELECT setval('mq_internal.group_no', 15100000)");
+	like(err($node, "SELECT mq.create_group('a', 'above')"), qr/WARNING:  01000: .*1677214 .*HINT/s, 'nine tenths are: a warning says how many are left');
+	one($node, "SELECT setval('mq_internal.group_no', 16777214)");
+	is(sqlstate($node, "SELECT mq.create_group('a', 'last')"), '', 'the last one');
+	like(err($node, "SELECT mq.create_group('a', 'none')"), qr/ERROR:  54000: .*HINT/s, 'no more: an error that says what to do');
+	is(sqlstate($node, "SELECT mq.create_queue('b', groups => '{}')"), '', 'queues without groups can be made');
+	one($node, "SELECT mq.send('a', '1')");
+	is(one($node, "SELECT count(*) FROM mq.receive('a', consumer_group => 'last')"), '1', 'the last one works');
+}
+
 $_->close for $alice, $mallory;
 $node->stop;
 done_testing();
