@@ -209,11 +209,12 @@ typedef union MqCell
 typedef enum MqBlocked
 {
 	MQ_NOT_BLOCKED,
+	MQ_BLOCKED_BY_STATEMENT,	/* what is new is too new for its statement: only the next one can have it */
 	MQ_BLOCKED_BY_LIMIT,		/* its consumer has as many messages as it may */
 	MQ_BLOCKED_BY_SNAPSHOT		/* they are newer than its transaction's snapshot */
 } MqBlocked;
 
-#define MQ_LINES 3				/* one for each, in every group */
+#define MQ_LINES 4				/* one for each, in every group */
 
 /* Process numbers of the first and the last in line, -1: none. */
 typedef struct MqLine

@@ -431,16 +431,23 @@ look_again(ReceiveCall *call)
 	}
 }
 
+/* Whatever there is: in a statement that reads tables what comes is too new. */
+static MqBlocked
+blocked_at_first(void)
+{
+	return !IsolationUsesXactSnapshot() && mq_statement_reads_with() != NULL ? MQ_BLOCKED_BY_STATEMENT : MQ_NOT_BLOCKED;
+}
+
 /* Whether, and why, there may be messages for others, though there is none for this call. */
 static MqBlocked
-why_blocked(ReceiveCall *call)
+why_blocked(ReceiveCall *call, MqBlocked at_first)
 {
 	/* once seen, else several of one name would wake each other whenever one has what another then finds too new */
 	if (IsolationUsesXactSnapshot() && call->passed_over > 0)
 		call->too_old = true;
 	if (call->too_old && (call->passed_over > 0 || call->taker.blocked))
 		return MQ_BLOCKED_BY_SNAPSHOT;
-	return call->taker.blocked ? MQ_BLOCKED_BY_LIMIT : MQ_NOT_BLOCKED;
+	return call->taker.blocked ? MQ_BLOCKED_BY_LIMIT : at_first;
 }
 
 static void
@@ -448,12 +455,13 @@ wait_for_messages(ReceiveCall *call)
 {
 	MqWait		wait;
 
-	mq_wait_begin(&wait, &call->group, &call->ref, call->wait_us, call->taker.consumer);
+	mq_wait_begin(&wait, &call->group, &call->ref, call->wait_us, blocked_at_first(), call->taker.consumer);
 	do
 	{
 		look_again(call);
 		wait.own_due = call->taker.own_due;
-	} while (call->got == 0 && !call->give_up && mq_wait_more(&wait, why_blocked(call)));
+	} while (call->got == 0 && !call->give_up && mq_wait_more(&wait, why_blocked(call, wait.at_first)));
+	wait.keeps = call->give_up ? call->max : 0;
 	mq_wait_end(&wait);
 }
 

@@ -47,7 +47,7 @@ get_into_line(MqWait *wait, bool again)
 {
 	uint32		definition;
 
-	if (!mq_window_enlist(wait->ref, wait->group->queue.chain, again))
+	if (!mq_window_enlist(wait->ref, wait->group->queue.chain, again, wait->at_first))
 		dropped(wait->group);
 	mq_catalog_catch_up();
 	definition = pg_atomic_read_u32(&wait->group->queue.chain->definition);
@@ -61,9 +61,9 @@ get_into_line(MqWait *wait, bool again)
 }
 
 void
-mq_wait_begin(MqWait *wait, MqGroup *group, const MqWindowRef *ref, int64 us, const char *consumer)
+mq_wait_begin(MqWait *wait, MqGroup *group, const MqWindowRef *ref, int64 us, MqBlocked at_first, const char *consumer)
 {
-	*wait = (MqWait) {group, ref, mq_monotonic_us() + us, .own_due = PG_INT64_MAX};
+	*wait = (MqWait) {group, ref, mq_monotonic_us() + us, .own_due = PG_INT64_MAX, .at_first = at_first};
 	get_into_line(wait, false);
 	mq_wait_show(&ref->key, consumer);
 }
@@ -100,7 +100,7 @@ mq_wait_more(MqWait *wait, MqBlocked blocked)
 	changed = mq_wait_block(blocked);
 	/* what woke this process, or what the clock has made ready, may be for another one */
 	if (blocked != MQ_NOT_BLOCKED && (changed || mq_wait_is_timekeeper()))
-		mq_wake_group(wait->ref->window);
+		(blocked == MQ_BLOCKED_BY_STATEMENT ? mq_wake_able : mq_wake_group) (wait->ref->window);
 	if (changed)
 		return true;
 	do
@@ -115,12 +115,25 @@ mq_wait_more(MqWait *wait, MqBlocked blocked)
 	return true;
 }
 
+/* Whether there are no more messages than the next call of who waited will want. */
+static bool
+is_kept(const MqWait *wait, int64 next_id)
+{
+	MqWindowCounts counts;
+
+	return wait->keeps > 0 && mq_window_counts(wait->ref, &counts) && counts.next_id >= next_id &&
+		counts.ids[MQ_READY] <= wait->keeps;
+}
+
 void
 mq_wait_end(MqWait *wait)
 {
 	MqTail		tail;
 
-	mq_wait_leave(mq_log_tail(&wait->group->queue, 0, &tail) && mq_window_has_work(wait->ref, tail.next_id));
+	if (!mq_log_tail(&wait->group->queue, 0, &tail) || !mq_window_has_work(wait->ref, tail.next_id))
+		mq_wait_leave(MQ_PASS_ON_NOT);
+	else
+		mq_wait_leave(is_kept(wait, tail.next_id) ? MQ_PASS_ON_TO_ABLE : MQ_PASS_ON);
 }
 
 /* ---- mq.wait ---- */
@@ -185,7 +198,7 @@ mq_wait(PG_FUNCTION_ARGS)
 	if (may_give_up_snapshot(fcinfo))
 		ForgetPortalSnapshots();
 
-	mq_wait_begin(&wait, &group, &ref, timeout, NULL);
+	mq_wait_begin(&wait, &group, &ref, timeout, MQ_NOT_BLOCKED, NULL);
 	while (!something_to_take(&group, &ref) && mq_wait_more(&wait, MQ_NOT_BLOCKED))
 		;
 	mq_wait_end(&wait);

@@ -16,6 +16,8 @@ typedef struct MqWait
 	int64		deadline;		/* of mq_monotonic_us: the clock may be set while it waits */
 	TimestampTz looked_at;
 	TimestampTz own_due;		/* set after a look: when something that nobody else sees is due */
+	MqBlocked	at_first;		/* before each look: by its statement, or not */
+	int			keeps;			/* so many messages are left for the next call of who waited */
 	uint32		definition;		/* of the chain, before the group's definition was read */
 } MqWait;
 
@@ -28,7 +30,7 @@ typedef struct MqWait
  * something, or the time is over (false). Errors: 42704 when queue or group are dropped, and what a cancel or shutdown
  * raises; the abort does what mq_wait_end does. No lock may be held.
  */
-extern void mq_wait_begin(MqWait *wait, MqGroup *group, const MqWindowRef *ref, int64 us, const char *consumer);
+extern void mq_wait_begin(MqWait *wait, MqGroup *group, const MqWindowRef *ref, int64 us, MqBlocked at_first, const char *consumer);
 extern bool mq_wait_more(MqWait *wait, MqBlocked blocked);
 extern void mq_wait_end(MqWait *wait);
 

@@ -443,7 +443,7 @@ static void
 at_abort(void)
 {
 	/* if it was waiting, it may have been woken and not have looked */
-	mq_wait_leave(true);
+	mq_wait_leave(MQ_PASS_ON);
 	undo_level(0);
 	drop_replacements(0);
 	forget_n();
@@ -545,7 +545,7 @@ subxact_callback(SubXactEvent event, SubTransactionId sub, SubTransactionId pare
 	else if (event == SUBXACT_EVENT_ABORT_SUB)
 	{
 		/* a wait that ended in an error, which the transaction survives */
-		mq_wait_leave(true);
+		mq_wait_leave(MQ_PASS_ON);
 		undo_level(level);
 		drop_replacements(level);
 	}

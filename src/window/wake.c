@@ -2,7 +2,7 @@
  * wake.c: receivers that wait, and who wakes them. See wake.h.
  *
  * Owns MqWaiter and the waiting fields of MqWindow and MqChain. The spinlock wait_mutex of a queue's chain guards the
- * lines of all its groups (three each, by what the receivers in them can take), and is held for a few pointer changes; latches are set after it. Lock order: window lock, then
+ * lines of all its groups (four each, by what the receivers in them can take), and is held for a few pointer changes; latches are set after it. Lock order: window lock, then
  * wait_mutex; a sender takes wait_mutex alone. A window's binding to its chain is made under the window lock, and
  * windows are forgotten before chains, so both locks of a listed process are the right ones. A crash loses the lines
  * together with the processes in them; a process that ends leaves the line in its abort callback.
@@ -129,9 +129,18 @@ pop(MqChain *chain, MqWindow *window, MqBlocked blocked)
 	return procno;
 }
 
+/* Who can have a new message, else one who can say that there is one; -1: nobody. */
+static int
+pop_for_new(MqChain *chain, MqWindow *window)
+{
+	int			procno = pop(chain, window, MQ_NOT_BLOCKED);
+
+	return procno >= 0 ? procno : pop(chain, window, MQ_BLOCKED_BY_STATEMENT);
+}
+
 /* ---- waking ---- */
 
-/* Of each group the first one that is not blocked, or all. The latches are set without the spinlock. */
+/* Of each group the first one that a new message is for, or all. The latches are set without the spinlock. */
 static void
 wake_lines(MqChain *chain, bool all)
 {
@@ -147,7 +156,7 @@ wake_lines(MqChain *chain, bool all)
 		next = window->next_waiting;
 		do
 		{
-			procno = pop(chain, window, MQ_NOT_BLOCKED);
+			procno = pop_for_new(chain, window);
 			if (procno < 0 && all)
 				procno = pop(chain, window, MQ_BLOCKED_BY_LIMIT);
 			if (procno < 0 && all)
@@ -204,9 +213,16 @@ wake_one(MqWindow *window, MqBlocked blocked)
 }
 
 void
-mq_wake_group(MqWindow *window)
+mq_wake_able(MqWindow *window)
 {
 	(void) wake_one(window, MQ_NOT_BLOCKED);
+}
+
+void
+mq_wake_group(MqWindow *window)
+{
+	if (!wake_one(window, MQ_NOT_BLOCKED))
+		(void) wake_one(window, MQ_BLOCKED_BY_STATEMENT);
 }
 
 /* No more than there are now: who looks again gets into line again. */
@@ -223,21 +239,23 @@ void
 mq_wake_for_given_back(MqWindow *window)
 {
 	wake_blocked(window, MQ_BLOCKED_BY_LIMIT);
-	(void) wake_one(window, MQ_NOT_BLOCKED);
+	mq_wake_able(window);
 }
 
 void
 mq_wake_for_room(MqWindow *window)
 {
 	wake_blocked(window, MQ_BLOCKED_BY_SNAPSHOT);
-	mq_wake_for_given_back(window);
+	wake_blocked(window, MQ_BLOCKED_BY_LIMIT);
+	mq_wake_group(window);
 }
 
 void
 mq_wake_all(MqWindow *window)
 {
-	while (wake_one(window, MQ_BLOCKED_BY_LIMIT) || wake_one(window, MQ_BLOCKED_BY_SNAPSHOT) || wake_one(window, MQ_NOT_BLOCKED))
-		;
+	for (int i = 0; i < MQ_LINES; i++)
+		while (wake_one(window, (MqBlocked) i))
+			;
 }
 
 void
@@ -268,7 +286,7 @@ bind_to_chain(MqWindow *window, const MqChain *chain)
 }
 
 void
-mq_wait_enlist(MqChain *chain, MqWindow *window, bool again)
+mq_wait_enlist(MqChain *chain, MqWindow *window, bool again, MqBlocked blocked)
 {
 	int			me = MqMyProcNumber();
 
@@ -276,7 +294,7 @@ mq_wait_enlist(MqChain *chain, MqWindow *window, bool again)
 	SpinLockAcquire(&chain->wait_mutex);
 	mq_waiters[me].woken = false;
 	if (!mq_waiters[me].listed)
-		put_into_line(chain, window, me, MQ_NOT_BLOCKED, again);
+		put_into_line(chain, window, me, blocked, again);
 	SpinLockRelease(&chain->wait_mutex);
 	my_chain = chain;
 	my_window = window;
@@ -415,7 +433,7 @@ any_waiter(const MqWindow *window)
 }
 
 void
-mq_wait_leave(bool pass_on)
+mq_wait_leave(MqPassOn pass_on)
 {
 	MqWindow   *window = my_window;
 	MqChain    *chain = my_chain;
@@ -430,7 +448,8 @@ mq_wait_leave(bool pass_on)
 	SpinLockAcquire(&chain->wait_mutex);
 	if (mq_waiters[me].listed)
 		take_out_of_line(chain, window, me);
-	pass_on |= mq_waiters[me].woken;
+	if (mq_waiters[me].woken)
+		pass_on = MQ_PASS_ON;
 	mq_waiters[me].woken = false;
 	if (window->timekeeper == me)
 		next = window->timekeeper = any_waiter(window);
@@ -438,6 +457,8 @@ mq_wait_leave(bool pass_on)
 	/* it has to find out how long it may sleep */
 	if (next >= 0)
 		set_latch(next);
-	if (pass_on)
+	if (pass_on == MQ_PASS_ON)
 		mq_wake_group(window);
+	else if (pass_on == MQ_PASS_ON_TO_ABLE)
+		mq_wake_able(window);
 }

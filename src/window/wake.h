@@ -25,14 +25,18 @@ extern void mq_wake_queue(MqChain *chain);
 /* All receivers of the queue: a definition has changed. */
 extern void mq_wake_queue_all(MqChain *chain);
 
-/* One receiver of the group; the caller does not hold the window lock. */
+/*
+ * One receiver of the group; the caller does not hold the window lock. One who is blocked by its statement only if nobody else is in
+ * line: it would end without a message, and have it with its next call. mq_wake_able: not even then.
+ */
 extern void mq_wake_group(MqWindow *window);
+extern void mq_wake_able(MqWindow *window);
 
-/* The same, and all who are blocked: there are fewer messages in flight, or some came back. */
+/* mq_wake_group, and all who are blocked otherwise: there are fewer messages in flight, or some came back. */
 extern void mq_wake_for_room(MqWindow *window);
 
 /*
- * The same, but not those whose snapshot is too old: what came back was too new for who had it. Most would only give it back
+ * mq_wake_able, and those who are blocked by a limit, but not those whose snapshot is too old: what came back was too new for who had it. Most would only give it back
  * again, and wake each other for ever. One whose snapshot is newer than that of who had it is left to the worker's sweep.
  */
 extern void mq_wake_for_given_back(MqWindow *window);
@@ -47,9 +51,10 @@ extern void mq_wake_note_time(MqWindow *window, TimestampTz time);
 
 /*
  * Puts this process into the line of the window, whose lock the caller holds exclusively (so it is the right one), unless
- * it is in it; again: it was in before, and keeps its place at the front. mq_wait_leave must follow, or an abort.
+ * it is in it; again: it was in before, and keeps its place at the front. blocked: what is known of it before it looks (by its
+ * statement, or not). mq_wait_leave must follow, or an abort.
  */
-extern void mq_wait_enlist(MqChain *chain, MqWindow *window, bool again);
+extern void mq_wait_enlist(MqChain *chain, MqWindow *window, bool again, MqBlocked blocked);
 
 /*
  * Says after a look whether this process can take a message that is new. If not, others are woken in its place until there
@@ -82,7 +87,18 @@ typedef struct MqWaiting
 /* Whether the process with that number waits, and for what. Of a moment: it may have left by now. */
 extern bool mq_wait_look_at(int procno, MqWaiting *waiting);
 
-/* Leaves the line; pass_on: there is work left, or may be. Does nothing when this process is not waiting. Never throws. */
-extern void mq_wait_leave(bool pass_on);
+/*
+ * Leaves the line. pass_on: there is work left, or may be; TO_ABLE: what is left is for the next call of who leaves, or for
+ * somebody who can have it at once. Who was woken and did not look passes on in any case. Does nothing when this process is not
+ * waiting. Never throws.
+ */
+typedef enum MqPassOn
+{
+	MQ_PASS_ON_NOT,
+	MQ_PASS_ON_TO_ABLE,
+	MQ_PASS_ON
+} MqPassOn;
+
+extern void mq_wait_leave(MqPassOn pass_on);
 
 #endif

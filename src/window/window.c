@@ -72,7 +72,7 @@ mq_window_expire(const MqWindowRef *ref, TimestampTz now)
 }
 
 bool
-mq_window_enlist(const MqWindowRef *ref, MqChain *chain, bool again)
+mq_window_enlist(const MqWindowRef *ref, MqChain *chain, bool again, MqBlocked blocked)
 {
 	bool		dropped;
 
@@ -80,7 +80,7 @@ mq_window_enlist(const MqWindowRef *ref, MqChain *chain, bool again)
 		return false;
 	dropped = ref->window->dropped;
 	if (!dropped)
-		mq_wait_enlist(chain, ref->window, again);
+		mq_wait_enlist(chain, ref->window, again, blocked);
 	mq_window_unlock(ref);
 	return !dropped;
 }

@@ -31,7 +31,7 @@ extern void mq_window_unlock(const MqWindowRef *ref);
 /*
  * Puts this process into the line of receivers (mq_wait_enlist, wake.h); false: the group is gone.
  */
-extern bool mq_window_enlist(const MqWindowRef *ref, MqChain *chain, bool again);
+extern bool mq_window_enlist(const MqWindowRef *ref, MqChain *chain, bool again, MqBlocked blocked);
 
 /* For the timekeeper, right before it sleeps: when it has to look again. It began to look last at that time. */
 extern TimestampTz mq_window_set_clock(const MqWindowRef *ref, TimestampTz looked_at);
