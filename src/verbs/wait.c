@@ -138,18 +138,64 @@ mq_wait_end(MqWait *wait)
 
 /* ---- mq.wait ---- */
 
+#define IN_VAIN_US	MQ_S		/* a message that the client could not have before it is told of again */
+
+/* What the last wait of this process has told its client of. */
+static struct
+{
+	MqWindowKey key;
+	MqReady		ready;
+} told;
+
 static bool
-something_to_take(const MqGroup *group, const MqWindowRef *ref)
+something_to_take(const MqGroup *group, const MqWindowRef *ref, MqReady *first)
 {
 	if (is_paused(group) || (group->max_in_flight > 0 && mq_window_is_full(ref, group->max_in_flight)))
 		return false;
-	while (!mq_window_has_ready(ref))
+	while (!mq_window_has_ready(ref, first))
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (!mq_walk(group, ref, 1))
 			return false;
 	}
 	return true;
+}
+
+/* The client knows of it: it has not taken it since, whatever the reason, and nobody else has. */
+static bool
+was_told(const MqWindowRef *ref, const MqReady *first)
+{
+	return memcmp(&told.key, &ref->key, sizeof(told.key)) == 0 && told.ready.id == first->id &&
+		told.ready.attempts == first->attempts;
+}
+
+/*
+ * Until there is something. What the client was told of before it probably may not have (a limit of its consumer, memory, its
+ * snapshot): that is told again only when there is room, or after a pause, else its loop would spin.
+ */
+static void
+wait_for_something(MqWait *wait, const MqWindowRef *ref)
+{
+	MqBlocked	blocked = MQ_NOT_BLOCKED;
+	MqReady		first;
+	bool		found;
+	int			pauses = 0;
+
+	do
+	{
+		found = something_to_take(wait->group, ref, &first);
+		if (found && (pauses == 2 || !was_told(ref, &first)))
+			break;
+		blocked = found ? MQ_BLOCKED_BY_LIMIT : MQ_NOT_BLOCKED;
+		wait->own_due = found ? GetCurrentTimestamp() + IN_VAIN_US : PG_INT64_MAX;
+		/* the first time it only gets into the other line, and looks again */
+		pauses = found ? pauses + 1 : 0;
+	} while (mq_wait_more(wait, blocked));
+	if (found)
+	{
+		told.key = ref->key;
+		told.ready = first;
+	}
 }
 
 static bool
@@ -199,8 +245,7 @@ mq_wait(PG_FUNCTION_ARGS)
 		ForgetPortalSnapshots();
 
 	mq_wait_begin(&wait, &group, &ref, timeout, MQ_NOT_BLOCKED, NULL);
-	while (!something_to_take(&group, &ref) && mq_wait_more(&wait, MQ_NOT_BLOCKED))
-		;
+	wait_for_something(&wait, &ref);
 	mq_wait_end(&wait);
 	if (!ActiveSnapshotSet())
 		EnsurePortalSnapshotExists();

@@ -136,17 +136,19 @@ mq_window_has_work(const MqWindowRef *ref, int64 next_id)
 }
 
 bool
-mq_window_has_ready(const MqWindowRef *ref)
+mq_window_has_ready(const MqWindowRef *ref, MqReady *first)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	bool		ready;
+	uint32		ready;
 
 	if (!mq_window_lock(ref, LW_EXCLUSIVE))
 		return false;
 	(void) mq_lease_expire_some(ref->window, now);
-	ready = mq_tree_first_ready(ref->window, PG_INT64_MIN, now) != 0;
+	ready = mq_tree_first_ready(ref->window, PG_INT64_MIN, now);
+	if (ready != 0 && first != NULL)
+		*first = (MqReady) {MqNodeAt(ready)->lo, MqNodeAt(ready)->attempts};
 	mq_window_unlock(ref);
-	return ready;
+	return ready != 0;
 }
 
 bool
@@ -154,9 +156,10 @@ mq_window_is_full(const MqWindowRef *ref, int max_in_flight)
 {
 	bool		full;
 
-	if (!mq_window_lock(ref, LW_SHARED))
+	if (!mq_window_lock(ref, LW_EXCLUSIVE))
 		return false;
 	full = mq_consumer_in_flight(ref->window) >= max_in_flight;
+	ref->window->limited |= full;
 	mq_window_unlock(ref);
 	return full;
 }

@@ -42,10 +42,17 @@ extern TimestampTz mq_window_next_event(const MqWindowRef *ref);
 /* Whether there is, or may be, something to hand out; next_id: of the log. */
 extern bool mq_window_has_work(const MqWindowRef *ref, int64 next_id);
 
-/* Whether a message is ready now; ends leases whose time is over. */
-extern bool mq_window_has_ready(const MqWindowRef *ref);
+/* A message that is ready, at one of its hand-outs. */
+typedef struct MqReady
+{
+	int64		id;
+	int			attempts;
+} MqReady;
 
-/* Whether so many messages, or more, are in flight. */
+/* Whether a message is ready now, and which one is the first (NULL: never mind); ends leases whose time is over. */
+extern bool mq_window_has_ready(const MqWindowRef *ref, MqReady *first);
+
+/* Whether so many messages, or more, are in flight; then room will wake who waits. */
 extern bool mq_window_is_full(const MqWindowRef *ref, int max_in_flight);
 
 /* The group is dropped: who waits is sent away, and nobody waits any more. */

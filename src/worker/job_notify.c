@@ -139,7 +139,7 @@ has_something(MqGroup *group, TimestampTz *next_event)
 	ref = (MqWindowRef) {group->window, mq_window_key(group, 0)};
 	if (group->max_in_flight > 0 && mq_window_is_full(&ref, group->max_in_flight))
 		return false;
-	while (!mq_window_has_ready(&ref))
+	while (!mq_window_has_ready(&ref, NULL))
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (!mq_walk(group, &ref, 1))
