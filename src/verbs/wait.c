@@ -138,13 +138,15 @@ mq_wait_end(MqWait *wait)
 
 /* ---- mq.wait ---- */
 
-#define IN_VAIN_US	MQ_S		/* a message that the client could not have before it is told of again */
+#define IN_VAIN			2		/* told so often of a message that nobody has taken, the client probably may not have it, */
+#define IN_VAIN_US		MQ_S	/* and is told again after this */
 
 /* What the last wait of this process has told its client of. */
 static struct
 {
 	MqWindowKey key;
 	MqReady		ready;
+	int			times;
 } told;
 
 static bool
@@ -161,17 +163,25 @@ something_to_take(const MqGroup *group, const MqWindowRef *ref, MqReady *first)
 	return true;
 }
 
-/* The client knows of it: it has not taken it since, whatever the reason, and nobody else has. */
+/* The client knows of it, and has not taken it since, whatever the reason, nor has anybody else. */
 static bool
-was_told(const MqWindowRef *ref, const MqReady *first)
+is_told(const MqWindowRef *ref, const MqReady *first)
 {
 	return memcmp(&told.key, &ref->key, sizeof(told.key)) == 0 && told.ready.id == first->id &&
 		told.ready.attempts == first->attempts;
 }
 
+static void
+tell(const MqWindowRef *ref, const MqReady *first)
+{
+	told.times = is_told(ref, first) ? Min(told.times + 1, IN_VAIN) : 1;
+	told.key = ref->key;
+	told.ready = *first;
+}
+
 /*
- * Until there is something. What the client was told of before it probably may not have (a limit of its consumer, memory, its
- * snapshot): that is told again only when there is room, or after a pause, else its loop would spin.
+ * Until there is something. What the client was told of again and again it probably may not have (a limit of its consumer, memory,
+ * its snapshot): that it is told only when there is room, or after a pause, else its loop would spin.
  */
 static void
 wait_for_something(MqWait *wait, const MqWindowRef *ref)
@@ -184,7 +194,7 @@ wait_for_something(MqWait *wait, const MqWindowRef *ref)
 	do
 	{
 		found = something_to_take(wait->group, ref, &first);
-		if (found && (pauses == 2 || !was_told(ref, &first)))
+		if (found && (pauses == 2 || told.times < IN_VAIN || !is_told(ref, &first)))
 			break;
 		blocked = found ? MQ_BLOCKED_BY_LIMIT : MQ_NOT_BLOCKED;
 		wait->own_due = found ? GetCurrentTimestamp() + IN_VAIN_US : PG_INT64_MAX;
@@ -192,10 +202,7 @@ wait_for_something(MqWait *wait, const MqWindowRef *ref)
 		pauses = found ? pauses + 1 : 0;
 	} while (mq_wait_more(wait, blocked));
 	if (found)
-	{
-		told.key = ref->key;
-		told.ready = first;
-	}
+		tell(ref, &first);
 }
 
 static bool

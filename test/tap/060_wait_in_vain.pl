@@ -1,5 +1,5 @@
 # CALL mq.wait, then a receive that has nothing, and that again and again: what is ready may not be for this client (its consumer is at
-# the limit, the window has its share of the memory). It does not spin: the second wait for the same message sleeps, until there is room.
+# the limit, the window has its share of the memory). It does not spin: the third wait for the same message sleeps, until there is room.
 use strict;
 use warnings;
 use FindBin;
