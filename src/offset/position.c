@@ -9,7 +9,9 @@
 #include "offset/position.h"
 
 #include "access/relation.h"
+#include "access/transam.h"
 #include "access/visibilitymap.h"
+#include "access/xact.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
@@ -65,12 +67,28 @@ add_undecided(Relation rel, BlockNumber block, int64 below, Snapshot judge, MqPo
 			add_part(position, rows[i].id, rows[i].id);
 }
 
-/* Adds the ids below next_id whose senders are undecided, ascending. */
+/*
+ * No sender can be undecided: neither this transaction nor, at the time of the snapshot, any other has an xid, nor had one been
+ * given that was not yet over (those from xmax on are not in the list of the running ones).
+ */
+static bool
+nobody_writes(Snapshot snapshot)
+{
+	return snapshot->xcnt == 0 && snapshot->subxcnt == 0 && !snapshot->suboverflowed &&
+		ReadNextTransactionId() == snapshot->xmax && !TransactionIdIsValid(GetTopTransactionIdIfAny());
+}
+
+/*
+ * Adds the ids below next_id whose senders are undecided, ascending. They had an xid before they got an id, and next_id was read
+ * before this is called.
+ */
 static void
 find_undecided(const MqQueue *queue, const MqSegmentInfo *segments, int count, int64 next_id, MqPosition *position)
 {
 	Snapshot	judge = RegisterSnapshot(GetLatestSnapshot());
 
+	if (nobody_writes(judge))
+		count = 0;
 	for (int i = 0; i < count && segments[i].segment * queue->segment_size < next_id; i++)
 	{
 		Relation	rel = mq_segment_open(queue, segments[i].level, segments[i].segment, AccessShareLock);

@@ -584,4 +584,31 @@ is(one($node, "SELECT count(*) FROM mq.groups WHERE queue = 'multi'"), '3', 'the
 $node->stop;
 my $log = PostgreSQL::Test::Utils::slurp_file($node->logfile);
 unlike($log, qr/TRAP|PANIC|signal (?:6|7|8|11)/, 'no assertion, no panic');
+# --- where to begin is found without reading the log, if nobody writes ---------------------------------------------------------------------
+{
+	my $n = mq_node('quiet_start');
+	one($n, "SELECT mq.create_queue('q')");
+	one($n, "SELECT count(*) FROM mq.send_batch('q', array_fill(to_jsonb(repeat('x', 300)), ARRAY[10000]))") for 1 .. 3;
+	my $pages = one($n, "SELECT sum(pg_relation_size(inhrelid)) / 8192 FROM pg_inherits WHERE inhparent = 'mq.q_q'::regclass");
+	my $reads = sub {
+		my ($call, $before) = @_;
+		my $plan = one($n, ($before || '') . "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) SELECT $call");
+		my ($hit) = $plan =~ /"Shared Hit Blocks": (\d+)/;
+		my ($read) = $plan =~ /"Shared Read Blocks": (\d+)/;
+		return $hit + $read;
+	};
+	for my $call ("mq.seek('q', 'default', start_id => 30000)", "mq.seek('q', 'default', start => 'latest')")
+	{
+		# the worker or autovacuum may be writing just now
+		ok(poll_until('it to be quiet', sub { $reads->($call) < $pages / 2 }, 60), "$call: reads little of $pages pages");
+		my $s = session($n);
+		$s->q("BEGIN; SELECT mq.send('q', '1')");
+		cmp_ok($reads->($call), '>=', $pages, "$call: all of it while somebody writes");
+		$s->q('ROLLBACK');
+		$s->close;
+	}
+	cmp_ok($reads->("mq.seek('q', 'default', start_id => 30000)", "BEGIN; SELECT pg_current_xact_id();"), '>=', $pages, 'and when that is this transaction');
+	$n->stop;
+}
+
 done_testing();
