@@ -410,8 +410,11 @@ mq_database_forget(MqDatabase *db)
 	uint32		cell;
 
 	LWLockAcquire(mq_shared->registry_lock, LW_EXCLUSIVE);
+	/* somebody may be preparing a transaction with acks of an extension that was dropped meanwhile */
+	SpinLockAcquire(&db->mutex);
 	cell = db->prepared;
 	db->prepared = 0;
+	SpinLockRelease(&db->mutex);
 	memset(&db->key, 0, sizeof(db->key));
 	LWLockRelease(mq_shared->registry_lock);
 	while (cell != 0)

@@ -168,7 +168,8 @@ take_hand_out(GroupLog *log, int64 n, int64 lo, int64 hi)
 static void
 note_undecided(Replay *replay, const MqOffsetRow *row)
 {
-	for (int i = 0; i < replay->nundecided; i++)
+	/* rows of one transaction are often neighbours */
+	for (int i = replay->nundecided - 1; i >= 0; i--)
 	{
 		if (replay->undecided[i] == row->xid)
 		{
