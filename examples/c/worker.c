@@ -21,17 +21,17 @@
 #define MAX_BACKOFF_MS	5000
 #define LEASE_LOST		"MQ001"
 
-/* the lease lasts mq.visibility_timeout, 30 s unless set: mq.receive('orders', max_messages => 10, visibility_timeout => '5 minutes') is for slower work */
+/* the lease lasts mq.visibility_timeout, 30 s unless set; visibility_timeout => '5 minutes' is for slower work */
 static const char *const RECEIVE =
 	"SELECT id, receipt, payload->>'order', failures FROM mq.receive('orders', max_messages => 10)";
 
 /* this takes nothing, so nothing is lost when it is broken off */
 static const char *const WAIT = "CALL mq.wait('orders', timeout => '20 s')";
 static const char *const WRITE_INVOICE = "INSERT INTO invoices SELECT id, amount FROM orders WHERE id = $1";
-static const char *const ACK = "SELECT mq.ack($1::uuid)";
+static const char *const ACK = "SELECT mq.ack($1)";
 
 /* not strict: should the lease be over by now, then others have the message, and that is that */
-static const char *const NACK = "SELECT mq.nack_batch(ARRAY[$1::uuid], make_interval(secs => $2), strict => false)";
+static const char *const NACK = "SELECT mq.nack_batch(ARRAY[$1::uuid], delay => make_interval(secs => $2), strict => false)";
 static const char *const RELEASE = "SELECT mq.release_batch(ARRAY[$1::uuid], strict => false)";
 
 static volatile sig_atomic_t stopping = false;

@@ -26,7 +26,7 @@ public class Producer {
 
     static void placeOrder(Connection db, int amount) throws SQLException {
         try (PreparedStatement insert = db.prepareStatement("INSERT INTO orders (amount) VALUES (?) RETURNING id");
-                PreparedStatement send = db.prepareStatement("SELECT mq.send('orders', ?)")) {
+                PreparedStatement send = db.prepareStatement("SELECT mq.send('orders', ?::jsonb)")) {
             insert.setInt(1, amount);
             try (ResultSet row = insert.executeQuery()) {
                 row.next();

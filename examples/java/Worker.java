@@ -21,7 +21,7 @@ public class Worker {
     /** Behind a PgBouncer before 1.21 in transaction mode, add prepareThreshold=0: it knows no prepared statements there. */
     static final String URL = System.getenv().getOrDefault("JDBC_URL", "jdbc:postgresql://localhost/shop");
 
-    /** The lease lasts mq.visibility_timeout, 30 s unless set; a third argument is for slower work. */
+    /** The lease lasts mq.visibility_timeout, 30 s unless set; visibility_timeout => '5 minutes' is for slower work. */
     static final String RECEIVE =
             "SELECT id, receipt, payload->>'order', failures FROM mq.receive('orders', max_messages => 10)";
 
@@ -140,7 +140,7 @@ public class Worker {
     /** Not strict: should the lease be over by now, then others have the message, and that is that. */
     static void nack(Connection db, Message message, long delay) throws SQLException {
         try (PreparedStatement nack =
-                db.prepareStatement("SELECT mq.nack_batch(ARRAY[?], make_interval(secs => ?), strict => false)")) {
+                db.prepareStatement("SELECT mq.nack_batch(ARRAY[?], delay => make_interval(secs => ?), strict => false)")) {
             nack.setObject(1, message.receipt);
             nack.setDouble(2, delay);
             nack.execute();

@@ -8,7 +8,7 @@
 const { setTimeout: sleep } = require('node:timers/promises')
 const { Client } = require('pg')
 
-// the lease lasts mq.visibility_timeout, 30 s unless set: mq.receive('orders', max_messages => 10, visibility_timeout => '5 minutes') is for slower work
+// the lease lasts mq.visibility_timeout, 30 s unless set; visibility_timeout => '5 minutes' is for slower work
 const RECEIVE = "SELECT id, receipt, payload, failures FROM mq.receive('orders', max_messages => 10)"
 // this takes nothing, so nothing is lost when it is broken off
 const WAIT = "CALL mq.wait('orders', timeout => '20 s')"
@@ -36,7 +36,7 @@ async function handle(db, { id, receipt, payload, failures }) {
     const delay = Math.min(2 ** failures, 3600)
     console.error(`message ${id}: ${error.message}; again in ${delay} s`)
     // not strict: should the lease be over by now, then others have the message, and that is that
-    await db.query('SELECT mq.nack_batch(ARRAY[$1::uuid], make_interval(secs => $2), strict => false)', [receipt, delay])
+    await db.query('SELECT mq.nack_batch($1, delay => make_interval(secs => $2), strict => false)', [[receipt], delay])
   }
 }
 
@@ -55,7 +55,7 @@ async function work(db) {
   if (messages.length === 0 && !stopping.signal.aborted) await wait(db)
   while (messages.length > 0 && !stopping.signal.aborted) await handle(db, messages.shift())
   // what is left is for the others, now and not when the lease ends
-  if (messages.length > 0) await db.query('SELECT mq.release_batch($1::uuid[], strict => false)', [messages.map(m => m.receipt)])
+  if (messages.length > 0) await db.query('SELECT mq.release_batch($1, strict => false)', [messages.map(m => m.receipt)])
 }
 
 async function main() {

@@ -14,7 +14,7 @@ import time
 import psycopg
 from psycopg.rows import namedtuple_row
 
-# the lease lasts mq.visibility_timeout, 30 s unless set: mq.receive('orders', max_messages => 10, visibility_timeout => '5 minutes') is for slower work
+# the lease lasts mq.visibility_timeout, 30 s unless set; visibility_timeout => '5 minutes' is for slower work
 RECEIVE = "SELECT id, receipt, payload, failures FROM mq.receive('orders', max_messages => 10)"
 # this takes nothing, so nothing is lost when it is broken off
 WAIT = "CALL mq.wait('orders', timeout => '20 s')"
@@ -71,7 +71,7 @@ def handle(db, message):
         delay = min(2**message.failures, 3600)
         log(f"message {message.id}: {first_line(error)}; again in {delay} s")
         # not strict: should the lease be over by now, then others have the message, and that is that
-        db.execute("SELECT mq.nack_batch(ARRAY[%s], make_interval(secs => %s), strict => false)", [message.receipt, delay])
+        db.execute("SELECT mq.nack_batch(%s, delay => make_interval(secs => %s), strict => false)", [[message.receipt], delay])
 
 
 def work(db):

@@ -54,7 +54,7 @@ async def handle(db, message):
         log(f"message {message.id}: {first_line(error)}; again in {delay} s")
         # not strict: should the lease be over by now, then others have the message, and that is that
         await db.execute(
-            "SELECT mq.nack_batch(ARRAY[%s], make_interval(secs => %s), strict => false)", [message.receipt, delay]
+            "SELECT mq.nack_batch(%s, delay => make_interval(secs => %s), strict => false)", [[message.receipt], delay]
         )
 
 

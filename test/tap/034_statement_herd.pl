@@ -20,8 +20,8 @@ one($node, "CREATE TABLE orders (id int); INSERT INTO orders VALUES (1); SELECT 
 
 my @bound = map { session($node) } 1 .. 4;
 my $free = session($node);
-my $waits_bound = "SELECT count(job.id) FROM mq.pop('q', 1, wait => '60 s') job, orders";
-my $waits_free = "SELECT count(id) FROM mq.pop('q', 1, wait => '60 s')";
+my $waits_bound = "SELECT count(job.id) FROM mq.pop('q', max_messages => 1, wait => '60 s') job, orders";
+my $waits_free = "SELECT count(id) FROM mq.pop('q', max_messages => 1, wait => '60 s')";
 
 # what a statement that waits has given up to sleep
 sub sleeps

@@ -24,33 +24,33 @@ my $mallory = session($node, user => 'mallory');
 		my ($when) = @_;
 		is($alice->try(<<'SQL'), '', "$when: another receives, acks and extends") or diag($alice->{last_err});
 DO $$ DECLARE r uuid[]; BEGIN
-	SELECT array_agg(receipt ORDER BY id) INTO r FROM mq.receive('a', 100, '1 h');
+	SELECT array_agg(receipt ORDER BY id) INTO r FROM mq.receive('a', max_messages => 100, visibility_timeout => '1 h');
 	IF cardinality(r) IS DISTINCT FROM 100 THEN RAISE EXCEPTION 'received %', cardinality(r); END IF;
 	FOR i IN 1 .. 50 LOOP PERFORM mq.extend(r[2 * i], '2 h'); END LOOP;
 	PERFORM mq.ack(r);
 END $$
 SQL
 	};
-	is($mallory->q("BEGIN; SELECT mq.discard('d', $all)"), $n, 'discards more than there are cells for one by one');
+	is($mallory->q("BEGIN; SELECT mq.discard('d', 'default', $all)"), $n, 'discards more than there are cells for one by one');
 	$works->('discarded and open');
 	$mallory->q('SAVEPOINT s');
-	is($mallory->q("SELECT mq.discard('d', $all)"), '0', 'twice is once');
+	is($mallory->q("SELECT mq.discard('d', 'default', $all)"), '0', 'twice is once');
 	$mallory->q('ROLLBACK TO s; ROLLBACK');
-	is($mallory->q("SELECT count(*), min(id), max(id) FROM mq.browse('d', max_messages => 100000)"), "$n|1|$n", 'rolled back: all are there');
+	is($mallory->q("SELECT count(*), min(id), max(id) FROM mq.browse('d', states => '{ready}', max_messages => 100000)"), "$n|1|$n", 'rolled back: all are there');
 
-	is($mallory->try("BEGIN; SELECT mq.discard('d', $second)"), '53200', 'every second one: more than its share');
+	is($mallory->try("BEGIN; SELECT mq.discard('d', 'default', $second)"), '53200', 'every second one: more than its share');
 	like($mallory->{last_err}, qr/has its share/, 'and it says so');
 	$mallory->q('ROLLBACK');
 	$works->('refused');
-	is($mallory->q("SELECT count(*) FROM mq.browse('d', max_messages => 100000)"), $n, 'refused: all are there');
+	is($mallory->q("SELECT count(*) FROM mq.browse('d', states => '{ready}', max_messages => 100000)"), $n, 'refused: all are there');
 
 	# some in savepoints, some of them undone, over the borders of lots
-	$mallory->q("BEGIN; SELECT mq.discard('d', ARRAY(SELECT generate_series(100, 1100)::bigint)); SAVEPOINT s");
-	is($mallory->q("SELECT mq.discard('d', ARRAY(SELECT generate_series(50, 1500)::bigint))"), 450, 'around what is discarded already');
+	$mallory->q("BEGIN; SELECT mq.discard('d', 'default', ARRAY(SELECT generate_series(100, 1100)::bigint)); SAVEPOINT s");
+	is($mallory->q("SELECT mq.discard('d', 'default', ARRAY(SELECT generate_series(50, 1500)::bigint))"), 450, 'around what is discarded already');
 	$mallory->q('ROLLBACK TO s; COMMIT');
-	is($mallory->q("SELECT count(*) FROM mq.browse('d', max_messages => 100000)"), $n - 1001, 'what the savepoint did is undone, no more');
-	is($mallory->q("SELECT count(*) FROM mq.browse('d', max_messages => 100000) WHERE id BETWEEN 100 AND 1100"), 0, 'the rest is not');
-	$mallory->q("SET synchronous_commit = on; SELECT mq.discard('d', $all)");
+	is($mallory->q("SELECT count(*) FROM mq.browse('d', states => '{ready}', max_messages => 100000)"), $n - 1001, 'what the savepoint did is undone, no more');
+	is($mallory->q("SELECT count(*) FROM mq.browse('d', states => '{ready}', max_messages => 100000) WHERE id BETWEEN 100 AND 1100"), 0, 'the rest is not');
+	$mallory->q("SET synchronous_commit = on; SELECT mq.discard('d', 'default', $all)");
 	$node->stop("immediate"); $node->start;
 	is(one($node, "SELECT count(*) FROM mq.receive('d')"), 0, 'after a crash nothing of it is back');
 	$_->close for $alice, $mallory;
@@ -95,8 +95,8 @@ SQL
 	one($node, 'GRANT mallory TO alice; ALTER ROLE alice SET mq.max_groups_per_role = 50');
 	$alice->close;
 	$alice = session($node, user => 'alice');
-	is($alice->try("SELECT mq.alter_queue('m1', owner => 'alice')"), '53400', 'handed on to who would have too many');
-	is($alice->try("SELECT mq.alter_queue('o1', owner => 'alice')"), '', 'to who has room for it');
+	is($alice->try("SELECT mq.alter_queue('m1', jsonb_build_object('owner', 'alice'))"), '53400', 'handed on to who would have too many');
+	is($alice->try("SELECT mq.alter_queue('o1', jsonb_build_object('owner', 'alice'))"), '', 'to who has room for it');
 	is(sqlstate($node, "SELECT mq.create_group('m1', 's' || i) FROM generate_series(1, 3) i"), '', 'a superuser is not limited');
 	one($node, "SELECT mq.drop_queue('m1', force => true)");
 }

@@ -18,7 +18,7 @@ DECLARE m mq.message; vain int := 0;
 BEGIN
 	LOOP
 		CALL mq.wait(q, timeout => '60 s');
-		SELECT * INTO m FROM mq.receive(q, 1, consumer => name);
+		SELECT * INTO m FROM mq.receive(q, max_messages => 1, consumer => name);
 		COMMIT;
 		EXIT WHEN m.id IS NOT NULL OR vain > 20000;
 		vain := vain + 1;
@@ -52,11 +52,11 @@ sub works
 }
 
 # --- the consumer is at its limit ----------------------------------------------------------------------------------------------------
-one($node, "SELECT mq.create_queue('c', groups => '{}'); SELECT mq.create_group('c', 'default', max_in_flight_per_consumer => 1)");
+one($node, "SELECT mq.create_queue('c', groups => '{}'); SELECT mq.create_group('c', 'default', options => jsonb_build_object('max_in_flight_per_consumer', 1))");
 one($node, "SELECT mq.send('c', to_jsonb(i)) FROM generate_series(1, 3) i");
-my $held = one($node, "SELECT receipt FROM mq.receive('c', 1, consumer => 'me')");
+my $held = one($node, "SELECT receipt FROM mq.receive('c', max_messages => 1, consumer => 'me')");
 works('the limit of a consumer', 'c', 'me', sub { one($node, "SELECT mq.ack('$held'::uuid)") });
-is(one($node, "CALL mq.wait('c', timeout => '60 s'); SELECT count(*) FROM mq.receive('c', 1, consumer => 'other')"), '1', 'who may have it has it');
+is(one($node, "CALL mq.wait('c', timeout => '60 s'); SELECT count(*) FROM mq.receive('c', max_messages => 1, consumer => 'other')"), '1', 'who may have it has it');
 
 # --- the group is at its limit: room is told, not looked for -----------------------------------------------------------------------------
 if (mq_stop_points($node))
@@ -65,7 +65,7 @@ if (mq_stop_points($node))
 	one($node, 'SELECT pg_reload_conf()');
 	poll_until('the setting to be read', sub { one($node, 'SHOW mq.wake_sweep') eq 'off' });
 }
-one($node, "SELECT mq.create_queue('g', groups => '{}'); SELECT mq.create_group('g', 'default', max_in_flight => 1)");
+one($node, "SELECT mq.create_queue('g', groups => '{}'); SELECT mq.create_group('g', 'default', options => jsonb_build_object('max_in_flight', 1))");
 one($node, "SELECT mq.send('g', to_jsonb(i)) FROM generate_series(1, 3) i");
 $held = one($node, "SELECT receipt FROM mq.receive('g')");
 works('the limit of a group', 'g', undef, sub { one($node, "SELECT mq.ack('$held'::uuid)") });

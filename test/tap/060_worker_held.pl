@@ -20,13 +20,13 @@ sub alice_goes_on
 {
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	my ($q, $what) = @_;
-	$a->q("SELECT mq.create_queue('$q', segment_size => 1024)");
+	$a->q("SELECT mq.create_queue('$q', options => jsonb_build_object('segment_size', 1024))");
 	my $start = time();
 	my $failed = 0;
 	$failed += $a->try("SELECT count(*) FROM mq.send_batch('$q', array_fill('1'::jsonb, ARRAY[1024]))") ne '' for 1 .. 8;
 	is($failed, 0, sprintf("$what: others get their segments (%.1f s)", time() - $start));
 	# and what they have finished goes
-	$a->q("SELECT count(*) FROM mq.pop('$q', 10000)");
+	$a->q("SELECT count(*) FROM mq.pop('$q', max_messages => 10000)");
 	ok(poll_until('old segments to go', sub { one($node, "SELECT min(first_id) >= 6 * 1024 FROM mq.segments WHERE queue = '$q'") eq 't' }, 20), "$what: and their finished ones go");
 	return;
 }
@@ -39,15 +39,15 @@ sub lock_all
 }
 
 # --- queues that notify: there is something to look for that cannot be read ----------------------------------------------------------
-$m->q("SELECT count(mq.create_queue('n' || i, segment_size => 1024, notify_interval => '10 ms')) FROM generate_series(1, $n) i");
+$m->q("SELECT count(mq.create_queue('n' || i, options => jsonb_build_object('segment_size', 1024, 'notify_interval', '10 ms'))) FROM generate_series(1, $n) i");
 alice_goes_on('v0', 'in peace');
 lock_all("PERFORM mq.send('n' || i, '1');");
 alice_goes_on('v1', 'locked queues that notify');
 $h->q('ROLLBACK');
 
 # --- the same without notifying: a group that has finished all has to look past the end of a segment that cannot be read ---------------
-$m->q("SELECT count(mq.alter_queue('n' || i, reset => '{notify_interval}')) FROM generate_series(1, $n) i");
-$m->q("SELECT count(*) FROM generate_series(1, $n) i, LATERAL mq.pop('n' || i, 100000)");
+$m->q("SELECT count(mq.alter_queue('n' || i, jsonb_build_object('reset', jsonb_build_array('notify_interval')))) FROM generate_series(1, $n) i");
+$m->q("SELECT count(*) FROM generate_series(1, $n) i, LATERAL mq.pop('n' || i, max_messages => 100000)");
 lock_all("PERFORM mq.send_batch('n' || i, array_fill('1'::jsonb, ARRAY[1100]));");
 alice_goes_on('v2', 'locked queues without notifying');
 $h->q('ROLLBACK');

@@ -9,11 +9,11 @@ use MqTest;
 my $node = mq_node('views', conf => "max_prepared_transactions = 10\nautovacuum = off\n");
 one($node, "CREATE ROLE $_ LOGIN; GRANT EXECUTE ON FUNCTION mq.create_queue TO $_") for qw(mallory alice);
 one($node, 'CREATE ROLE monitor LOGIN; GRANT pg_monitor TO monitor');
-one($node, "SET ROLE mallory; SELECT mq.create_queue('open', segment_size => 1024); SELECT mq.grant('open', r, 'public') FROM unnest('{send,browse,manage}'::text[]) r; SELECT mq.grant('open', 'consume', 'public', 'default')");
+one($node, "SET ROLE mallory; SELECT mq.create_queue('open', options => jsonb_build_object('segment_size', 1024)); SELECT mq.grant('open', r, 'public') FROM unnest('{send,browse,manage}'::text[]) r; SELECT mq.grant('open', 'consume', 'public', 'default')");
 one($node, "SET ROLE alice; SELECT mq.create_queue('hers'); SELECT mq.send('hers', '1')");
 one($node, "SELECT count(*) FROM mq.send_batch('open', array_fill(to_jsonb(repeat('x', 100)), ARRAY[3000]))");
 one($node, "SELECT mq.send('open', to_jsonb((SELECT string_agg(md5(i::text), '') FROM generate_series(1, 1000) i)))");
-one($node, "SELECT count(*) FROM mq.receive('open', 10, '1 day')");
+one($node, "SELECT count(*) FROM mq.receive('open', max_messages => 10, visibility_timeout => '1 day')");
 ok(poll_until('old segments to be sealed', sub { one($node, "SELECT count(*) FROM mq.segments WHERE queue = 'open' AND sealed") eq '2' }), 'sealed segments, one with large values');
 
 my @views = qw(queues groups segments in_flight);

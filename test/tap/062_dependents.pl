@@ -18,7 +18,7 @@ my $n = 0;
 sub queue
 {
 	my $q = 'q' . ++$n;
-	$a->q("SELECT mq.create_queue('$q', segment_size => 1024, groups => '{default,other}')");
+	$a->q("SELECT mq.create_queue('$q', groups => '{default,other}', options => jsonb_build_object('segment_size', 1024))");
 	$a->q("SELECT count(*) FROM mq.send_batch('$q', array_fill('1'::jsonb, ARRAY[1024]))") for 1 .. 3;
 	my %oid;
 	@oid{qw(leaf type array toast toast_index sequence rights table)} = split /\|/, one($node, <<SQL);
@@ -32,7 +32,7 @@ SQL
 sub finish
 {
 	my ($q) = @_;
-	$a->q("SELECT count(*) FROM mq.pop('$q', 100000, '$_')") for 'default', 'other';
+	$a->q("SELECT count(*) FROM mq.pop('$q', '$_', 100000)") for 'default', 'other';
 	return;
 }
 
@@ -76,7 +76,7 @@ sub gone { my ($what, $oid) = @_; return poll_until($what, sub { one($node, "SEL
 	$b->q("ALTER VIEW bob.v1 SET (security_barrier = true); ALTER VIEW bob.v8 SET (security_barrier = true)");
 	$a->q("SET statement_timeout = '10s'");
 	is($a->try("SELECT mq.drop_group('$q', 'other')"), '', 'a group is dropped though a table that depends on its rights is locked');
-	$a->q("SELECT count(*) FROM mq.pop('$q', 100000)");
+	$a->q("SELECT count(*) FROM mq.pop('$q', max_messages => 100000)");
 	ok(gone('the segment to go', $oid{leaf}), 'so is a segment');
 	$a->q("SELECT mq.drop_queue('$q', force => true)");
 	is(one($node, "SELECT count(*) FROM mq.queues WHERE queue = '$q'"), '0', 'and the queue');

@@ -18,19 +18,19 @@ ok(poll_until('the start to be noted', sub { one($node, $marks, 'tpl') eq '1' })
 
 # --- each group has something to be written down ---------------------------------------------------------------------------------------
 one($node, "SELECT mq.create_queue('r'); SELECT mq.send('r', '1')", 'tpl');
-one($node, "SELECT mq.release(receipt) FROM mq.receive('r', 1)", 'tpl');
-one($node, "SELECT count(mq.nack(receipt, '1 h')) FROM generate_series(1, $queues) i, LATERAL mq.receive('q' || i, 1)", 'tpl');
+one($node, "SELECT mq.release(receipt) FROM mq.receive('r', max_messages => 1)", 'tpl');
+one($node, "SELECT count(mq.nack(receipt, '1 h')) FROM generate_series(1, $queues) i, LATERAL mq.receive('q' || i, max_messages => 1)", 'tpl');
 one($node, 'CREATE DATABASE copy TEMPLATE tpl');
 unlike(PostgreSQL::Test::Utils::slurp_file($node->logfile), qr/terminating background worker "mq worker/, 'the worker was not ended in the middle of its work');
 is(one($node, 'SELECT count(DISTINCT group_no) FROM mq_internal.consumer_offset_0 WHERE replay_from >= 0 AND group_no > 0 AND ranges[3] = 1', 'copy'), $queues, 'it has written down what had changed');
 is(one($node, $marks, 'copy'), '1', 'and no stop of the server');
 
 # --- the server crashes while there is no worker ------------------------------------------------------------------------------------------
-is(one($node, "SELECT count(*) FROM mq.receive('r', 1, '1 h')", 'tpl'), '1', 'a message is handed out');
+is(one($node, "SELECT count(*) FROM mq.receive('r', max_messages => 1, visibility_timeout => '1 h')", 'tpl'), '1', 'a message is handed out');
 is(worker(), '0', 'there is no worker yet');
 $node->kill9;
 mq_start_again($node);
-is(one($node, "SELECT attempt FROM mq.receive('r', 1, '1 h')", 'tpl'), '2', 'a redelivery after the crash is seen as one');
+is(one($node, "SELECT attempt FROM mq.receive('r', max_messages => 1, visibility_timeout => '1 h')", 'tpl'), '2', 'a redelivery after the crash is seen as one');
 
 # --- a worker that is ended alone --------------------------------------------------------------------------------------------------------
 my $pid;

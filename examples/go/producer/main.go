@@ -23,7 +23,7 @@ func placeOrder(ctx context.Context, db *pgx.Conn, amount int, changesHisMind bo
 		if err := tx.QueryRow(ctx, "INSERT INTO orders (amount) VALUES ($1) RETURNING id", amount).Scan(&order); err != nil {
 			return err
 		}
-		if _, err := tx.Exec(ctx, "SELECT mq.send('orders', $1::jsonb)", payload{order}); err != nil {
+		if _, err := tx.Exec(ctx, "SELECT mq.send('orders', $1)", payload{order}); err != nil {
 			return err
 		}
 		if changesHisMind {

@@ -21,7 +21,7 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
-// The lease lasts mq.visibility_timeout, 30 s unless set: mq.receive('orders', max_messages => 10, visibility_timeout => '5 minutes') is for slower work.
+// The lease lasts mq.visibility_timeout, 30 s unless set; visibility_timeout => '5 minutes' is for slower work.
 const receive = "SELECT id, receipt, payload, failures FROM mq.receive('orders', max_messages => 10)"
 
 // This takes nothing, so nothing is lost when it is broken off.
@@ -50,7 +50,7 @@ func writeInvoice(ctx context.Context, tx pgx.Tx, payload []byte) error {
 
 func handle(ctx context.Context, db *pgx.Conn, m message) error {
 	err := pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, "SELECT mq.ack($1::uuid)", m.Receipt); err != nil {
+		if _, err := tx.Exec(ctx, "SELECT mq.ack($1)", m.Receipt); err != nil {
 			return err
 		}
 		return writeInvoice(ctx, tx, m.Payload)
@@ -69,7 +69,7 @@ func handle(ctx context.Context, db *pgx.Conn, m message) error {
 	}
 	log.Printf("message %d: %v; again in %v", m.ID, err, delay)
 	// Not strict: should the lease be over by now, then others have the message, and that is that.
-	_, err = db.Exec(ctx, "SELECT mq.nack_batch(ARRAY[$1::uuid], $2::interval, strict => false)", m.Receipt, delay)
+	_, err = db.Exec(ctx, "SELECT mq.nack_batch($1, delay => $2, strict => false)", []pgtype.UUID{m.Receipt}, delay)
 	return err
 }
 
@@ -81,15 +81,16 @@ func work(stopping context.Context, db *pgx.Conn) error {
 	if err == nil && len(messages) == 0 {
 		_, err = db.Exec(stopping, wait)
 	}
-	for _, m := range messages {
-		if stopping.Err() != nil { // for the others, now and not when the lease ends
-			_, err = db.Exec(ctx, "SELECT mq.release_batch(ARRAY[$1::uuid], strict => false)", m.Receipt)
-		} else {
-			err = handle(ctx, db, m)
+	for len(messages) > 0 && err == nil && stopping.Err() == nil {
+		err = handle(ctx, db, messages[0])
+		messages = messages[1:]
+	}
+	if len(messages) > 0 && err == nil { // for the others, now and not when the lease ends
+		var receipts []pgtype.UUID
+		for _, m := range messages {
+			receipts = append(receipts, m.Receipt)
 		}
-		if err != nil {
-			break
-		}
+		_, err = db.Exec(ctx, "SELECT mq.release_batch($1, strict => false)", receipts)
 	}
 	return err
 }
