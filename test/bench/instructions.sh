@@ -18,7 +18,7 @@ verbs='insert        insert      standard_ExecutorRun  1000   -            0
        ack           single      mq_ack                1000   small        0
        commit        single      xact_callback         1000   small        40
        receive_1000  bulk        mq_receive            10000  fetch        0
-       ack_1000      bulk        mq_ack_array          10000  small        10
+       ack_1000      bulk        mq_ack_batch          10000  small        10
        pop           pop         mq_pop                1000   lookup       0
        pop_1000      pop_bulk    mq_pop                10000  fetch        0'
 

@@ -19,6 +19,6 @@ CALL bench.fill_mq('rows', 1000);
 CREATE TABLE bench.rows (LIKE mq.q_rows);
 INSERT INTO bench.rows SELECT * FROM mq.q_rows ORDER BY id;
 CREATE TABLE bench.bare (LIKE mq.q_rows);
-CREATE TABLE bench.messages AS SELECT * FROM mq.pop('rows', max_messages => 1000);
-SELECT mq.drop_queue('rows');
+CREATE TABLE bench.messages AS SELECT * FROM mq.receive('rows', max_messages => 1000);
+SELECT mq.drop_queue('rows', force => true);
 VACUUM ANALYZE bench.rows, bench.messages;

@@ -1,2 +1,2 @@
 SELECT receipt FROM mq.receive('receive_ack') \gset
-SELECT mq.ack(:receipt::uuid);
+SELECT mq.ack(:receipt);

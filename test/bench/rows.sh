@@ -53,7 +53,7 @@ send_about() {
 }
 send_setup() { if_side mq sql -c "SELECT mq.create_queue('send')"; }
 send_rate()  { pgbench_rate 16 "send.$1.sql"; }
-send_done()  { if_side mq sql -c "SELECT mq.drop_queue('send', true)"; if_side skip_locked sql -c 'TRUNCATE bench.skip_locked'; }
+send_done()  { if_side mq sql -c "SELECT mq.drop_queue('send', force => true)"; if_side skip_locked sql -c 'TRUNCATE bench.skip_locked'; }
 
 # ---- receive + ack ---------------------------------------------------------------------------------------------------
 
@@ -80,7 +80,7 @@ receive_ack_after() {
 		skip_locked) backlog_skip_locked=$((backlog_skip_locked - $(processed))) ;;
 	esac
 }
-receive_ack_done()  { if_side mq sql -c "SELECT mq.drop_queue('receive_ack', true)"; if_side skip_locked sql -c 'TRUNCATE bench.skip_locked'; }
+receive_ack_done()  { if_side mq sql -c "SELECT mq.drop_queue('receive_ack', force => true)"; if_side skip_locked sql -c 'TRUNCATE bench.skip_locked'; }
 
 # ---- send_batch ------------------------------------------------------------------------------------------------------
 
@@ -91,14 +91,14 @@ send_batch_about() {
 send_batch_before() {
 	case $1 in
 		limit)       sql -c 'TRUNCATE bench.bare' ;;
-		mq)          sql -c "SELECT mq.drop_queue(queue, true) FROM mq.queues WHERE queue = 'send_batch'" -c "SELECT mq.create_queue('send_batch')" ;;
+		mq)          sql -c "SELECT mq.drop_queue(queue, force => true) FROM mq.queues WHERE queue = 'send_batch'" -c "SELECT mq.create_queue('send_batch')" ;;
 		skip_locked) sql -c 'TRUNCATE bench.skip_locked' ;;
 	esac
 }
 send_batch_rate() { times "$(pgbench_rate 1 "send_batch.$1.sql")" 50000; }
 send_batch_done() {
 	sql -c 'TRUNCATE bench.bare'
-	if_side mq sql -c "SELECT mq.drop_queue('send_batch', true)"
+	if_side mq sql -c "SELECT mq.drop_queue('send_batch', force => true)"
 	if_side skip_locked sql -c 'TRUNCATE bench.skip_locked'
 }
 
@@ -114,7 +114,7 @@ fetch_setup() {
 }
 fetch_before() {
 	case $1 in
-		mq)          sql -c "SELECT mq.drop_queue(queue, true) FROM mq.queues WHERE queue = 'fetch'" -c "SELECT mq.create_queue('fetch')"
+		mq)          sql -c "SELECT mq.drop_queue(queue, force => true) FROM mq.queues WHERE queue = 'fetch'" -c "SELECT mq.create_queue('fetch')"
 		             sql -c "CALL bench.fill_mq('fetch', $((300000 * SECONDS_PER_ROUND)))" ;;
 		skip_locked) sql -c 'TRUNCATE bench.skip_locked' -c "CALL bench.fill_skip_locked($((60000 * SECONDS_PER_ROUND)))"
 		             sql -c 'VACUUM ANALYZE bench.skip_locked' ;;
@@ -124,7 +124,7 @@ fetch_before() {
 fetch_rate() {
 	case $1 in
 		limit) fetch 'SELECT * FROM bench.messages' ;;
-		mq)    fetch "SELECT * FROM mq.receive('fetch', max_messages => 1000)" receipt 'SELECT mq.ack_batch($1::uuid[])' ;;
+		mq)    fetch "SELECT * FROM mq.receive('fetch', max_messages => 1000)" receipt 'SELECT mq.ack_batch($1)' ;;
 		skip_locked)
 			fetch "UPDATE bench.skip_locked SET visible_at = clock_timestamp() + interval '30 seconds', attempt = attempt + 1
 			        WHERE id = ANY (array(SELECT id FROM bench.skip_locked WHERE visible_at <= clock_timestamp()
@@ -138,7 +138,7 @@ fetch_rate() {
 	esac
 }
 fetch() { "$work/fetch" "host=$PGHOST dbname=bench" "$SECONDS_PER_ROUND" "$@"; }
-fetch_done() { if_side mq sql -c "SELECT mq.drop_queue('fetch', true)"; if_side skip_locked sql -c 'TRUNCATE bench.skip_locked'; }
+fetch_done() { if_side mq sql -c "SELECT mq.drop_queue('fetch', force => true)"; if_side skip_locked sql -c 'TRUNCATE bench.skip_locked'; }
 
 # ---- a snapshot held elsewhere ---------------------------------------------------------------------------------------
 
@@ -171,7 +171,7 @@ held_done() {
 	printf '%s\n' 'COMMIT;' '\q' >&"${HOLDER[1]}"
 	wait "$holder" || true
 	drop_database bench_held
-	if_side mq sql -c "SELECT mq.drop_queue('held', true)"
+	if_side mq sql -c "SELECT mq.drop_queue('held', force => true)"
 	if_side skip_locked sql -c 'TRUNCATE bench.skip_locked'
 }
 
@@ -185,7 +185,7 @@ backlog_setup() {
 	if_side mq sql -c "SELECT mq.create_queue('backlog_1k')" -c "SELECT mq.create_queue('backlog_3m')"
 	if_side mq sql -c "CALL bench.fill_mq('backlog_1k', 1000)"
 	if_side mq sql -c "CALL bench.fill_mq('backlog_3m', 3000000)"
-	if_side mq sql -c "SELECT FROM mq.receive('backlog_3m', max_messages => 1, visibility_timeout => '1 day')"
+	if_side mq sql -c "SELECT FROM mq.receive('backlog_3m', visibility_timeout => '1 day')"
 	if_side skip_locked sql -c 'CREATE TABLE bench.skip_locked_1k (LIKE bench.skip_locked INCLUDING ALL)' \
 		-c 'INSERT INTO bench.skip_locked_1k (payload) SELECT bench.payload() FROM generate_series(1, 1000)'
 	if_side skip_locked sql -c 'CALL bench.fill_skip_locked(3000000)'
@@ -198,7 +198,7 @@ backlog_rate() {
 		awk '/RETURNING|mq\.receive|UPDATE bench/ && $1 + 0 > 0 { printf "%.1f\n", 16000 / $1; exit }'
 }
 backlog_done() {
-	if_side mq sql -c "SELECT mq.drop_queue('backlog_1k', true), mq.drop_queue('backlog_3m', true)"
+	if_side mq sql -c "SELECT mq.drop_queue('backlog_1k', force => true), mq.drop_queue('backlog_3m', force => true)"
 	if_side skip_locked sql -c 'TRUNCATE bench.skip_locked' -c 'DROP TABLE bench.skip_locked_1k'
 }
 
@@ -215,7 +215,7 @@ wal_before() {
 	case $1 in
 		limit)       sql -c 'DROP TABLE bench.bare' -c 'CREATE TABLE bench.bare (LIKE bench.rows)' ;;
 		narrow)      sql -c 'DROP TABLE IF EXISTS bench.narrow' -c 'CREATE TABLE bench.narrow AS SELECT id, enqueued_at, payload FROM bench.rows LIMIT 0' ;;
-		mq)          sql -c "SELECT mq.drop_queue(queue, true) FROM mq.queues WHERE queue = 'wal'" -c "SELECT mq.create_queue('wal')" ;;
+		mq)          sql -c "SELECT mq.drop_queue(queue, force => true) FROM mq.queues WHERE queue = 'wal'" -c "SELECT mq.create_queue('wal')" ;;
 		skip_locked) sql -c 'TRUNCATE bench.skip_locked' ;;
 		pgq)         sql -c 'TRUNCATE pgq.event_template CASCADE' ;;
 	esac
@@ -238,7 +238,7 @@ wal_rate() {
 	to=$(q -d bench -c 'SELECT pg_current_wal_insert_lsn()')
 	q -d bench -c "SELECT round(pg_wal_lsn_diff('$to', '$from') / 100000, 1)"
 }
-wal_done() { if_side mq sql -c "SELECT mq.drop_queue('wal', true)"; sql -c 'DROP TABLE IF EXISTS bench.narrow'; }
+wal_done() { if_side mq sql -c "SELECT mq.drop_queue('wal', force => true)"; sql -c 'DROP TABLE IF EXISTS bench.narrow'; }
 
 # ---- waking a receiver -----------------------------------------------------------------------------------------------
 
@@ -264,18 +264,18 @@ waking_setup() {
 	: >"$work/tmp/wakes"
 }
 waking_rate() {
-	local send="SELECT mq.send('wake', \$1::jsonb)"
+	local send="SELECT mq.send('wake', \$1)"
 	case $1 in
 		limit) wake 'INSERT INTO bench.plain (payload) VALUES ($1::jsonb)' ;;
-		mq)    wake "$send" "$2" "SELECT payload FROM mq.pop('wake', max_messages => 1, wait => '60 s')" ;;
-		lease) wake "$send" "$2" "SELECT payload, receipt FROM mq.receive('wake', max_messages => 1, wait => '60 s')" 'SELECT mq.ack($1::uuid)' ;;
+		mq)    wake "$send" "$2" "SELECT payload FROM mq.pop('wake', wait => '60 s')" ;;
+		lease) wake "$send" "$2" "SELECT payload, receipt FROM mq.receive('wake', wait => '60 s')" 'SELECT mq.ack($1)' ;;
 	esac
 	sed "s/^/$1 /" "$work/tmp/wake" >>"$work/tmp/wakes"
 	# the limit of both parts is its p50
 	awk -v side="$1" '$1 == "issued" { print $2, side == "limit" ? $2 : $3 }' "$work/tmp/wake"
 }
 wake() { "$work/wake" "host=$PGHOST dbname=bench" "$SECONDS_PER_ROUND" 200 "$@" >"$work/tmp/wake"; }
-waking_done() { if_side mq sql -c "SELECT mq.drop_queue('wake', true)"; }
+waking_done() { if_side mq sql -c "SELECT mq.drop_queue('wake', force => true)"; }
 waking_note() {
 	say "    from the send's answer, that is from its commit (p50, p99): pop $(wakes mq answered), $(wakes mq answered 4) us, lease $(wakes lease answered), $(wakes lease answered 4) us"
 	say "    the send alone: $(wakes mq send), $(wakes mq send 4) us; the INSERT: $(wakes limit issued), $(wakes limit issued 4) us"
@@ -293,7 +293,7 @@ notify_about() {
 }
 notify_setup() {
 	client hold
-	sql -c "SELECT mq.create_queue('notify_off')" -c "SELECT mq.create_queue('notify_on', options => jsonb_build_object('notify_interval', '100 ms'))"
+	sql -c "SELECT mq.create_queue('notify_off')" -c "SELECT mq.create_queue('notify_on', options => '{\"notify_interval\": \"100 ms\"}')"
 	notified=0
 }
 notify_before() {
@@ -310,7 +310,7 @@ notify_after() {
 }
 notify_note()  { say "    notifications read by each session, per second of a round: $(awk -v n="$notified" -v s="$SECONDS_PER_ROUND" -v r="$ROUNDS" 'BEGIN { printf "%.1f", n / 50 / s / r }')"; }
 notify_done()  {
-	sql -c "SELECT mq.drop_queue('notify_off', true), mq.drop_queue('notify_on', true)"
+	sql -c "SELECT mq.drop_queue('notify_off', force => true), mq.drop_queue('notify_on', force => true)"
 	[ "$notified" -gt 0 ] || die 'notify: nobody was notified'
 }
 
@@ -338,7 +338,7 @@ idle_setup() { client hold; sql -c "SELECT mq.create_queue('idle')"; }
 idle_before() {
 	case $1 in
 		limit) hold 200 ;;
-		mq)    hold 200 "SELECT FROM mq.pop('idle', max_messages => 1, wait => '60 s')" ;;
+		mq)    hold 200 "SELECT FROM mq.pop('idle', wait => '60 s')" ;;
 	esac
 }
 idle_rate() {
