@@ -267,6 +267,7 @@ chain_init(MqChain *chain, const MqChainKey *key)
 {
 	chain->ready = false;
 	chain->next_id = chain->reserved_end = 0;
+	chain->ngaps = 0;
 	chain->last_time = 0;
 	chain->tail_segment = -1;
 	chain->tail_file = InvalidRelFileNumber;

@@ -60,6 +60,15 @@ typedef struct MqChainKey
 	int32		level;
 } MqChainKey;
 
+/* Ids, both ends included. */
+typedef struct MqRange
+{
+	int64		lo;
+	int64		hi;
+} MqRange;
+
+#define MQ_GAPS 16
+
 /* Append position of one chain of segments: one per queue and priority level. All guarded by the append lock. */
 typedef struct MqChain
 {
@@ -69,8 +78,8 @@ typedef struct MqChain
 	int64		reserved_end;	/* ids below this are reserved from the sequence */
 	int64		segment_size;
 	int64		first_id;		/* ids below are from before the start of the server */
-	int64		gap_lo;			/* ids of the first gap since the start, which a start makes; gap_hi: the first one after it, */
-	int64		gap_hi;			/* 0: there is none yet */
+	MqRange		gaps[MQ_GAPS];	/* the last ids that were passed over and never given, ascending; by a start, or a segment's early end */
+	int			ngaps;
 	TimestampTz last_time;		/* enqueued_at never goes back */
 	/* where the last message went; only meaningful while the segment's file is this one */
 	int64		tail_segment;

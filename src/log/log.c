@@ -232,7 +232,7 @@ mq_log_attach(MqQueue *queue, int level, int64 floor)
 		chain->segment_size = queue->segment_size;
 		/* nothing is reserved: the first append asks the sequence, which must answer with at least this */
 		chain->next_id = chain->reserved_end = chain->first_id = next;
-		chain->gap_lo = chain->gap_hi = 0;
+		chain->ngaps = 0;
 		chain->last_time = Max(chain->last_time, max.max_time);
 		chain->adopt_wanted = queue->foreign;
 		chain->ready = true;
@@ -269,21 +269,25 @@ mq_log_ids_from(const MqQueue *queue, int level, int64 id)
 	if (chain_is(chain, &key) && chain->ready && id < chain->next_id)
 	{
 		count = chain->next_id - id;
-		if (chain->gap_hi > id)
-			count -= chain->gap_hi - Max(chain->gap_lo, id);
+		for (int i = 0; i < chain->ngaps; i++)
+			count -= Max(chain->gaps[i].hi - Max(chain->gaps[i].lo, id) + 1, 0);
 	}
 	LWLockRelease(MqAppendLock(chain));
 	return count;
 }
 
-/* The next message gets that id. The first gap is remembered: it is the one that a start leaves. Caller holds the append lock. */
-static void
-move_next_id(MqChain *chain, int64 next_id)
+void
+mq_log_pass_over(MqChain *chain, int64 next_id)
 {
-	if (chain->gap_hi == 0)
+	MqRange    *last = chain->ngaps > 0 ? &chain->gaps[chain->ngaps - 1] : NULL;
+
+	if (last != NULL && last->hi + 1 == chain->next_id)
+		last->hi = next_id - 1;
+	else
 	{
-		chain->gap_lo = chain->next_id;
-		chain->gap_hi = next_id;
+		if (chain->ngaps == MQ_GAPS)
+			memmove(chain->gaps, chain->gaps + 1, --chain->ngaps * sizeof(MqRange));
+		chain->gaps[chain->ngaps++] = (MqRange) {chain->next_id, next_id - 1};
 	}
 	chain->next_id = next_id;
 }
@@ -299,7 +303,7 @@ mq_log_skip(const MqQueue *queue, int level, int64 next_id)
 	{
 		if (next_id > chain->next_id)
 		{
-			move_next_id(chain, next_id);
+			mq_log_pass_over(chain, next_id);
 			chain->reserved_end = Max(chain->reserved_end, next_id);
 		}
 		chain->truncations++;
@@ -398,7 +402,7 @@ reservation_extend(const MqQueue *queue, int level)
 		(start == chain->reserved_end || chain->next_id == chain->reserved_end))
 	{
 		if (start != chain->reserved_end)
-			move_next_id(chain, start);
+			mq_log_pass_over(chain, start);
 		chain->reserved_end = end;
 	}
 	/* else another process published a later block, and this one is a gap */

@@ -38,6 +38,12 @@ typedef struct MqTail
 /* False if the chain is gone (the queue was dropped). */
 extern bool mq_log_tail(const MqQueue *queue, int level, MqTail *tail);
 
+/*
+ * The next message gets that id, and those in between are a gap. Where there were too many gaps the first is forgotten: its ids
+ * count as given. Caller holds the append lock.
+ */
+extern void mq_log_pass_over(MqChain *chain, int64 next_id);
+
 /* How many ids from this one on were given: an upper bound of the messages there. 0 if the chain is gone. */
 extern int64 mq_log_ids_from(const MqQueue *queue, int level, int64 id);
 

@@ -24,12 +24,6 @@
 
 #include "base/catalog.h"
 
-typedef struct MqRange
-{
-	int64		lo;
-	int64		hi;
-} MqRange;
-
 typedef struct MqUnfinished
 {
 	int64		lo;

@@ -516,6 +516,7 @@ mq_alter_queue(PG_FUNCTION_ARGS)
 	mq_catalog_catch_up();
 	mq_queue_by_name(mq_text_arg(fcinfo, 0, "queue"), &queue);
 	mq_check_right(&queue, MQ_RIGHT_MANAGE);
+	mq_check_not_null(fcinfo, 1, "options");
 	settings = mq_options_arg(fcinfo, 1, options, lengthof(options), false);
 	owner = mq_options_take(&settings, "owner");
 	if (settings != NIL)

@@ -333,6 +333,7 @@ mq_alter_group(PG_FUNCTION_ARGS)
 
 	managed_queue(fcinfo, "mq.alter_group()", &queue);
 	mq_group_by_name(NameStr(queue.name), mq_text_arg(fcinfo, 1, "consumer_group"), &group);
+	mq_check_not_null(fcinfo, 2, "options");
 	settings = mq_options_arg(fcinfo, 2, options, lengthof(options), false);
 	if (settings != NIL)
 		set_options(&queue, group.group_no, mq_options_assignments(settings));

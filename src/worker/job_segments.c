@@ -186,7 +186,7 @@ mq_job_cut_segment(const MqQueueWork *work)
 	LWLockAcquire(MqAppendLock(chain), LW_EXCLUSIVE);
 	if (memcmp(&chain->key, &key, sizeof(key)) == 0 && mq_segment_of(chain->next_id, queue->segment_size) == segment)
 	{
-		chain->next_id = next;
+		mq_log_pass_over(chain, next);
 		chain->reserved_end = Max(chain->reserved_end, next);
 	}
 	LWLockRelease(MqAppendLock(chain));

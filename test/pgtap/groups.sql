@@ -21,7 +21,7 @@ INSERT INTO wrong VALUES
 	($$mq.drop_group(null, 'a', force => true)$$, '22004'), ($$mq.drop_group('g', null)$$, '22004'),
 	($$mq.seek(null, 'default', start => 'latest')$$, '22004'), ($$mq.seek('g', null, start => 'latest')$$, '22004'),
 	($$mq.purge(null)$$, '22004'), ($$mq.pause(null)$$, '22004'), ($$mq.resume(null)$$, '22004'),
-	($$mq.alter_queue(null, '{}')$$, '22004'), ($$mq.alter_queue('g', '{"reset": [null]}')$$, '22023'),
+	($$mq.alter_queue(null, '{}')$$, '22004'), ($$mq.alter_queue('g', null)$$, '22004'), ($$mq.alter_group('g', 'a', null)$$, '22004'), ($$mq.alter_queue('g', '{"reset": [null]}')$$, '22023'),
 	($$mq.create_queue('x', groups => null)$$, '22004'), ($$mq.create_queue('x', groups => '{null}')$$, '22004'), ($$mq.create_queue('x', if_not_exists => null)$$, '22004'), ($$mq.create_queue('x0', options => '{"drop_unread": 0}')$$, '22023'),
 	($$mq.grant(null, 'send', 'public')$$, '22004'), ($$mq.grant('g', null, 'public')$$, '22004'), ($$mq.grant('g', 'send', null)$$, '22004'), ($$mq.revoke('g', 'send', null)$$, '22004'),
 	-- unknown

@@ -179,7 +179,7 @@ SQL
 	my $sum = 0;
 	for (1 .. 120)
 	{
-		my $n = one($node, "SET statement_timeout = '60s'; SELECT count(*) FROM (SELECT array_agg(receipt) AS r, count(*) AS n FROM mq.receive('nacked', max_messages => 10000, visibility_timeout => '1 hour') HAVING count(*) > 0) m, LATERAL (SELECT mq.nack(m.r, '1 hour') OFFSET 0) x, generate_series(1, m.n)");
+		my $n = one($node, "SET statement_timeout = '60s'; SELECT count(*) FROM (SELECT array_agg(receipt) AS r, count(*) AS n FROM mq.receive('nacked', max_messages => 10000, visibility_timeout => '1 hour') HAVING count(*) > 0) m, LATERAL (SELECT mq.nack_batch(m.r, '1 hour') OFFSET 0) x, generate_series(1, m.n)");
 		$sum += $n;
 		last if $n == 0;
 	}

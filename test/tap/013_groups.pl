@@ -264,7 +264,7 @@ for my $by ('earliest', 'latest', 'start_id', 'start_time', 'start_id forwards')
 		$old->q('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM t.sent');
 		my $arg = $by eq 'start_id' ? "start_id => $id[8]" : $by eq 'start_id forwards' ? "start_id => $id[17]"
 			: $by eq 'start_time' ? "start_time => '$at[4]'" : "start => '$by'";
-		$seeker->q("BEGIN; SELECT mq.seek('$q', $arg)");
+		$seeker->q("BEGIN; SELECT mq.seek('$q', 'default', $arg)");
 		is(refused($old, $mine), '', "seek $by: not committed yet: receipts are good") if $how eq 'none';
 		$old->q('ROLLBACK; BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM t.sent') if $how eq 'none';
 		$seeker->q('COMMIT');
@@ -483,7 +483,7 @@ for my $how ('none', 'kill9')
 # --- limits of a group ------------------------------------------------------------------------------------------------------------
 {
 	one($node, "SELECT mq.create_queue('limit', groups => '{}'); SELECT mq.create_group('limit', 'g', options => jsonb_build_object('max_in_flight', 3, 'visibility_timeout', '2 h')); SELECT t.put('limit', 'm', 100)");
-	my $take = "SELECT count(*) FROM mq.receive('limit', 10, consumer_group => 'g'";
+	my $take = "SELECT count(*) FROM mq.receive('limit', 'g', 10";
 	my @r = split /\n/, one($node, "SELECT receipt FROM mq.receive('limit', consumer_group => 'g', max_messages => 10)");
 	is(scalar(@r), 3, 'max_in_flight: no more than that are handed out');
 	is(one($node, "SELECT min(lease_until) BETWEEN now() + '119 min' AND now() + '121 min' FROM mq.in_flight WHERE queue = 'limit'"), 't', "the group's visibility_timeout is its default");

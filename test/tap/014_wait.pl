@@ -651,7 +651,7 @@ SQL
 
 # --- many waiters, senders, random ends: nothing is lost, nobody sleeps while there is work -------------------------------------------------------------
 {
-	my $q = queue('chaos', args => 'segment_size => 1024');
+	my $q = queue('chaos', args => q{options => '{"segment_size": 1024}'});
 	my $file = $node->basedir . '/sender';
 	one($node, 'CREATE SEQUENCE t.chaos');
 	my %script = (

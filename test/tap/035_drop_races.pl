@@ -19,7 +19,7 @@ for my $verb (qw(receive pop))
 	# (who uses it first holds locks to the end, which the drop would wait for)
 	one($node, "CREATE EXTENSION mq; SELECT mq.create_queue('q'); SELECT mq.pop('q')", $db);
 	my $w = session($node, db => $db);
-	$w->start("SELECT payload FROM mq.$verb('q', 10, wait => '60 s')");
+	$w->start("SELECT payload FROM mq.$verb('q', max_messages => 10, wait => '60 s')");
 	poll_until('the receiver to wait', sub { $admin->q("SELECT count(*) FROM pg_stat_activity WHERE pid = $w->{pid} AND wait_event_type IN ('Extension', 'IPC')") eq '1' }, 20);
 	# all in one transaction: whoever looks sees the old or the new, not none
 	one($node, "BEGIN; SET LOCAL client_min_messages = error; DROP EXTENSION mq CASCADE; DROP SCHEMA IF EXISTS mq CASCADE; CREATE EXTENSION mq; "

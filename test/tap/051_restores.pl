@@ -18,7 +18,7 @@ sub shell
 	return $rc;
 }
 sub new_db { my ($db) = @_; one($node, "CREATE DATABASE $db"); return $db; }
-sub count_of { my ($db, $q, $n) = @_; return one($node, "SELECT count(*) FROM mq.pop('$q', $db, " . ($n || 100000) . ')'); }
+sub count_of { my ($db, $q, $n) = @_; return one($node, "SELECT count(*) FROM mq.pop('$q', max_messages => " . ($n || 100000) . ')', $db); }
 
 one($node, q[CREATE ROLE alice LOGIN; GRANT EXECUTE ON FUNCTION mq.create_queue TO alice; SET ROLE alice;
 	SELECT mq.create_queue('orders', options => '{"segment_size": 1024}');

@@ -27,7 +27,7 @@ DO $$ DECLARE r uuid[]; BEGIN
 	SELECT array_agg(receipt ORDER BY id) INTO r FROM mq.receive('a', max_messages => 100, visibility_timeout => '1 h');
 	IF cardinality(r) IS DISTINCT FROM 100 THEN RAISE EXCEPTION 'received %', cardinality(r); END IF;
 	FOR i IN 1 .. 50 LOOP PERFORM mq.extend(r[2 * i], '2 h'); END LOOP;
-	PERFORM mq.ack(r);
+	PERFORM mq.ack_batch(r);
 END $$
 SQL
 	};
@@ -68,7 +68,7 @@ SQL
 	is($mallory->try("DO \$\$ BEGIN FOR i IN 1 .. 20 LOOP PERFORM mq.create_group('m1', 'h' || i); END LOOP; END \$\$"), '53400', 'group by group');
 	$mallory->q("DO \$\$ BEGIN FOR i IN 1 .. 10 LOOP PERFORM mq.create_group('m1', 'h' || i); END LOOP; END \$\$");
 	is($mallory->try("SELECT mq.create_group('m1', 'one')"), '53400', 'not one more');
-	$mallory->q("SELECT mq.drop_group('m1', 'h1')");
+	$mallory->q("SELECT mq.drop_group('m1', 'h1', force => true)");
 	is($mallory->try("SELECT mq.create_group('m1', 'one')"), '', 'but for one that was dropped');
 	is($mallory->try("DO \$\$ BEGIN FOR i IN 1 .. 20 LOOP PERFORM mq.create_queue('n' || i, groups => '{}'); END LOOP; END \$\$"), '53400', 'many queues');
 	like($mallory->{last_err}, qr/DETAIL.*16 .*HINT.*mq\.max_queues_per_role/s, 'and it says what to do');
