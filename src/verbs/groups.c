@@ -365,17 +365,6 @@ mq_group_drops(const MqGroup *group)
 		mq_transaction_drops(&ref);
 }
 
-/* What this very transaction acked is finished if the drop commits; what others acked may come back. */
-static bool
-others_settle(const MqWindowRef *ref)
-{
-	FullTransactionId own = GetTopFullTransactionIdIfAny();
-	uint64		xids[2];
-	int			count = mq_window_settlers(ref, xids, 2);
-
-	return count > 1 || (count == 1 && xids[0] != U64FromFullTransactionId(own));
-}
-
 bool
 mq_group_has_unfinished(MqGroup *group)
 {
@@ -392,7 +381,8 @@ mq_group_has_unfinished(MqGroup *group)
 	{
 		if (!mq_window_counts(&ref, &counts))
 			return false;
-		if (counts.ids[MQ_READY] + counts.ids[MQ_LEASED] + counts.pending > 0 || others_settle(&ref))
+		if (counts.ids[MQ_READY] + counts.ids[MQ_LEASED] + counts.pending > 0 ||
+			mq_window_may_come_back(&ref, U64FromFullTransactionId(GetTopFullTransactionIdIfAny())))
 			return true;
 	} while (mq_walk(group, &ref, 1));
 	return false;

@@ -465,3 +465,38 @@ mq_window_settlers(const MqWindowRef *ref, uint64 *xids, int max)
 	} while (more);
 	return count;
 }
+
+/* Of some entries, from *id on; *more: there may be more of them. */
+static bool
+some_may_come_back(const MqWindow *window, int64 *id, uint64 xid, bool *more)
+{
+	for (int i = 0; i < MQ_ENTRIES_PER_HOLD; i++)
+	{
+		uint32		node = mq_tree_first_in_state(window, MQ_SETTLING, *id);
+
+		*more = node != 0;
+		if (node == 0)
+			return false;
+		if (MqNodeAt(node)->owner != xid || (MqNodeAt(node)->flags & MQ_NODE_LEFT) != 0)
+			return true;
+		*id = MqNodeAt(node)->hi + 1;
+	}
+	return false;
+}
+
+bool
+mq_window_may_come_back(const MqWindowRef *ref, uint64 xid)
+{
+	int64		id = PG_INT64_MIN;
+	bool		more;
+	bool		found;
+
+	do
+	{
+		if (!mq_window_lock(ref, LW_SHARED))
+			return false;
+		found = some_may_come_back(ref->window, &id, xid, &more);
+		mq_window_unlock(ref);
+	} while (more && !found);
+	return found;
+}

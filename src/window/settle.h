@@ -70,6 +70,12 @@ extern int	mq_window_count_unfinished(const MqWindowRef *ref, const int64 *ids, 
  */
 extern void mq_window_settled(const MqWindowRef *ref, int64 lo, int64 hi, uint64 xid, bool committed, bool mine);
 
+/*
+ * Whether something that is settling may be unfinished when transaction `xid` commits: others settle it, or that one has given it back
+ * after it had popped it.
+ */
+extern bool mq_window_may_come_back(const MqWindowRef *ref, uint64 xid);
+
 /* Transactions that settled something and are not the caller's, up to max of them (for the worker to look at). */
 extern int	mq_window_settlers(const MqWindowRef *ref, uint64 *xids, int max);
 
