@@ -6,9 +6,11 @@
 # died during COMMIT) is decided afterwards by a mark: a row of a plain table written in the same transaction.
 # The nemesis kills backends, worker, launcher and postmaster with kill -9, stops immediately, restarts, cancels,
 # terminates, sets stop points to kill (test builds), and runs VACUUM, VACUUM FULL and checkpoints.
-# The queues q1 and q2 have two consumer groups, default and second, each with a ledger of its own; consumers take from
-# either, and partly wait, have names and limits.  A third group, wander, and the queue q3 belong to one client that seeks, purges,
-# pauses, resumes, makes and drops groups, and checks at once what each of these promises.
+# The queues q1, q2 and q4 have two consumer groups, default and second, each with a ledger of its own; consumers take from
+# either, and partly wait, have names and limits.  q1 and q2 have a backlog most of the time, q4 next to none: there consumers
+# get what their own transaction has sent, and now and then kill their backend when they have acked in another order than that
+# of ids.  A third group, wander, and the queue q3 belong to one client that seeks, purges, pauses, resumes, makes and drops
+# groups, and checks at once what each of these promises.
 # At the end everything is drained by receivers that only wait (the worker's sweep is off: mq.wake_sweep), and the ledgers of all
 # clients together must show, for each group (design.md, section 9):
 #   lost       a committed send that was never acked
@@ -151,7 +153,9 @@ for (qw(data socket log)) { die "--$_ is needed\n" if !$opt{$_}; }
 mkdir $opt{out};
 $| = 1;
 
-my @queues = ('q1', 'q2');            # have ledgers
+my @busy = ('q1', 'q2');
+my $quiet = 'q4';
+my @queues = (@busy, $quiet);         # have ledgers
 my @groups = ('default', 'second');
 my $wander_queue = 'q3';              # only the wanderer takes from it
 my $stop_at = clock_gettime(CLOCK_MONOTONIC) + $opt{minutes} * 60;
@@ -183,6 +187,7 @@ sub must
 # ---- a client ---------------------------------------------------------------------------------------------------------
 # Its private generator, so that its schedule depends on the seed and its number alone.
 my ($me, $rng, $ledger, $conn, $tx, $txn, %count);
+my $unordered = '';                   # the last transaction that took messages in another order than that of their ids
 
 sub rnd
 {
@@ -221,11 +226,13 @@ sub end
 	my $word = $state eq '' ? ($conn->{tag} eq 'COMMIT' ? 'commit' : 'rollback') : $state eq 'GONE' || $state eq 'HANG' ? 'unknown' : 'rollback';
 	$count{$word}++;
 	note_line('END', $tx, $word, $t0, $t1);
+	# acks in such an order have to count after a crash, and there is a checkpoint soon
+	if ($word eq 'commit' && $unordered eq $tx && !$opt{calm} && rnd(4) == 0) { $count{crash_after_unordered}++; kill 9, $conn->{pid}; }
 	return $word;
 }
 
 sub queue { return one_of(@queues); }
-sub any_queue { return one_of(@queues, @queues, $wander_queue); }
+sub any_queue { return one_of(@busy, @busy, $wander_queue); }
 my $serial = 0;
 # a message's key says which queue it is in; a hand-out's and an ack's also for which group: 3.17.4/q1@second
 sub keys_for { my ($q, $n) = @_; return map { "$tx." . ++$serial . "/$q" } 1 .. $n; }
@@ -243,6 +250,19 @@ sub send_some
 	return @k;
 }
 
+# Now and then a consumer sends to the queue that it takes from.  What comes of that is handed out to it last, with whatever ids others
+# were given meanwhile: then its acks are not in the order of ids.
+sub send_to_own
+{
+	my ($q) = @_;
+	return 1 if rnd(3);
+	my @k = send_some($q, 1 + rnd(3), rnd(2)) or return 0;
+	note_line('SEND', $tx, @k);
+	$count{sent_to_own} += @k;
+	sleep(rnd(50) / 1000);
+	return 1;
+}
+
 # receives up to n, for one of the groups; notes every hand-out.  Some wait, some have a name.
 sub receive_some
 {
@@ -250,11 +270,12 @@ sub receive_some
 	my $g = one_of(@groups);
 	my $more = ", consumer_group => '$g'" . (rnd(4) ? '' : ", wait => '2 s'") . (rnd(3) ? '' : ", consumer => 'n" . rnd(3) . "'") . (rnd(10) ? '' : ', max_bytes => 200');
 	my $t0 = now();
-	my ($state, $rows) = run("SELECT receipt, payload->>'k' FROM " . ($pop ? "mq.pop('$q', max_messages => $n$more)" : "mq.receive('$q', max_messages => $n, visibility_timeout => '$vt'$more)"));
+	my ($state, $rows) = run("SELECT receipt, payload->>'k', id FROM " . ($pop ? "mq.pop('$q', max_messages => $n$more)" : "mq.receive('$q', max_messages => $n, visibility_timeout => '$vt'$more)"));
 	return if $state ne '';
 	my $t1 = now();
 	note_line('RECV', $tx, $t0, $t1, map { "$_->[1]\@$g" } @$rows) if @$rows;
 	$count{received} += @$rows;
+	if (grep { $rows->[$_][2] < $rows->[ $_ - 1 ][2] } 1 .. $#$rows) { $unordered = $tx; $count{unordered}++; }
 	return map { { r => $_->[0], k => "$_->[1]\@$g" } } @$rows;
 }
 
@@ -262,6 +283,7 @@ sub ack_them
 {
 	my (@m) = @_;
 	return 1 if !@m;
+	@m = reverse @m if rnd(3) == 0;
 	my ($state) = @m == 1 && rnd(2) ? run("SELECT mq.ack('$m[0]{r}')") : run('SELECT mq.ack_batch(ARRAY[' . join(',', map { "'$_->{r}'" } @m) . ']::uuid[])');
 	$count{lease_lost}++ if $state eq 'MQ001';
 	return $state eq '';
@@ -273,7 +295,7 @@ sub decide { my ($percent) = @_; return rnd(100) < $percent ? 'commit' : 'rollba
 sub give_up { end('rollback'); return; }
 
 my %producer = (
-	single => [ 10, sub { begin() or return; my @k = send_some(any_queue(), 1 + rnd(3), 0) or return give_up(); note_line('SEND', $tx, @k); mark() or return give_up(); end(decide(90)); } ],
+	single => [ 10, sub { begin() or return; my @k = send_some(rnd(2) ? any_queue() : $quiet, 1 + rnd(3), 0) or return give_up(); note_line('SEND', $tx, @k); mark() or return give_up(); end(decide(90)); } ],
 	batch => [ 3, sub { begin() or return; my @k = send_some(any_queue(), 10 + rnd(200), 1) or return give_up(); note_line('SEND', $tx, @k); mark() or return give_up(); end(decide(85)); } ],
 	savepoints => [ 3, sub {
 		begin() or return;
@@ -356,16 +378,20 @@ my @isolation = ('', '', '', '', 'ISOLATION LEVEL REPEATABLE READ', 'ISOLATION L
 my %consumer = (
 	transaction => [ 8, sub {
 		begin($isolation[ rnd(scalar @isolation) ]) or return;
-		my @m = receive_some(queue(), 1 + rnd(30), '1 min') or return give_up();
+		my $q = queue();
+		send_to_own($q) or return give_up();
+		my @m = receive_some($q, 1 + rnd(30), '1 min') or return give_up();
 		note_line('ACK', $tx, map { $_->{k} } @m);
-		(mark() && ack_them(@m)) or return give_up();
+		(mark() && ack_them(@m) && send_to_own($q)) or return give_up();
 		end(decide(85));
 	} ],
 	pop => [ 8, sub {
 		begin() or return;
-		my @m = receive_some(queue(), 1 + rnd(200), '', 1) or return give_up();
+		my $q = queue();
+		send_to_own($q) or return give_up();
+		my @m = receive_some($q, 1 + rnd(200), '', 1) or return give_up();
 		note_line('ACK', $tx, map { $_->{k} } @m);
-		mark() or return give_up();
+		(mark() && send_to_own($q)) or return give_up();
 		end(decide(85));
 	} ],
 	savepoints => [ 3, sub {
@@ -375,6 +401,8 @@ my %consumer = (
 		{
 			(run('SAVEPOINT s'))[0] eq '' or return give_up();
 			my $pop = rnd(2);
+			my @k;
+			if (rnd(5) == 0) { @k = send_some($q, 1 + rnd(3), rnd(2)) or return give_up(); note_line('DRAFT', $tx, @k); }
 			my @m = receive_some($q, 1 + rnd(5), '1 min', $pop);
 			return give_up() if $conn->{gone};
 			if (rnd(2)) { (run('ROLLBACK TO s'))[0] eq '' or return give_up(); next; }
@@ -383,6 +411,7 @@ my %consumer = (
 				if (!$pop && !ack_them(@m)) { (run('ROLLBACK TO s'))[0] eq '' or return give_up(); next; }
 				note_line('ACK', $tx, map { $_->{k} } @m);
 			}
+			if (@k) { note_line('SEND', $tx, @k); $count{sent_to_own} += @k; }
 			(run('RELEASE s'))[0] eq '' or return give_up();
 		}
 		mark() or return give_up();
@@ -390,13 +419,14 @@ my %consumer = (
 	} ],
 	lease => [ 6, sub {
 		$tx = "$me." . ++$txn . 'r';
-		my @m = receive_some(queue(), 1 + rnd(20), '2 s') or return;
+		my $q = queue();
+		my @m = receive_some($q, 1 + rnd(20), '2 s') or return;
 		# some are slow enough to lose the lease, some ack from another connection
 		sleep(rnd(10) == 0 ? 1.5 + rnd(1000) / 1000 : rnd(50) / 1000);
 		if (rnd(5) == 0) { $conn = connect_patiently("c$me") or return; }
 		begin() or return;
 		note_line('ACK', $tx, map { $_->{k} } @m);
-		(mark() && ack_them(@m)) or return give_up();
+		(send_to_own($q) && mark() && ack_them(@m)) or return give_up();
 		end(decide(85));
 	} ],
 	soft => [ 2, sub {
@@ -412,15 +442,17 @@ my %consumer = (
 		end(decide(85));
 	} ],
 	nack => [ 2, sub { $tx = "$me." . ++$txn . 'r'; my @m = receive_some(queue(), 1 + rnd(10), '2 s') or return;
-		run('SELECT mq.nack(ARRAY[' . join(',', map { "'$_->{r}'" } @m) . "]::uuid[], '" . rnd(200) . " ms', strict => false)"); } ],
+		run('SELECT mq.nack_batch(ARRAY[' . join(',', map { "'$_->{r}'" } @m) . "]::uuid[], '" . rnd(200) . " ms', strict => false)"); } ],
 	release => [ 1, sub { $tx = "$me." . ++$txn . 'r'; my @m = receive_some(queue(), 1 + rnd(10), '2 s') or return;
 		run('SELECT mq.release_batch(ARRAY[' . join(',', map { "'$_->{r}'" } @m) . ']::uuid[], strict => false)'); } ],
 	extend => [ 1, sub { $tx = "$me." . ++$txn . 'r'; my @m = receive_some(queue(), 1 + rnd(10), '2 s') or return;
-		run('SELECT mq.extend(ARRAY[' . join(',', map { "'$_->{r}'" } @m) . "]::uuid[], '" . (50 + rnd(1000)) . " ms', strict => false)"); } ],
+		run('SELECT mq.extend_batch(ARRAY[' . join(',', map { "'$_->{r}'" } @m) . "]::uuid[], '" . (50 + rnd(1000)) . " ms', strict => false)"); } ],
 	forget => [ 1, sub { $tx = "$me." . ++$txn . 'r'; receive_some(queue(), 1 + rnd(5), '500 ms'); } ],
 	prepared => [ 2, sub {
 		begin() or return;
-		my @m = receive_some(queue(), 1 + rnd(20), '1 min') or return give_up();
+		my $q = queue();
+		send_to_own($q) or return give_up();
+		my @m = receive_some($q, 1 + rnd(20), '1 min') or return give_up();
 		note_line('ACK', $tx, map { $_->{k} } @m);
 		(mark() && ack_them(@m)) or return give_up();
 		if (rnd(2)) { my @k = send_some(queue(), 1 + rnd(3), 0) or return give_up(); note_line('SEND', $tx, @k); }
@@ -460,7 +492,7 @@ my %consumer = (
 	wait => [ 2, sub {
 		$tx = "$me.c";
 		my $q = queue();
-		(run("CALL mq.wait('$q', '" . one_of(@groups) . "', '2 s')"))[0] eq '' or return;
+		(run("CALL mq.wait('$q', '" . one_of(@groups) . "', timeout => '2 s')"))[0] eq '' or return;
 		begin() or return;
 		my @m = receive_some($q, 1 + rnd(30), '', 1) or return give_up();
 		note_line('ACK', $tx, map { $_->{k} } @m);
@@ -551,7 +583,7 @@ sub resume_all
 	return 1;
 }
 
-sub drop_if_exists { my ($q, $g) = @_; my ($state) = run("SELECT mq.drop_group(queue, consumer_group) FROM mq.groups WHERE queue = '$q' AND consumer_group = '$g'"); return $state eq ''; }
+sub drop_if_exists { my ($q, $g) = @_; my ($state) = run("SELECT mq.drop_group(queue, consumer_group, force => true) FROM mq.groups WHERE queue = '$q' AND consumer_group = '$g'"); return $state eq ''; }
 
 my %wanderer = (
 	seek => [ 8, sub {
@@ -598,7 +630,7 @@ my %wanderer = (
 	brief => [ 2, sub {
 		$tx = "$me." . ++$txn . 'g';
 		my $q = queue();
-		return if (run("SELECT mq.create_group('$q', 'brief', options => jsonb_build_object('max_in_flight', 5), if_not_exists => true)"))[0] ne '';
+		return if (run("SELECT mq.create_group('$q', 'brief', options => '{\"max_in_flight\": 5}', if_not_exists => true)"))[0] ne '';
 		sleep(rnd(500) / 1000);
 		drop_if_exists($q, 'brief');
 	} ],
@@ -738,7 +770,7 @@ my %act = (
 	kill_postmaster => [ 2, sub { my $p = postmaster_pid() or return; kill 9, $p; start_again('kill -9 of the postmaster'); } ],
 	immediate       => [ 2, sub { pg_ctl('stop', '-m', 'immediate'); start_again('an immediate stop'); } ],
 	restart         => [ 1, sub { stop_fast(); start_again('a restart'); } ],
-	vacuum          => [ 2, sub { sql("VACUUM mq.q_q1", "VACUUM mq.q_q2"); } ],
+	vacuum          => [ 2, sub { sql(map { "VACUUM mq.q_$_" } @queues); } ],
 	vacuum_full     => [ 2, sub { sql("SET lock_timeout = '2s'", "VACUUM FULL mq.q_" . one_of(@queues)); } ],
 	checkpoint      => [ 1, sub { sql('CHECKPOINT'); } ],
 	horizon         => [ 1, sub { my $c = connect_db('nemesis') or return; $c->q('BEGIN ISOLATION LEVEL REPEATABLE READ'); $c->q('SELECT 1'); $c->q('SELECT pg_sleep(1.5)'); } ],
@@ -784,7 +816,7 @@ sub sleeper
 		if (!$conn || $conn->{gone}) { $conn = connect_patiently('sleeper') or die 'no connection'; }
 		begin() or next;
 		my $t0 = now();
-		my ($state, $rows) = run("SELECT payload->>'k' FROM mq.pop('$q', '$g', " . (1 + rnd(rnd(3) ? 20 : 5000)) . ", wait => '60 s', consumer => '$me')");
+		my ($state, $rows) = run("SELECT payload->>'k' FROM mq.pop('$q', consumer_group => '$g', max_messages => " . (1 + rnd(rnd(3) ? 20 : 5000)) . ", wait => '60 s', consumer => '$me')");
 		if ($state ne '' || !@$rows) { give_up(); next; }
 		my @k = map { "$_->[0]\@$g" } @$rows;
 		note_line('RECV', $tx, $t0, now(), @k);
@@ -820,7 +852,7 @@ sub drain
 	my $rows = must($conn, 'SELECT gid FROM pg_prepared_xacts');
 	must($conn, (rnd(2) ? 'COMMIT' : 'ROLLBACK') . " PREPARED '$_->[0]'") for @$rows;
 	resume_all() or return "drain: $conn->{error}";
-	must($conn, "SELECT mq.drop_group(queue, consumer_group) FROM mq.groups WHERE consumer_group IN ('extra', 'brief')");
+	must($conn, "SELECT mq.drop_group(queue, consumer_group, force => true) FROM mq.groups WHERE consumer_group IN ('extra', 'brief')");
 	my @sleepers;
 	for my $q (@queues) { for my $g (@groups, 'wander') { for (1 .. 3) { my $n = @sleepers; push @sleepers, start_child(sub { sleeper($n, $q, $g) }); } } }
 
@@ -860,7 +892,7 @@ sub drain
 
 sub judge
 {
-	my (%marked, %effect, %word, %sent, %send_tx, %acked, %wrong, %sample, %totals);
+	my (%marked, %effect, %word, %send_tx, %draft_tx, %acked, %wrong, %sample, %totals);
 	my $c = connect_patiently('judge') or die "no connection\n";
 	$marked{ $_->[0] } = 1 for @{ must($c, 'SELECT tx FROM t.marks') };
 	push @{ $effect{ $_->[0] } }, $_->[1] for @{ must($c, 'SELECT tx, k FROM t.effects') };
@@ -873,6 +905,8 @@ sub judge
 			chomp;
 			my ($what, $t, @rest) = split /\t/;
 			if    ($what eq 'SEND') { $send_tx{$_} = $t for @rest; }
+			# sent behind a savepoint, and perhaps put back: its own transaction may have seen it
+			elsif ($what eq 'DRAFT') { $draft_tx{$_} = $t for @rest; }
 			elsif ($what eq 'ACK') { push @{ $ack_keys{$t} }, @rest; }
 			elsif ($what eq 'END') { $word{$t} = [@rest]; }
 			elsif ($what eq 'RECV') { my ($t0, $t1, @k) = @rest; my $call = [ $t0, $t1, $t ]; push @{ $recv{$_} }, $call for @k; }
@@ -915,6 +949,7 @@ sub judge
 	{
 		next if $k =~ /\@wander$/;
 		my $s = $send_tx{ $k =~ s/@.*//r };
+		my $own = $s || $draft_tx{ $k =~ s/@.*//r };
 		my ($a) = @{ $acked{$k} || [] };
 		# when did the one who acked it get it?
 		my $held;
@@ -934,7 +969,7 @@ sub judge
 			if (!$s || !$marked{$s})
 			{
 				# its own transaction may receive it
-				if (!$s || $s ne $r->[2]) { $wrong{uncommitted}++; $sample{uncommitted} ||= "$k received by $r->[2]"; }
+				if (!$own || $own ne $r->[2]) { $wrong{uncommitted}++; $sample{uncommitted} ||= "$k received by $r->[2]"; }
 			}
 			if ($a && defined $a->{known} && $r->[0] > $a->{known}) { $wrong{again}++; $sample{again} ||= "$k acked by $a->{tx} at $a->{known}, received by $r->[2] at $r->[0]"; }
 			if ($a && defined $held && $r->[0] > $held && $r->[1] < $a->{from}) { $wrong{shared}++; $sample{shared} ||= "$k held by $a->{tx} from $held to $a->{from}, received by $r->[2] at $r->[0]"; }
@@ -963,9 +998,10 @@ sub judge
 {
 	my $c = connect_patiently('main') or die "torture: no server at $opt{socket}\n";
 	must($c, $_) for ('CREATE EXTENSION IF NOT EXISTS mq', 'CREATE SCHEMA t', 'CREATE TABLE t.marks (tx text)', 'CREATE TABLE t.effects (tx text, k text)',
-		"SELECT mq.create_queue('q1', groups => '{default,second,wander}', options => jsonb_build_object('segment_size', 1024))", "SELECT mq.create_queue('q2', groups => '{default,second,wander}', options => jsonb_build_object('segment_size', 4096))",
-		"SELECT mq.create_queue('$wander_queue', groups => '{wander}', options => jsonb_build_object('segment_size', 1024))",
-		"SELECT mq.alter_group('q1', 'second', jsonb_build_object('max_in_flight_per_consumer', 300))", "SELECT mq.alter_group('q2', 'second', jsonb_build_object('max_in_flight', 1500))");
+		"SELECT mq.create_queue('q1', groups => '{default,second,wander}', options => '{\"segment_size\": 1024}')", "SELECT mq.create_queue('q2', groups => '{default,second,wander}', options => '{\"segment_size\": 4096}')",
+		"SELECT mq.create_queue('$quiet', groups => '{default,second,wander}', options => '{\"segment_size\": 1024}')",
+		"SELECT mq.create_queue('$wander_queue', groups => '{wander}', options => '{\"segment_size\": 1024}')",
+		"SELECT mq.alter_group('q1', 'second', '{\"max_in_flight_per_consumer\": 300}')", "SELECT mq.alter_group('q2', 'second', '{\"max_in_flight\": 1500}')");
 }
 my @kids;
 sub start_child { my ($code) = @_; my $p = fork(); die "fork: $!" if !defined $p; if (!$p) { undef $conn; eval { $code->(); }; print STDERR "torture: $@" if $@; POSIX::_exit(1); } return $p; }
