@@ -82,40 +82,62 @@ mq_segment_init(void)
 	CacheRegisterRelcacheCallback(relcache_callback, (Datum) 0);
 }
 
+static TupleDesc
+make_descriptor(int columns)
+{
+	static const struct
+	{
+		const char *name;
+		Oid			type;
+	}			column[MQ_COLUMNS] = {
+		[MQ_COL_ID - 1] = {"id", INT8OID},
+		[MQ_COL_ENQUEUED_AT - 1] = {"enqueued_at", TIMESTAMPTZOID},
+		[MQ_COL_HEADERS - 1] = {"headers", JSONBOID},
+		[MQ_COL_PAYLOAD - 1] = {"payload", JSONBOID},
+		[MQ_COL_BODY - 1] = {"body", BYTEAOID},
+		[MQ_COL_SENT_AT - 1] = {"sent_at", TIMESTAMPTZOID},
+		[MQ_COL_DUE_AT - 1] = {"due_at", TIMESTAMPTZOID},
+		[MQ_COL_EXPIRES_AT - 1] = {"expires_at", TIMESTAMPTZOID},
+		[MQ_COL_ORIGIN_ID - 1] = {"origin_id", INT8OID},
+		[MQ_COL_ORIGIN_QUEUE - 1] = {"origin_queue", INT4OID},
+		[MQ_COL_TARGET_GROUP - 1] = {"target_group", INT4OID},
+		[MQ_COL_TARGET_EPOCH - 1] = {"target_epoch", INT4OID},
+		[MQ_COL_PRIORITY - 1] = {"priority", INT4OID},
+		[MQ_COL_ATTEMPT - 1] = {"attempt", INT4OID},
+		[MQ_COL_FAILURES - 1] = {"failures", INT4OID},
+		[MQ_COL_REPLY_TO - 1] = {"reply_to", UUIDOID},
+		[MQ_COL_KEY - 1] = {"key", TEXTOID},
+		[MQ_COL_ROUTING_KEY - 1] = {"routing_key", TEXTOID},
+		[MQ_COL_DEDUP_ID - 1] = {"dedup_id", TEXTOID},
+		[MQ_COL_REASON - 1] = {"reason", TEXTOID},
+		[MQ_COL_DEATH - 1] = {"death", JSONBOID},
+	};
+	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+	TupleDesc	made = CreateTemplateTupleDesc(columns);
+
+	for (int i = 0; i < columns; i++)
+		TupleDescInitEntry(made, (AttrNumber) (i + 1), column[i].name, column[i].type, -1, 0);
+	MemoryContextSwitchTo(old);
+	return made;
+}
+
 TupleDesc
 mq_row_descriptor(void)
 {
 	static TupleDesc desc = NULL;
-	MemoryContext old;
-	TupleDesc	made;
 
-	if (desc != NULL)
-		return desc;
-	old = MemoryContextSwitchTo(TopMemoryContext);
-	made = CreateTemplateTupleDesc(MQ_COLUMNS);
-	TupleDescInitEntry(made, MQ_COL_ID, "id", INT8OID, -1, 0);
-	TupleDescInitEntry(made, MQ_COL_ENQUEUED_AT, "enqueued_at", TIMESTAMPTZOID, -1, 0);
-	TupleDescInitEntry(made, MQ_COL_SENT_AT, "sent_at", TIMESTAMPTZOID, -1, 0);
-	TupleDescInitEntry(made, MQ_COL_DUE_AT, "due_at", TIMESTAMPTZOID, -1, 0);
-	TupleDescInitEntry(made, MQ_COL_EXPIRES_AT, "expires_at", TIMESTAMPTZOID, -1, 0);
-	TupleDescInitEntry(made, MQ_COL_ORIGIN_ID, "origin_id", INT8OID, -1, 0);
-	TupleDescInitEntry(made, MQ_COL_ORIGIN_QUEUE, "origin_queue", INT4OID, -1, 0);
-	TupleDescInitEntry(made, MQ_COL_TARGET_GROUP, "target_group", INT4OID, -1, 0);
-	TupleDescInitEntry(made, MQ_COL_TARGET_EPOCH, "target_epoch", INT4OID, -1, 0);
-	TupleDescInitEntry(made, MQ_COL_PRIORITY, "priority", INT4OID, -1, 0);
-	TupleDescInitEntry(made, MQ_COL_ATTEMPT, "attempt", INT4OID, -1, 0);
-	TupleDescInitEntry(made, MQ_COL_FAILURES, "failures", INT4OID, -1, 0);
-	TupleDescInitEntry(made, MQ_COL_REPLY_TO, "reply_to", UUIDOID, -1, 0);
-	TupleDescInitEntry(made, MQ_COL_KEY, "key", TEXTOID, -1, 0);
-	TupleDescInitEntry(made, MQ_COL_ROUTING_KEY, "routing_key", TEXTOID, -1, 0);
-	TupleDescInitEntry(made, MQ_COL_DEDUP_ID, "dedup_id", TEXTOID, -1, 0);
-	TupleDescInitEntry(made, MQ_COL_REASON, "reason", TEXTOID, -1, 0);
-	TupleDescInitEntry(made, MQ_COL_DEATH, "death", JSONBOID, -1, 0);
-	TupleDescInitEntry(made, MQ_COL_HEADERS, "headers", JSONBOID, -1, 0);
-	TupleDescInitEntry(made, MQ_COL_PAYLOAD, "payload", JSONBOID, -1, 0);
-	TupleDescInitEntry(made, MQ_COL_BODY, "body", BYTEAOID, -1, 0);
-	MemoryContextSwitchTo(old);
-	desc = made;
+	if (desc == NULL)
+		desc = make_descriptor(MQ_COLUMNS);
+	return desc;
+}
+
+TupleDesc
+mq_plain_row_descriptor(void)
+{
+	static TupleDesc desc = NULL;
+
+	if (desc == NULL)
+		desc = make_descriptor(MQ_PLAIN_COLUMNS);
 	return desc;
 }
 

@@ -9,12 +9,19 @@
 #include "base/catalog.h"
 #include "base/owner.h"
 
-/* Columns of a message row, in the order of the table. id and enqueued_at come first, at fixed offsets. */
+/*
+ * Columns of a message row, in the order of the table. id and enqueued_at come first, at fixed offsets. What most messages do not use
+ * comes last: their rows end before it, as those of a table do to which columns were added, and it costs them nothing.
+ */
 typedef enum MqColumn
 {
 	MQ_COL_ID = 1,
 	MQ_COL_ENQUEUED_AT,
-	MQ_COL_SENT_AT,				/* from here to death: null unless the message uses what it is for */
+	MQ_COL_HEADERS,
+	MQ_COL_PAYLOAD,
+	MQ_COL_BODY,
+	MQ_PLAIN_COLUMNS = MQ_COL_BODY,
+	MQ_COL_SENT_AT,
 	MQ_COL_DUE_AT,
 	MQ_COL_EXPIRES_AT,
 	MQ_COL_ORIGIN_ID,
@@ -30,14 +37,12 @@ typedef enum MqColumn
 	MQ_COL_DEDUP_ID,
 	MQ_COL_REASON,
 	MQ_COL_DEATH,
-	MQ_COL_HEADERS,
-	MQ_COL_PAYLOAD,
-	MQ_COL_BODY,
-	MQ_COLUMNS = MQ_COL_BODY
+	MQ_COLUMNS = MQ_COL_DEATH
 } MqColumn;
 
-/* The columns of a message row; lives as long as the process. */
+/* The columns of a message row, and those of one that uses no more than MQ_PLAIN_COLUMNS; live as long as the process. */
 extern TupleDesc mq_row_descriptor(void);
+extern TupleDesc mq_plain_row_descriptor(void);
 
 extern void mq_segment_init(void);	/* once per process, from _PG_init */
 

@@ -34,10 +34,10 @@
 #define SEGMENTS_AT_START		2
 
 static const char *const message_columns =
-"id bigint NOT NULL, enqueued_at timestamptz NOT NULL, sent_at timestamptz, due_at timestamptz, expires_at timestamptz, "
-"origin_id bigint, origin_queue integer, target_group integer, target_epoch integer, priority integer, attempt integer, "
-"failures integer, reply_to uuid, key text, routing_key text, dedup_id text, reason text, death jsonb, headers jsonb, "
-"payload jsonb, body bytea";
+"id bigint NOT NULL, enqueued_at timestamptz NOT NULL, headers jsonb, payload jsonb, body bytea, "
+"sent_at timestamptz, due_at timestamptz, expires_at timestamptz, origin_id bigint, origin_queue integer, target_group integer, "
+"target_epoch integer, priority integer, attempt integer, failures integer, reply_to uuid, key text, routing_key text, "
+"dedup_id text, reason text, death jsonb";
 
 /* The row of mq_internal.queue; 0: the name is taken (by a transaction that has committed). */
 static int32

@@ -154,14 +154,14 @@ emit(Browse *b, const BrowseRange *range, HeapTuple tuple, int64 id)
 		{B_ENQUEUED_AT, MQ_COL_ENQUEUED_AT}, {B_SENT_AT, MQ_COL_ENQUEUED_AT}, {B_HEADERS, MQ_COL_HEADERS},
 		{B_PAYLOAD, MQ_COL_PAYLOAD}, {B_BODY, MQ_COL_BODY}
 	};
-	Datum		v[MQ_COLUMNS];
-	bool		n[MQ_COLUMNS];
+	Datum		v[MQ_PLAIN_COLUMNS];
+	bool		n[MQ_PLAIN_COLUMNS];
 	Datum		out[B_COLUMNS] = {0};
 	bool		isnull[B_COLUMNS];
 	bool		in_flight = range->state == BROWSE_LEASED || range->state == BROWSE_SETTLING;
 	MemoryContext old = MemoryContextSwitchTo(b->row_context);
 
-	heap_deform_tuple(tuple, mq_row_descriptor(), v, n);
+	heap_deform_tuple(tuple, mq_plain_row_descriptor(), v, n);
 	memset(isnull, true, sizeof(isnull));
 	for (int i = 0; i < lengthof(copied); i++)
 	{

@@ -108,13 +108,13 @@ flat(Datum value, bool isnull)
 static void
 emit(ReceiveCall *call, const MqRun *run, HeapTuple tuple, int64 id)
 {
-	Datum		v[MQ_COLUMNS];
-	bool		n[MQ_COLUMNS];
+	Datum		v[MQ_PLAIN_COLUMNS];
+	bool		n[MQ_PLAIN_COLUMNS];
 	Datum		out[M_COLUMNS] = {0};
 	bool		isnull[M_COLUMNS];
 	MemoryContext old = MemoryContextSwitchTo(call->row_context);
 
-	heap_deform_tuple(tuple, mq_row_descriptor(), v, n);
+	heap_deform_tuple(tuple, mq_plain_row_descriptor(), v, n);
 	memset(isnull, true, sizeof(isnull));
 #define COPY(to, from) (out[to] = flat(v[(from) - 1], n[(from) - 1]), isnull[to] = n[(from) - 1])
 #define SET(to, value) (out[to] = (value), isnull[to] = false)
@@ -212,7 +212,7 @@ row_bytes(HeapTuple tuple)
 	for (int i = 0; i < lengthof(parts); i++)
 	{
 		bool		isnull;
-		Datum		value = heap_getattr(tuple, parts[i], mq_row_descriptor(), &isnull);
+		Datum		value = heap_getattr(tuple, parts[i], mq_plain_row_descriptor(), &isnull);
 
 		if (!isnull)
 			bytes += (int64) toast_raw_datum_size(value) - VARHDRSZ;

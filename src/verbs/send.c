@@ -118,11 +118,10 @@ check_parts(Parts *parts)
 static HeapTuple
 form_row(Parts *parts)
 {
-	Datum		v[MQ_COLUMNS] = {0};
-	bool		isnull[MQ_COLUMNS];
+	Datum		v[MQ_PLAIN_COLUMNS] = {0};
+	bool		isnull[MQ_PLAIN_COLUMNS];
 
 	check_parts(parts);
-	memset(isnull, true, sizeof(isnull));
 	/* the log fills in these two */
 	isnull[MQ_COL_ID - 1] = isnull[MQ_COL_ENQUEUED_AT - 1] = false;
 	if ((isnull[MQ_COL_PAYLOAD - 1] = !parts->has_payload) == false)
@@ -131,7 +130,7 @@ form_row(Parts *parts)
 		v[MQ_COL_HEADERS - 1] = ready_to_store(parts->headers);
 	if ((isnull[MQ_COL_BODY - 1] = !parts->has_body) == false)
 		v[MQ_COL_BODY - 1] = ready_to_store(parts->body);
-	return heap_form_tuple(mq_row_descriptor(), v, isnull);
+	return heap_form_tuple(mq_plain_row_descriptor(), v, isnull);
 }
 
 static void

@@ -150,7 +150,7 @@ time_in_segment(Relation rel, bool ordered, int64 id)
 			bool		isnull;
 
 			if (rows[i].sight == MQ_SEEN)
-				time = DatumGetTimestampTz(heap_getattr(&rows[i].tuple, MQ_COL_ENQUEUED_AT, mq_row_descriptor(), &isnull));
+				time = DatumGetTimestampTz(heap_getattr(&rows[i].tuple, MQ_COL_ENQUEUED_AT, mq_plain_row_descriptor(), &isnull));
 		}
 		ReleaseBuffer(buffer);
 	}
