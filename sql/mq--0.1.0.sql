@@ -497,7 +497,7 @@ COMMENT ON COLUMN mq.in_flight.origin_id IS 'The id that mq.send returned.';
 COMMENT ON COLUMN mq.in_flight.state IS '''leased'' or ''settling'' (acked by an undecided transaction).';
 COMMENT ON COLUMN mq.in_flight.attempt IS 'How often it was handed out.';
 COMMENT ON COLUMN mq.in_flight.failures IS 'How often it came back as failed.';
-COMMENT ON COLUMN mq.in_flight.lease_until IS 'End of the lease; null: it was discarded.';
+COMMENT ON COLUMN mq.in_flight.lease_until IS 'End of the lease; null: it was popped or discarded.';
 COMMENT ON COLUMN mq.in_flight.consumer IS 'Name the receiver gave; null: none.';
 COMMENT ON COLUMN mq.in_flight.leased_at IS 'When it was handed out; null: it was discarded.';
 COMMENT ON COLUMN mq.in_flight.pid IS 'Process whose open transaction took the lease, or acked the message; null: none.';

@@ -22,6 +22,7 @@
 #include "log/order.h"
 #include "offset/rebuild.h"
 #include "verbs/verbs.h"
+#include "window/settle.h"
 #include "window/walk.h"
 
 #define RANGES_PER_LOOK 256
@@ -95,8 +96,7 @@ range_from_node(const Browse *b, BrowseRange *range, const MqNode *n, int64 from
 	range->lo = Max(n->lo, from);
 	range->hi = Min(n->hi, b->next_id - 1);
 	range->state = state_of(b, n);
-	/* what was discarded has no lease */
-	range->due = n->state == MQ_SETTLING && n->token == 0 ? 0 : n->due;
+	range->due = n->state == MQ_SETTLING && !mq_has_lease_end(n) ? 0 : n->due;
 	range->attempts = n->attempts;
 	range->failures = n->failures;
 	if (n->state != MQ_LEASED && n->state != MQ_SETTLING)

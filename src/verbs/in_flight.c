@@ -18,6 +18,7 @@
 #include "verbs/verbs.h"
 #include "verbs/views.h"
 #include "window/consumer.h"
+#include "window/settle.h"
 #include "window/tree.h"
 #include "window/wake.h"
 
@@ -98,7 +99,7 @@ show_entry(void *context, const MqGroup *group, const InFlight *entry, int pid)
 		v[3] = Int32GetDatum(node->attempts);
 		v[4] = Int32GetDatum(node->failures);
 		v[5] = TimestampTzGetDatum(node->due);
-		isnull[5] = node->token == 0;
+		isnull[5] = !mq_has_lease_end(node);
 		v[6] = CStringGetTextDatum(entry->consumer);
 		isnull[6] = entry->consumer[0] == '\0';
 		v[7] = TimestampTzGetDatum(mq_token_time(node->token));

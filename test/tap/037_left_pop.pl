@@ -110,5 +110,18 @@ $s->q('COMMIT');
 checkpoint($q);
 $node->restart;
 is(one($node, "SELECT payload::text || ' ' || failures FROM mq.receive('$q')"), '2 1', 'the failure outlives a restart');
+# --- what is shown meanwhile: no end of a lease, for there is none ---------------------------------------------------------------------------
+{
+	my $q = fresh();
+	my $s = session($node);
+	$s->q("BEGIN; CREATE TEMP TABLE p ON COMMIT DROP AS SELECT * FROM mq.pop('$q', 4); SELECT mq.nack(receipt) FROM p WHERE payload = '1'; "
+		. "SELECT mq.nack(receipt, '1 hour') FROM p WHERE payload = '2'; SELECT mq.release(receipt) FROM p WHERE payload = '3'; SELECT * FROM mq.receive('$q')");
+	my $ends = "string_agg(state || CASE WHEN lease_until IS NULL THEN ' none' WHEN lease_until > now() THEN ' later' ELSE ' odd' END, ',' ORDER BY id)";
+	is(one($node, "SELECT $ends FROM mq.in_flight WHERE queue = '$q'"), 'settling none,settling none,settling none,settling none,leased later', 'mq.in_flight');
+	is(one($node, "SELECT $ends FROM mq.browse('$q', state => 'settling')"), 'settling none,settling none,settling none,settling none', 'mq.browse');
+	$s->q('COMMIT');
+	$s->close;
+}
+
 $node->stop;
 done_testing();
