@@ -75,6 +75,8 @@ extern void mq_window_settled(const MqWindowRef *ref, int64 lo, int64 hi, uint64
  * after it had popped it.
  */
 extern bool mq_window_may_come_back(const MqWindowRef *ref, uint64 xid);
+
+/*
  * Whether `due` of an entry in flight is the end of a lease. What was discarded, or settled before a restart, has none. What was
  * popped is settled as long as the transaction is open, whatever the time; and once it left the pop `due` is when it is due again.
  */

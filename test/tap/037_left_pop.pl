@@ -114,11 +114,11 @@ is(one($node, "SELECT payload::text || ' ' || failures FROM mq.receive('$q')"), 
 {
 	my $q = fresh();
 	my $s = session($node);
-	$s->q("BEGIN; CREATE TEMP TABLE p ON COMMIT DROP AS SELECT * FROM mq.pop('$q', 4); SELECT mq.nack(receipt) FROM p WHERE payload = '1'; "
+	$s->q("BEGIN; CREATE TEMP TABLE p ON COMMIT DROP AS SELECT * FROM mq.pop('$q', max_messages => 4); SELECT mq.nack(receipt) FROM p WHERE payload = '1'; "
 		. "SELECT mq.nack(receipt, '1 hour') FROM p WHERE payload = '2'; SELECT mq.release(receipt) FROM p WHERE payload = '3'; SELECT * FROM mq.receive('$q')");
 	my $ends = "string_agg(state || CASE WHEN lease_until IS NULL THEN ' none' WHEN lease_until > now() THEN ' later' ELSE ' odd' END, ',' ORDER BY id)";
 	is(one($node, "SELECT $ends FROM mq.in_flight WHERE queue = '$q'"), 'settling none,settling none,settling none,settling none,leased later', 'mq.in_flight');
-	is(one($node, "SELECT $ends FROM mq.browse('$q', state => 'settling')"), 'settling none,settling none,settling none,settling none', 'mq.browse');
+	is(one($node, "SELECT $ends FROM mq.browse('$q', states => '{settling}')"), 'settling none,settling none,settling none,settling none', 'mq.browse');
 	$s->q('COMMIT');
 	$s->close;
 }
