@@ -77,8 +77,8 @@ typedef struct ReceiveCall
 	int			room_popped;
 	ReturnSetInfo *result;
 	MemoryContext row_context;	/* what a row takes until it is in the result */
-	Datum		queue_name;
-	Datum		group_name;
+	Datum		out[M_COLUMNS]; /* the row being made; what is the same in all is filled in once */
+	bool		isnull[M_COLUMNS];
 } ReceiveCall;
 
 /* The rows of one page; too large to clear with every call. */
@@ -105,40 +105,45 @@ flat(Datum value, bool isnull)
 	return PointerGetDatum(detoast_external_attr(attr));
 }
 
+/* What is the same in all messages of a call. */
+static void
+fill_in_constants(ReceiveCall *call, Datum queue_name, Datum group_name)
+{
+	memset(call->isnull, true, sizeof(call->isnull));
+#define SET(to, value) (call->out[to] = (value), call->isnull[to] = false)
+	SET(M_QUEUE, queue_name);
+	SET(M_GROUP, group_name);
+	SET(M_PRIORITY, Int32GetDatum(0));
+	/* that a message has moved is said by columns that are null in one that has not */
+	SET(M_ORIGIN_QUEUE, queue_name);
+	SET(M_REPLY_WANTED, BoolGetDatum(false));
+	call->isnull[M_ID] = call->isnull[M_RECEIPT] = call->isnull[M_ATTEMPT] = call->isnull[M_FAILURES] = false;
+	call->isnull[M_ENQUEUED_AT] = call->isnull[M_SENT_AT] = call->isnull[M_ORIGIN_ID] = false;
+	call->isnull[M_LEASE_UNTIL] = call->pop;
+#undef SET
+}
+
 static void
 emit(ReceiveCall *call, const MqRun *run, HeapTuple tuple, int64 id)
 {
 	Datum		v[MQ_PLAIN_COLUMNS];
 	bool		n[MQ_PLAIN_COLUMNS];
-	Datum		out[M_COLUMNS] = {0};
-	bool		isnull[M_COLUMNS];
+	Datum	   *out = call->out;
 	MemoryContext old = MemoryContextSwitchTo(call->row_context);
 
 	heap_deform_tuple(tuple, mq_plain_row_descriptor(), v, n);
-	memset(isnull, true, sizeof(isnull));
-#define COPY(to, from) (out[to] = flat(v[(from) - 1], n[(from) - 1]), isnull[to] = n[(from) - 1])
-#define SET(to, value) (out[to] = (value), isnull[to] = false)
+#define COPY(to, from) (out[to] = flat(v[(from) - 1], n[(from) - 1]), call->isnull[to] = n[(from) - 1])
 	COPY(M_PAYLOAD, MQ_COL_PAYLOAD);
 	COPY(M_HEADERS, MQ_COL_HEADERS);
 	COPY(M_BODY, MQ_COL_BODY);
 #undef COPY
-	/* that a message has moved is said by other columns than these; they are null in one that has not */
-	SET(M_ENQUEUED_AT, v[MQ_COL_ENQUEUED_AT - 1]);
-	SET(M_SENT_AT, v[MQ_COL_ENQUEUED_AT - 1]);
-	SET(M_ORIGIN_QUEUE, call->queue_name);
-	SET(M_ORIGIN_ID, Int64GetDatum(id));
-	SET(M_REPLY_WANTED, BoolGetDatum(false));
-	SET(M_ID, Int64GetDatum(id));
-	SET(M_RECEIPT, receipt_datum(call, id));
-	SET(M_PRIORITY, Int32GetDatum(0));
-	if (!call->pop)
-		SET(M_LEASE_UNTIL, TimestampTzGetDatum(call->taker.deadline));
-	SET(M_ATTEMPT, Int32GetDatum(run->attempts));
-	SET(M_FAILURES, Int32GetDatum(run->failures));
-	SET(M_QUEUE, call->queue_name);
-	SET(M_GROUP, call->group_name);
-#undef SET
-	tuplestore_putvalues(call->result->setResult, call->result->setDesc, out, isnull);
+	out[M_ENQUEUED_AT] = out[M_SENT_AT] = v[MQ_COL_ENQUEUED_AT - 1];
+	out[M_ID] = out[M_ORIGIN_ID] = Int64GetDatum(id);
+	out[M_RECEIPT] = receipt_datum(call, id);
+	out[M_LEASE_UNTIL] = TimestampTzGetDatum(call->taker.deadline);
+	out[M_ATTEMPT] = Int32GetDatum(run->attempts);
+	out[M_FAILURES] = Int32GetDatum(run->failures);
+	tuplestore_putvalues(call->result->setResult, call->result->setDesc, out, call->isnull);
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(call->row_context);
 }
@@ -527,8 +532,7 @@ read_args(FunctionCallInfo fcinfo, ReceiveCall *call, const char *what)
 	mq_group_by_name(queue, group, &call->group);
 	mq_check_consume(&call->group);
 	mq_attach_group(&call->group);
-	call->queue_name = CStringGetTextDatum(queue);
-	call->group_name = CStringGetTextDatum(group);
+	fill_in_constants(call, CStringGetTextDatum(queue), CStringGetTextDatum(group));
 }
 
 static void
