@@ -555,14 +555,23 @@ is_time_for_turn(void)
 	return true;
 }
 
-/* The first request lets the turn end and the last checkpoints be written; a second one ends it at once. */
+/*
+ * The first request lets the turn end and the last checkpoints be written; a later one ends it at once. The postmaster sends each
+ * request twice, to the process and to its group: what comes at the same time is one.
+ */
 static void
 handle_sigterm(SIGNAL_ARGS)
 {
-	if (ShutdownRequestPending)
-		die(postgres_signal_arg);
-	else
+	static int64 asked_at = 0;
+	int64		now = mq_monotonic_us();
+
+	if (!ShutdownRequestPending)
+	{
+		asked_at = now;
 		SignalHandlerForShutdownRequest(postgres_signal_arg);
+	}
+	else if (now - asked_at >= MQ_S)
+		die(postgres_signal_arg);
 }
 
 void

@@ -495,14 +495,14 @@ for my $how ('none', 'kill9')
 	is(one($node, "$take)"), '1', 'committed: one more');
 	one($node, "SELECT mq.nack('$r[1]'::uuid, '1 h')");
 	is(one($node, "$take)"), '1', 'nacked: one more');
-	one($node, "BEGIN; SELECT mq.alter_group('limit', 'g', jsonb_build_object('max_in_flight', jsonb_build_object('max_in_flight', 50))); ROLLBACK");
+	one($node, "BEGIN; SELECT mq.alter_group('limit', 'g', jsonb_build_object('max_in_flight', 50)); ROLLBACK");
 	is(one($node, "$take)"), '0', 'alter_group rolled back');
-	one($node, "SELECT mq.alter_group('limit', 'g', jsonb_build_object('max_in_flight', jsonb_build_object('max_in_flight', 5)))");
+	one($node, "SELECT mq.alter_group('limit', 'g', jsonb_build_object('max_in_flight', 5))");
 	is(one($node, "$take)"), '2', 'raised: the rest');
-	one($node, "SELECT mq.alter_group('limit', 'g', jsonb_build_object('max_in_flight', jsonb_build_object('max_in_flight', 1)))");
+	one($node, "SELECT mq.alter_group('limit', 'g', jsonb_build_object('max_in_flight', 1))");
 	is(one($node, "$take)"), '0', 'lowered below what is out: nothing');
 	is(one($node, "SELECT count(*) FROM mq.pop('limit', consumer_group => 'g', max_messages => 10)"), '0', 'pop is held back too');
-	one($node, "SELECT mq.alter_group('limit', 'g', jsonb_build_object('max_in_flight', jsonb_build_object('max_in_flight_per_consumer', 2, 'reset', jsonb_build_array('max_in_flight', 'visibility_timeout'))))");
+	one($node, "SELECT mq.alter_group('limit', 'g', jsonb_build_object('max_in_flight_per_consumer', 2, 'reset', jsonb_build_array('max_in_flight', 'visibility_timeout')))");
 	is(one($node, "SELECT max_in_flight IS NULL AND visibility_timeout IS NULL AND max_in_flight_per_consumer = 2 FROM mq.groups WHERE queue = 'limit'"), 't', 'reset gives the default back');
 	is(one($node, "$take)"), '0', 'those without a name count together: they have 5');
 	is(one($node, "$take, consumer => 'x')"), '2', 'consumer x has two of its own');
@@ -514,7 +514,7 @@ for my $how ('none', 'kill9')
 	is(one($node, "$take, consumer => 'x')"), '2', 'the limit outlives a crash, what was out does not');
 	$s->close;
 	# under concurrency the limit holds at every moment
-	one($node, "SELECT mq.alter_group('limit', 'g', jsonb_build_object('max_in_flight', jsonb_build_object('max_in_flight', 7, 'reset', jsonb_build_array('max_in_flight_per_consumer')))); SELECT mq.seek('limit', 'g', start => 'earliest'); SELECT t.put_batch('limit', 'n', 5000)");
+	one($node, "SELECT mq.alter_group('limit', 'g', jsonb_build_object('max_in_flight', 7, 'reset', jsonb_build_array('max_in_flight_per_consumer'))); SELECT mq.seek('limit', 'g', start => 'earliest'); SELECT t.put_batch('limit', 'n', 5000)");
 	one($node, "CREATE TABLE t.over (n bigint)");
 	$node->pgbench("-n -c 8 -j 2 -T " . scaled(2), 0, [qr/processed/], [qr/^$/], 'max_in_flight under concurrency',
 		{ '013_a@3' => "SELECT t.take_g('limit', 'g', 3);\n", '013_b@2' => "BEGIN;\nSELECT t.pop_g('limit', 'g', 4);\nROLLBACK;\n",

@@ -13,7 +13,7 @@ one($node, 'CREATE DATABASE tpl');
 one($node, "CREATE EXTENSION mq; SELECT count(mq.create_queue('q' || i)), count(mq.send('q' || i, '1')) FROM generate_series(1, $queues) i", 'tpl');
 sub worker { return one($node, "SELECT coalesce(max(pid), 0) FROM pg_stat_activity WHERE backend_type = 'mq worker' AND datname = 'tpl'"); }
 ok(poll_until('a worker', \&worker), 'a worker');
-my $marks = "SELECT coalesce(string_agg(hi::text, ' ' ORDER BY n), '') FROM mq_internal.consumer_offset_0 WHERE group_no = 0";
+my $marks = "SELECT coalesce(string_agg(hi::text, ' ' ORDER BY n), '') FROM (" . join(' UNION ALL ', map { "SELECT * FROM mq_internal.consumer_offset_$_" } 0 .. 3) . ') o WHERE group_no = 0';
 ok(poll_until('the start to be noted', sub { one($node, $marks, 'tpl') eq '1' }), 'the start is noted');
 
 # --- each group has something to be written down ---------------------------------------------------------------------------------------
