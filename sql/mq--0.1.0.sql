@@ -441,8 +441,8 @@ COMMENT ON COLUMN mq.groups.settling IS 'Messages acked by transactions that are
 COMMENT ON COLUMN mq.groups.pending IS 'Messages seen whose sender is, or was when last looked at, not decided (exact).';
 COMMENT ON COLUMN mq.groups.unread_at_most IS 'Ids that were given and not looked at: an upper bound of the messages there.';
 COMMENT ON COLUMN mq.groups.unfinished_at_most IS 'All that is not finished: the sum of ready to unread_at_most.';
-COMMENT ON COLUMN mq.groups.oldest_ready_at IS 'When the first message came that can be handed out, or was not looked at; null: there is none.';
-COMMENT ON COLUMN mq.groups.oldest_unfinished_at IS 'When the first message came that is not finished; null: there is none.';
+COMMENT ON COLUMN mq.groups.oldest_ready_at IS 'When the first message came that can be handed out, or was not looked at; null: there is none, or its partition is locked.';
+COMMENT ON COLUMN mq.groups.oldest_unfinished_at IS 'When the first message came that is not finished; null: there is none, or its partition is locked.';
 COMMENT ON COLUMN mq.groups.next_due_at IS 'When the next retrying message is ready.';
 COMMENT ON COLUMN mq.groups.waiting IS 'Receivers that wait now (exact).';
 COMMENT ON COLUMN mq.groups.dropped IS 'Messages that retention dropped before the group had finished them (upper bound).';

@@ -389,6 +389,23 @@ unlock_again(Oid locked)
 }
 
 Relation
+mq_segment_open_at_once(const MqQueue *queue, int level, int64 segment)
+{
+	char		name[NAMEDATALEN];
+	Oid			relid;
+	Relation	rel;
+
+	segment_name(name, queue, level, segment);
+	relid = get_relname_relid(name, mq_extension(false)->internal);
+	if (!OidIsValid(relid) || !ConditionalLockRelationOid(relid, AccessShareLock))
+		return NULL;
+	rel = try_relation_open(relid, NoLock);
+	if (rel == NULL)
+		UnlockRelationOid(relid, AccessShareLock);
+	return rel;
+}
+
+Relation
 mq_segment_open_still(const MqQueue *queue, int level, int64 segment, LOCKMODE *mode)
 {
 	const CachedSegment *c = cached(queue, level, segment);

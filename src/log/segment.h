@@ -56,6 +56,9 @@ mq_segment_of(int64 id, int64 segment_size)
 /* Opens a segment, or returns NULL when it does not exist (for this transaction). */
 extern Relation mq_segment_open(const MqQueue *queue, int level, int64 segment, LOCKMODE mode);
 
+/* The same with ACCESS SHARE, for who does not wait: NULL also when somebody is in the way. */
+extern Relation mq_segment_open_at_once(const MqQueue *queue, int level, int64 segment);
+
 /*
  * Opens a segment for appending, and locks what an append touches. If it is missing, makes it when no other process
  * could (the queue is this transaction's own), else asks the worker and waits up to mq.segment_wait; no LWLock may be

@@ -157,12 +157,12 @@ time_in_segment(Relation rel, bool ordered, int64 id)
 	return time;
 }
 
-/* When the message with that id, or else the next one, came. Costs a few pages, however long the log is. 0: not known. */
+/* When the message with that id, or else the next one, came. Costs a few pages, however long the log is. 0: not known, or locked. */
 static TimestampTz
 time_of(const MqQueue *queue, int64 id)
 {
 	int64		segment = mq_segment_of(id, queue->segment_size);
-	Relation	rel = mq_segment_open(queue, 0, segment, AccessShareLock);
+	Relation	rel = mq_segment_open_at_once(queue, 0, segment);
 	TimestampTz time;
 
 	if (rel == NULL)

@@ -27,7 +27,7 @@ sub looks
 	my $rows = {};
 	for my $view (@views)
 	{
-		my ($state, $out) = $s->try("SELECT coalesce(string_agg(v::text, E'\\n' ORDER BY v::text), '') FROM mq.$view v WHERE queue = 'open'");
+		my ($state, $out) = $s->try("SELECT coalesce(string_agg(r, E'\\n' ORDER BY r), '') FROM (SELECT (to_jsonb(v) - 'oldest_ready_at' - 'oldest_unfinished_at')::text AS r, queue FROM mq.$view v) v WHERE queue = 'open'");
 		is($state, '', "$what: " . ($who || 'a superuser') . " looks at mq.$view");
 		isnt($s->q("SELECT count(*) FROM mq.$view WHERE queue = 'hers'"), '0', "$what: $who sees the others too") if $who eq 'alice' && $view ne 'in_flight';
 		$rows->{$view} = $out;
@@ -51,7 +51,7 @@ for my $how ("LOCK TABLE mq.q_open IN ACCESS EXCLUSIVE MODE", "LOCK TABLE ONLY m
 {
 	$h->q("BEGIN; $how");
 	looks($_, $how) for 'monitor', 'alice';
-	is_deeply(looks('', $how), $before, "$how: and all is known");
+	is_deeply(looks('', $how), $before, "$how: and all is known but the times that are in the rows");
 	$h->q('ROLLBACK');
 }
 {
