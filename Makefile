@@ -5,6 +5,7 @@
 #   make bench    rates beside plain INSERT, COPY, SELECT         make mutants    does the suite catch planted faults?
 #   make torture  ledgers against a nemesis                       MINUTES=10 SEED=1
 #   make instructions  machine instructions per verb, under callgrind, beside what they were
+#   make test-long  the seeded tests with SEEDS="1 2 3", torture for MINUTES=10 with each
 #   make coverage  which lines of src/ the rings do not run (part of make test)
 #   make lint     gcc -fanalyzer, cppcheck, clang-tidy         make sanitize, make valgrind  the rings on such servers
 #
@@ -27,13 +28,18 @@ OBJS       = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c src/*/*.c)))
 
 # the runners need neither PGXS nor a compiler to be there yet: tools/setup installs them
 RUNNERS = demo test bench mutants torture lint instructions coverage sanitize valgrind
-.PHONY: $(RUNNERS)
+.PHONY: $(RUNNERS) test-long
 
 # (make hands variables from its command line, like MINUTES, on to them by itself)
 $(filter-out test coverage sanitize valgrind,$(RUNNERS)):
 	@tools/$@
 test:
 	@tools/test $(RINGS)
+
+# the seeded ones with other seeds, and for longer; hours
+SEEDS = 1 2 3
+test-long:
+	@for seed in $(SEEDS); do MQ_SEED=$$seed tools/test tap fuzz && MINUTES=$(or $(MINUTES),10) SEED=$$seed tools/torture || exit; done
 coverage:
 	@tools/test $(or $(RINGS),regress isolation tap pgtap) coverage
 sanitize:
