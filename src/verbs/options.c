@@ -46,7 +46,8 @@ nearest_name(const OptionsCall *call, const char *name)
 	for (int i = 0; i < call->count; i++)
 	{
 		const char *candidate = call->options[i].name;
-		int			d = varstr_levenshtein_less_equal(name, strlen(name), candidate, strlen(candidate), 1, 1, 1, NEAR_ENOUGH, true);
+		int			d = varstr_levenshtein_less_equal(name, (int) strlen(name), candidate, (int) strlen(candidate), 1, 1, 1,
+															  NEAR_ENOUGH, true);
 
 		if (d < distance)
 		{

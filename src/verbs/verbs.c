@@ -23,7 +23,7 @@ mq_check_primary(const char *function)
 		ereport(ERROR,
 				(errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
 				 errmsg("cannot execute %s during recovery", function),
-				 errhint("Connect to the primary: this needs it, although it is a SELECT.")));
+				 errhint("Connect to the primary: %s needs it, although it is called in a SELECT.", function)));
 }
 
 void
@@ -35,7 +35,7 @@ mq_check_writable(const char *function)
 		ereport(ERROR,
 				(errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
 				 errmsg("cannot execute %s in a read-only transaction", function),
-				 errhint("Begin the transaction READ WRITE: this needs it, although it is a SELECT.")));
+				 errhint("Begin the transaction READ WRITE: %s needs it, although it is called in a SELECT.", function)));
 	PreventCommandIfParallelMode(function);
 }
 

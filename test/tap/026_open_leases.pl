@@ -131,7 +131,7 @@ for my $end ('COMMIT', 'ROLLBACK', "PREPARE TRANSACTION 'p'")
 	$holder->q("BEGIN; SELECT count(*) FROM mq.receive('$q', max_messages => 1, visibility_timeout => '1 h')");
 	open my $f, '<', "$FindBin::Bin/../../doc/operations.md" or die $!;
 	my $doc = do { local $/; <$f> };
-	my ($sql) = $doc =~ /Oldest transactions that hold .*?```sql\n(.*?)```/s;
+	my ($sql) = $doc =~ /Oldest transactions that keep .*?```sql\n(.*?)```/s;
 	like(one($node, $sql), qr/^${\ $holder->pid}\|/m, 'the query of doc/operations.md finds it');
 	$holder->q('COMMIT');
 	unlike(one($node, $sql), qr/^${\ $holder->pid}\|/m, 'and only while it is open');
