@@ -126,6 +126,73 @@ mq_view_attach(MqGroup *group, MqWindowRef *ref, bool *fits)
 	return group->window != NULL;
 }
 
+/* ---- sizes of files ---- */
+
+/* What PostgreSQL's functions say, but from the files alone: those functions wait for who has locked the table. */
+static int64
+fork_bytes(const char *path, ForkNumber fork)
+{
+	const char *suffix = fork == MAIN_FORKNUM ? "" : psprintf("_%s", forkNames[fork]);
+	struct stat file;
+	int64		bytes = 0;
+
+	for (int part = 0;; part++)
+	{
+		const char *name = part == 0 ? psprintf("%s%s", path, suffix) : psprintf("%s%s.%d", path, suffix, part);
+
+		if (stat(name, &file) < 0)
+		{
+			/* it was dropped, rewritten or emptied meanwhile, or there is no more of it */
+			if (errno == ENOENT)
+				return bytes;
+			ereport(ERROR,
+					(errcode_for_file_access(),
+					 errmsg("could not stat file \"%s\": %m", name)));
+		}
+		bytes += file.st_size;
+	}
+}
+
+/* Where its files are; NULL: it was dropped meanwhile. */
+static const char *
+path_of(Oid relid)
+{
+	/* cppcheck-suppress unusedStructMember; a member of PostgreSQL's macro */
+	LOCAL_FCINFO(fcinfo, 1);
+	Datum		path;
+
+	InitFunctionCallInfoData(*fcinfo, NULL, 1, InvalidOid, NULL, NULL);
+	fcinfo->args[0] = (NullableDatum) {ObjectIdGetDatum(relid), false};
+	path = pg_relation_filepath(fcinfo);
+	return fcinfo->isnull ? NULL : text_to_cstring(DatumGetTextPP(path));
+}
+
+static int64
+main_bytes(Oid relid)
+{
+	const char *path = path_of(relid);
+
+	return path == NULL ? 0 : fork_bytes(path, MAIN_FORKNUM);
+}
+
+/* A row of a message has at least a header, id, time, and something to say. */
+#define MIN_ROW_BYTES (MAXALIGN(SizeofHeapTupleHeader) + 3 * sizeof(int64) + sizeof(ItemIdData))
+
+/* How many rows there can be in the segments from that of an id on, by their size. */
+static int64
+rows_that_fit(const MqQueue *queue, int64 id)
+{
+	int			count;
+	MqSegmentInfo *segments = mq_segment_list(queue, &count);
+	int64		bytes = 0;
+
+	for (int i = 0; i < count; i++)
+		if (OidIsValid(segments[i].relid) && segments[i].segment >= mq_segment_of(id, queue->segment_size))
+			bytes += main_bytes(segments[i].relid);
+	pfree(segments);
+	return bytes / (int64) MIN_ROW_BYTES;
+}
+
 /* ---- when a message came ---- */
 
 #define PAGES_TO_LOOK_AT 8
@@ -214,12 +281,26 @@ enum
 	G_OLDEST_READY_AT, G_OLDEST_UNFINISHED_AT, G_NEXT_DUE_AT, G_HELD_BACK, G_WAITING, G_COLUMNS
 };
 
+/*
+ * Ids that were given and not looked at. Which of them a start passed over is known for the last starts of the segments' appends only;
+ * what is left of a log from before this start can be no more than fits on its pages.
+ */
+static int64
+unread_at_most(const MqGroup *group, const MqWindowCounts *counts)
+{
+	int64		unread = counts->ids[MQ_UNREAD] + mq_log_ids_from(&group->queue, 0, counts->next_id);
+
+	if (unread == 0 || counts->low_watermark >= group->queue.chain->first_id)
+		return unread;
+	return Min(unread, rows_that_fit(&group->queue, counts->low_watermark));
+}
+
 /* What is known of a group whose window is in memory. */
 static void
 put_counts(const MqGroup *group, const MqWindowRef *ref, const MqWindowCounts *counts, Datum *v, bool *isnull)
 {
 	MqDelayed	delayed = delayed_of(ref);
-	int64		unread = counts->ids[MQ_UNREAD] + mq_log_ids_from(&group->queue, 0, counts->next_id);
+	int64		unread = unread_at_most(group, counts);
 
 	v[G_EPOCH] = Int32GetDatum(counts->epoch);
 	v[G_LOW_WATERMARK] = Int64GetDatum(counts->low_watermark);
@@ -281,53 +362,6 @@ typedef struct Sizes
 	int64	   *segments;
 	int64	   *bytes;
 } Sizes;
-
-/* What PostgreSQL's functions say, but from the files alone: those functions wait for who has locked the table. */
-static int64
-fork_bytes(const char *path, ForkNumber fork)
-{
-	const char *suffix = fork == MAIN_FORKNUM ? "" : psprintf("_%s", forkNames[fork]);
-	struct stat file;
-	int64		bytes = 0;
-
-	for (int part = 0;; part++)
-	{
-		const char *name = part == 0 ? psprintf("%s%s", path, suffix) : psprintf("%s%s.%d", path, suffix, part);
-
-		if (stat(name, &file) < 0)
-		{
-			/* it was dropped, rewritten or emptied meanwhile, or there is no more of it */
-			if (errno == ENOENT)
-				return bytes;
-			ereport(ERROR,
-					(errcode_for_file_access(),
-					 errmsg("could not stat file \"%s\": %m", name)));
-		}
-		bytes += file.st_size;
-	}
-}
-
-/* Where its files are; NULL: it was dropped meanwhile. */
-static const char *
-path_of(Oid relid)
-{
-	/* cppcheck-suppress unusedStructMember; a member of PostgreSQL's macro */
-	LOCAL_FCINFO(fcinfo, 1);
-	Datum		path;
-
-	InitFunctionCallInfoData(*fcinfo, NULL, 1, InvalidOid, NULL, NULL);
-	fcinfo->args[0] = (NullableDatum) {ObjectIdGetDatum(relid), false};
-	path = pg_relation_filepath(fcinfo);
-	return fcinfo->isnull ? NULL : text_to_cstring(DatumGetTextPP(path));
-}
-
-static int64
-main_bytes(Oid relid)
-{
-	const char *path = path_of(relid);
-
-	return path == NULL ? 0 : fork_bytes(path, MAIN_FORKNUM);
-}
 
 static int64
 all_forks_bytes(Oid relid)

@@ -17,7 +17,7 @@ one($node, "SELECT mq.create_queue('f', options => jsonb_build_object('segment_s
 one($node, <<'SQL');
 CREATE FUNCTION t.unfinished() RETURNS text LANGUAGE sql AS $$
 	SELECT coalesce(string_agg(b.id::text, ' ' ORDER BY b.id), '')
-	FROM unnest('{ready,scheduled,leased,settling}'::text[]) AS s, mq.browse('f', states => ARRAY[s], max_messages => 100000) AS b $$;
+	FROM unnest('{ready,retrying,leased,settling}'::text[]) AS s, mq.browse('f', states => ARRAY[s], max_messages => 100000) AS b $$;
 CREATE FUNCTION t.settling() RETURNS bigint LANGUAGE sql AS $$ SELECT settling FROM mq.groups WHERE queue = 'f' $$;
 SQL
 

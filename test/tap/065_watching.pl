@@ -40,6 +40,19 @@ one($node, "SELECT t.put('v', 'n', 50); SELECT mq.create_group('v', 'late', star
 is(group('unread_at_most', 'v', 'idle'), '155', 'a group that nobody reads');
 is(group('unread_at_most', 'v', 'late'), '5', 'a group that begins behind the gap');
 
+# start after start, and nobody reads
+for (1 .. 3)
+{
+	$node->restart;
+	one($node, "SELECT t.put('v', 'again', 5)");
+}
+{
+	my $there = one($node, 'SELECT count(*) FROM mq.q_v');
+	my $shown = group('unread_at_most', 'v', 'idle');
+	cmp_ok($shown, '>=', $there, 'after several starts no fewer than there are');
+	cmp_ok($shown, '<', 10 * $there, 'and not the ids that all of them passed over');
+}
+
 # a segment that was left before its end
 one($node, q{SELECT mq.create_queue('w', options => '{"segment_size": 65536, "retention": "1 s"}'); SELECT t.put('w', 'm', 10)});
 ok(poll_until('the segment to be left', sub { one($node, "SELECT t.put('w', 'n', 1); SELECT max(id) > 65536 FROM mq.q_w") =~ /t$/ }), 'a queue with a retention leaves its segment when it is old');
