@@ -3,7 +3,7 @@
  *
  * Entries change in take.c (handed out), settle.c (finished), lease.c (what both need) and walk.c (read from the log). One LWLock per window guards all of it. Under it there
  * is no heap, catalog, commit log or heavyweight lock, and nothing that throws: cells are reserved before. Lost in
- * a crash and made anew from the offset log (rebuild.c).
+ * a crash and made anew from the offset log (replay.c).
  */
 #include "postgres.h"
 
