@@ -10,6 +10,8 @@
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
 
+#include "log/page.h"
+
 bool
 mq_order_check(const MqQueue *queue, int64 segment, Relation rel, MqOrderCheck *check, BlockNumber pages)
 {

@@ -27,7 +27,7 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
-#include "log/log.h"
+#include "log/page.h"
 #include "window/transaction.h"
 
 #define VALUES_PER_ROW 200		/* of int8: 1.6 kB */

@@ -18,6 +18,7 @@
 #include "utils/snapmgr.h"
 
 #include "log/order.h"
+#include "log/page.h"
 
 static void
 add_part(MqPosition *position, int64 lo, int64 hi)

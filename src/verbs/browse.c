@@ -20,6 +20,7 @@
 #include "utils/timestamp.h"
 
 #include "log/order.h"
+#include "log/page.h"
 #include "offset/rebuild.h"
 #include "verbs/verbs.h"
 #include "window/settle.h"

@@ -23,7 +23,8 @@
 
 #include "base/settings.h"
 #include "base/stop_point.h"
-#include "log/log.h"
+#include "log/page.h"
+#include "log/segment.h"
 #include "offset/rebuild.h"
 #include "verbs/ack.h"
 #include "verbs/receipt.h"

@@ -35,6 +35,7 @@
 #include "base/owner.h"
 #include "log/log.h"
 #include "log/order.h"
+#include "log/page.h"
 #include "offset/rebuild.h"
 #include "verbs/verbs.h"
 #include "verbs/views.h"

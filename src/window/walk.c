@@ -26,6 +26,7 @@
 
 #include "base/stop_point.h"
 #include "log/order.h"
+#include "log/page.h"
 #include "window/pending.h"
 #include "window/wake.h"
 

@@ -20,6 +20,7 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
+#include "log/page.h"
 #include "worker/backoff.h"
 #include "worker/visit.h"
 

@@ -19,6 +19,7 @@
 
 #include "base/clock.h"
 #include "log/order.h"
+#include "log/page.h"
 #include "worker/jobs.h"
 #include "worker/memo.h"
 #include "worker/visit.h"
