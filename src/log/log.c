@@ -25,9 +25,11 @@
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
+#include "base/owner.h"
 #include "base/stop_point.h"
 #include "log/order.h"
 #include "log/page.h"
+#include "log/segment_table.h"
 
 #define PAGES_PER_HOLD		64
 #define TUPLES_PER_CALL		1000

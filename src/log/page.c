@@ -19,7 +19,7 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
-#include "log/segment.h"
+#include "log/segment_table.h"
 
 /* The id of a message row, read in place: see stamp (log.c). */
 static int64

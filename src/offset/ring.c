@@ -20,9 +20,11 @@
 #include "utils/lsyscache.h"
 
 #include "base/clock.h"
+#include "base/owner.h"
 #include "base/settings.h"
 #include "base/stop_point.h"
 #include "log/segment.h"
+#include "log/segment_table.h"
 #include "offset/checkpoint.h"
 #include "offset/rebuild.h"
 

@@ -18,7 +18,9 @@
 #include "utils/timestamp.h"
 
 #include "base/dependents.h"
+#include "base/owner.h"
 #include "log/segment.h"
+#include "log/segment_table.h"
 #include "offset/rebuild.h"
 #include "verbs/groups.h"
 #include "verbs/options.h"

@@ -21,6 +21,7 @@
 
 #include "log/order.h"
 #include "log/page.h"
+#include "log/segment_table.h"
 #include "offset/rebuild.h"
 #include "verbs/verbs.h"
 #include "window/settle.h"

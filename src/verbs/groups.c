@@ -17,8 +17,8 @@
 #include "utils/timestamp.h"
 
 #include "base/dependents.h"
+#include "base/owner.h"
 #include "base/stop_point.h"
-#include "log/segment.h"
 #include "offset/checkpoint.h"
 #include "offset/fill.h"
 #include "offset/position.h"

@@ -25,6 +25,7 @@
 #include "base/stop_point.h"
 #include "log/page.h"
 #include "log/segment.h"
+#include "log/segment_table.h"
 #include "offset/rebuild.h"
 #include "verbs/ack.h"
 #include "verbs/receipt.h"

@@ -21,6 +21,7 @@
 
 #include "base/settings.h"
 #include "log/log.h"
+#include "log/segment_table.h"
 #include "offset/rebuild.h"
 #include "verbs/verbs.h"
 #include "window/transaction.h"

@@ -36,6 +36,7 @@
 #include "log/log.h"
 #include "log/order.h"
 #include "log/page.h"
+#include "log/segment_table.h"
 #include "offset/rebuild.h"
 #include "verbs/verbs.h"
 #include "verbs/views.h"

@@ -11,6 +11,7 @@
 #include "miscadmin.h"
 
 #include "base/owner.h"
+#include "log/segment_table.h"
 #include "offset/ring.h"
 #include "window/window.h"
 #include "worker/jobs.h"

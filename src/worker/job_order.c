@@ -20,6 +20,7 @@
 #include "base/clock.h"
 #include "log/order.h"
 #include "log/page.h"
+#include "log/segment_table.h"
 #include "worker/jobs.h"
 #include "worker/memo.h"
 #include "worker/visit.h"

@@ -17,6 +17,7 @@
 #include "base/dependents.h"
 #include "base/settings.h"
 #include "base/stop_point.h"
+#include "log/segment_table.h"
 #include "offset/rebuild.h"
 #include "worker/backoff.h"
 #include "worker/jobs.h"
