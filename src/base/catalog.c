@@ -1,10 +1,11 @@
 /*
- * catalog.c: definitions of queues and consumer groups, as this backend sees them.
+ * catalog.c: definitions of queues and consumer groups, as this backend sees them: the extension, look-ups, rights.
  *
- * Owns the reading of mq_internal.queue and mq_internal.consumer_group and two caches in this process, by queue name and by group
- * number. Any change of a definition sends a relcache invalidation for mq_internal.queue: the caches are thrown away at the next
- * look-up, never in the callback, which may run at any time. What happens to the table of one queue (a segment more or
- * less, DROP) marks that queue's entry only.
+ * Owns what is known of the extension and two caches in this process, by queue name and by group
+ * number; definitions.c reads what is not in them. Any change of a definition sends a relcache invalidation for mq_internal.queue: the
+ * caches are thrown away at the next look-up, never in the callback, which may run at any time. What happens to the table of one queue
+ * (a segment more or less, DROP) marks that queue's entry only. Locks: tables of the extension and pg_extension, ACCESS SHARE for the
+ * look. A crash leaves nothing.
  */
 #include "postgres.h"
 
@@ -15,7 +16,6 @@
 #include "access/relation.h"
 #include "access/table.h"
 #include "access/xact.h"
-#include "access/xlog.h"
 #include "catalog/dependency.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_extension.h"
@@ -23,7 +23,6 @@
 #include "catalog/pg_proc.h"
 #include "commands/extension.h"
 #include "commands/sequence.h"
-#include "common/hashfn.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/bufmgr.h"
@@ -37,23 +36,9 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
-#include "utils/timestamp.h"
 
+#include "base/definitions.h"
 #include "base/settings.h"
-
-/* columns of mq_internal.queue */
-enum
-{
-	Q_NUMBER = 1, Q_NAME, Q_SEGMENT_SIZE, Q_LEVELS, Q_PAUSED, Q_RETENTION, Q_RETENTION_BYTES, Q_DROP_UNREAD, Q_NOTIFY,
-	Q_SYSTEM, Q_DATABASE, Q_EXTENSION, Q_TABLE, Q_COLUMNS = Q_TABLE
-};
-
-/* columns of mq_internal.consumer_group */
-enum
-{
-	G_NUMBER = 1, G_QUEUE, G_NAME, G_EPOCH, G_START, G_PAUSED, G_MAX_IN_FLIGHT, G_MAX_PER_CONSUMER, G_LEASE, G_DROPPED,
-	G_COLUMNS = G_DROPPED
-};
 
 static MqExtension extension;
 static bool extension_valid = false;
@@ -264,145 +249,6 @@ mq_check_extension_owner(void)
 			 errhint("Make it a superuser again (ALTER ROLE ... SUPERUSER), or hand what it owns on to one (REASSIGN OWNED BY ... TO ...).")));
 }
 
-/* 0 for null; a month counts 30 days, and what is stored was checked to fit. */
-static int64
-interval_us(Datum value, bool isnull)
-{
-	const Interval *interval = DatumGetIntervalP(value);
-
-	if (isnull)
-		return 0;
-	return interval->time + ((int64) interval->month * DAYS_PER_MONTH + interval->day) * USECS_PER_DAY;
-}
-
-void
-mq_deform(HeapTuple tuple, TupleDesc desc, Datum *values, bool *isnull, int columns)
-{
-	heap_deform_tuple(tuple, desc, values, isnull);
-	for (int i = desc->natts; i < columns; i++)
-	{
-		values[i] = (Datum) 0;
-		isnull[i] = true;
-	}
-}
-
-/* InvalidOid: there is none. */
-static Oid
-table_of(const char *queue_name)
-{
-	char		relname[NAMEDATALEN];
-
-	snprintf(relname, sizeof(relname), "q_%s", queue_name);
-	return get_relname_relid(relname, extension.schema);
-}
-
-static void
-queue_from_tuple(HeapTuple tuple, TupleDesc desc, MqQueue *queue)
-{
-	Datum		v[MaxHeapAttributeNumber];
-	bool		isnull[MaxHeapAttributeNumber];
-	char		relname[NAMEDATALEN];
-
-	mq_deform(tuple, desc, v, isnull, Q_COLUMNS);
-	memset(queue, 0, sizeof(*queue));
-	queue->name = *DatumGetName(v[Q_NAME - 1]);
-	queue->queue_no = DatumGetInt32(v[Q_NUMBER - 1]);
-	queue->segment_size = DatumGetInt64(v[Q_SEGMENT_SIZE - 1]);
-	queue->foreign = (uint64) DatumGetInt64(v[Q_SYSTEM - 1]) != GetSystemIdentifier() ||
-		DatumGetObjectId(v[Q_DATABASE - 1]) != MyDatabaseId ||
-		DatumGetObjectId(v[Q_EXTENSION - 1]) != extension.oid;
-	queue->paused = DatumGetBool(v[Q_PAUSED - 1]);
-	queue->retention_us = interval_us(v[Q_RETENTION - 1], isnull[Q_RETENTION - 1]);
-	queue->retention_bytes = isnull[Q_RETENTION_BYTES - 1] ? -1 : DatumGetInt64(v[Q_RETENTION_BYTES - 1]);
-	queue->drop_unread = DatumGetBool(v[Q_DROP_UNREAD - 1]);
-	queue->notify_us = interval_us(v[Q_NOTIFY - 1], isnull[Q_NOTIFY - 1]);
-	queue->extension = extension.oid;
-	queue->db = extension.db;
-	queue->table = table_of(NameStr(queue->name));
-	snprintf(relname, sizeof(relname), "i_%d", queue->queue_no);
-	queue->sequence = get_relname_relid(relname, extension.internal);
-	queue->replaced = !queue->foreign && DatumGetObjectId(v[Q_TABLE - 1]) != queue->table;
-}
-
-static void
-group_from_tuple(HeapTuple tuple, TupleDesc desc, MqGroup *group, int32 *queue_no)
-{
-	Datum		v[MaxHeapAttributeNumber];
-	bool		isnull[MaxHeapAttributeNumber];
-	char		relname[NAMEDATALEN];
-
-	mq_deform(tuple, desc, v, isnull, G_COLUMNS);
-	memset(group, 0, sizeof(*group));
-	group->name = *DatumGetName(v[G_NAME - 1]);
-	group->group_no = DatumGetInt32(v[G_NUMBER - 1]);
-	group->epoch = DatumGetInt32(v[G_EPOCH - 1]);
-	group->start_id = DatumGetInt64(v[G_START - 1]);
-	group->paused = DatumGetBool(v[G_PAUSED - 1]);
-	group->max_in_flight = isnull[G_MAX_IN_FLIGHT - 1] ? 0 : DatumGetInt32(v[G_MAX_IN_FLIGHT - 1]);
-	group->max_per_consumer = isnull[G_MAX_PER_CONSUMER - 1] ? 0 : DatumGetInt32(v[G_MAX_PER_CONSUMER - 1]);
-	group->lease_us = interval_us(v[G_LEASE - 1], isnull[G_LEASE - 1]);
-	snprintf(relname, sizeof(relname), "g_%d", group->group_no);
-	group->rights = get_relname_relid(relname, extension.internal);
-	*queue_no = DatumGetInt32(v[G_QUEUE - 1]);
-}
-
-/*
- * Reads the one row that the keys find. systable scans of our own tables see what is committed now and what this
- * transaction did, whatever snapshot the caller's statement has.
- */
-static bool
-read_queue_once(const char *index, ScanKey keys, int nkeys, MqQueue *queue)
-{
-	Relation	rel = mq_own_relation_open(extension.queue_rel, AccessShareLock);
-	SysScanDesc scan = systable_beginscan(rel, get_relname_relid(index, extension.internal), true, NULL, nkeys, keys);
-	HeapTuple	tuple = systable_getnext(scan);
-	bool		found = HeapTupleIsValid(tuple);
-
-	if (found)
-		queue_from_tuple(tuple, RelationGetDescr(rel), queue);
-	systable_endscan(scan);
-	table_close(rel, AccessShareLock);
-	return found && OidIsValid(queue->table);
-}
-
-/*
- * A row and the name of its table are looked up one after the other: a queue that is dropped and made again in between seems to
- * have another table than its row says. That is looked at again before it is believed.
- */
-static bool
-read_queue(const char *index, ScanKey keys, int nkeys, MqQueue *queue)
-{
-	if (!read_queue_once(index, keys, nkeys, queue))
-		return false;
-	if (!queue->replaced)
-		return true;
-	AcceptInvalidationMessages();
-	return read_queue_once(index, keys, nkeys, queue);
-}
-
-static bool
-read_group(const char *index, ScanKey keys, int nkeys, MqGroup *group)
-{
-	Relation	rel = mq_own_relation_open(extension.group_rel, AccessShareLock);
-	SysScanDesc scan = systable_beginscan(rel, get_relname_relid(index, extension.internal), true, NULL, nkeys, keys);
-	HeapTuple	tuple = systable_getnext(scan);
-	bool		found = HeapTupleIsValid(tuple);
-	int32		queue_no = 0;
-
-	if (found)
-		group_from_tuple(tuple, RelationGetDescr(rel), group, &queue_no);
-	systable_endscan(scan);
-	table_close(rel, AccessShareLock);
-	if (found)
-	{
-		ScanKeyData key;
-
-		ScanKeyInit(&key, Q_NUMBER, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(queue_no));
-		found = read_queue("queue_pkey", &key, 1, &group->queue);
-	}
-	return found;
-}
-
 /* A second entry for a table may be left from a rename: the later one counts. */
 static QueueEntry *
 remember_queue(const MqQueue *queue)
@@ -422,7 +268,6 @@ mq_queue_find(const char *name, MqQueue *queue)
 {
 	NameData	key;
 	QueueEntry *cached;
-	ScanKeyData scankey;
 
 	(void) mq_extension(false);
 	if (strlen(name) >= NAMEDATALEN)
@@ -432,8 +277,7 @@ mq_queue_find(const char *name, MqQueue *queue)
 	cached = hash_search(queue_cache, &key, HASH_FIND, NULL);
 	if (cached == NULL || !cached->valid)
 	{
-		ScanKeyInit(&scankey, Q_NAME, BTEqualStrategyNumber, F_NAMEEQ, NameGetDatum(&key));
-		if (!read_queue("queue_name_key", &scankey, 1, queue))
+		if (!mq_read_queue(&extension, &key, queue))
 			return false;
 		cached = remember_queue(queue);
 	}
@@ -522,7 +366,6 @@ bool
 mq_group_find(const MqQueue *queue, const char *group_name, MqGroup *result)
 {
 	NameData	name;
-	ScanKeyData keys[2];
 
 	if (cached_group_by_name(queue, group_name, result))
 		return true;
@@ -530,9 +373,7 @@ mq_group_find(const MqQueue *queue, const char *group_name, MqGroup *result)
 		return false;
 	memset(&name, 0, sizeof(name));
 	namestrcpy(&name, group_name);
-	ScanKeyInit(&keys[0], G_QUEUE, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(queue->queue_no));
-	ScanKeyInit(&keys[1], G_NAME, BTEqualStrategyNumber, F_NAMEEQ, NameGetDatum(&name));
-	if (!read_group("consumer_group_queue_no_name_key", keys, 2, result))
+	if (!mq_read_group(&extension, queue->queue_no, &name, result))
 		return false;
 	remember_group(result);
 	return true;
@@ -542,7 +383,6 @@ bool
 mq_group_by_number(int32 group_no, MqGroup *result)
 {
 	GroupEntry *entry;
-	ScanKeyData key;
 
 	(void) mq_extension(false);
 	entry = hash_search(group_cache, &group_no, HASH_FIND, NULL);
@@ -551,8 +391,7 @@ mq_group_by_number(int32 group_no, MqGroup *result)
 		*result = entry->group;
 		return true;
 	}
-	ScanKeyInit(&key, G_NUMBER, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(group_no));
-	if (!read_group("consumer_group_pkey", &key, 1, result))
+	if (!mq_read_group_by_number(&extension, group_no, result))
 		return false;
 	remember_group(result);
 	return true;
@@ -563,177 +402,20 @@ mq_group_refresh(MqGroup *group, bool past_cache)
 {
 	MqWindow   *window = group->window;
 	MqChain    *chain = group->queue.chain;
-	ScanKeyData key;
 
 	if (!mq_queue_is_current(&group->queue))
 		return false;
-	ScanKeyInit(&key, G_NUMBER, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(group->group_no));
-	if (past_cache ? !read_group("consumer_group_pkey", &key, 1, group) : !mq_group_by_number(group->group_no, group))
+	if (past_cache ? !mq_read_group_by_number(&extension, group->group_no, group) : !mq_group_by_number(group->group_no, group))
 		return false;
 	group->window = window;
 	group->queue.chain = chain;
 	return true;
 }
 
-/* *whole: as in MqDefinitions. */
-static MqQueue *
-queues_all(int *count, bool *whole)
-{
-	Relation	rel;
-	SysScanDesc scan;
-	HeapTuple	tuple;
-	int			room = 16;
-	MqQueue    *queues = palloc(room * sizeof(MqQueue));
-
-	*count = 0;
-	*whole = true;
-	(void) mq_extension(false);
-	rel = mq_own_relation_open(extension.queue_rel, AccessShareLock);
-	scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
-	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
-	{
-		if (*count == room)
-			queues = repalloc_huge(queues, (room *= 2) * sizeof(MqQueue));
-		queue_from_tuple(tuple, RelationGetDescr(rel), &queues[*count]);
-		if (OidIsValid(queues[*count].table))
-			(*count)++;
-		else
-			*whole = false;
-	}
-	systable_endscan(scan);
-	table_close(rel, AccessShareLock);
-	return queues;
-}
-
-MqQueue *
-mq_queues_all(int *count)
-{
-	bool		whole;
-
-	return queues_all(count, &whole);
-}
-
-/* Finds a queue by its number. */
-typedef struct NumberedQueue
-{
-	int32		queue_no;
-	const MqQueue *queue;
-} NumberedQueue;
-
-static HTAB *
-by_number(const MqQueue *queues, int count)
-{
-	HASHCTL		ctl;
-	HTAB	   *table;
-
-	ctl.keysize = sizeof(int32);
-	ctl.entrysize = sizeof(NumberedQueue);
-	ctl.hcxt = CurrentMemoryContext;
-	table = hash_create("mq queues by number", Max(count, 16), &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-	for (int i = 0; i < count; i++)
-		((NumberedQueue *) hash_search(table, &queues[i].queue_no, HASH_ENTER, NULL))->queue = &queues[i];
-	return table;
-}
-
-/* The groups that a scan finds and whose queue is in the list; palloc'd. */
-static MqGroup *
-collect_groups(Relation rel, SysScanDesc scan, const MqQueue *queues, int nqueues, int *count)
-{
-	HTAB	   *numbers = by_number(queues, nqueues);
-	int			room = 16;
-	MqGroup    *groups = palloc(room * sizeof(MqGroup));
-	HeapTuple	tuple;
-
-	*count = 0;
-	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
-	{
-		const NumberedQueue *found;
-		int32		queue_no;
-
-		if (*count == room)
-			groups = repalloc_huge(groups, (room *= 2) * sizeof(MqGroup));
-		group_from_tuple(tuple, RelationGetDescr(rel), &groups[*count], &queue_no);
-		found = hash_search(numbers, &queue_no, HASH_FIND, NULL);
-		if (found != NULL)
-			groups[(*count)++].queue = *found->queue;
-	}
-	hash_destroy(numbers);
-	return groups;
-}
-
-MqDefinitions
-mq_definitions_all(void)
-{
-	MqDefinitions all;
-	Relation	rel;
-	SysScanDesc scan;
-
-	all.queues = queues_all(&all.nqueues, &all.whole);
-	rel = mq_own_relation_open(extension.group_rel, AccessShareLock);
-	scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
-	all.groups = collect_groups(rel, scan, all.queues, all.nqueues, &all.ngroups);
-	systable_endscan(scan);
-	table_close(rel, AccessShareLock);
-	return all;
-}
-
-MqGroup *
-mq_groups_all(int *count)
-{
-	MqDefinitions all = mq_definitions_all();
-
-	pfree(all.queues);
-	*count = all.ngroups;
-	return all.groups;
-}
-
-/* A row that is written is another one by its place or its transaction. */
-static uint64
-rows_fingerprint(Oid relid, uint64 sum)
-{
-	Relation	rel = mq_own_relation_open(relid, AccessShareLock);
-	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
-	HeapTuple	tuple;
-
-	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
-	{
-		sum = hash_combine64(sum, HeapTupleHeaderGetRawXmin(tuple->t_data));
-		sum = hash_combine64(sum, ((uint64) ItemPointerGetBlockNumber(&tuple->t_self) << 16) | ItemPointerGetOffsetNumber(&tuple->t_self));
-	}
-	systable_endscan(scan);
-	table_close(rel, AccessShareLock);
-	return sum;
-}
-
-uint64
-mq_definitions_fingerprint(void)
-{
-	(void) mq_extension(false);
-	return rows_fingerprint(extension.group_rel, rows_fingerprint(extension.queue_rel, extension.oid));
-}
-
 bool
 mq_queue_keeps_table(const MqQueue *queue)
 {
-	return table_of(NameStr(queue->name)) == queue->table;
-}
-
-MqGroup *
-mq_groups_of(const MqQueue *queue, int *count)
-{
-	Relation	rel;
-	SysScanDesc scan;
-	ScanKeyData key;
-	MqGroup    *groups;
-
-	(void) mq_extension(false);
-	rel = mq_own_relation_open(extension.group_rel, AccessShareLock);
-	ScanKeyInit(&key, G_QUEUE, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(queue->queue_no));
-	scan = systable_beginscan(rel, get_relname_relid("consumer_group_queue_no_name_key", extension.internal), true, NULL, 1, &key);
-	groups = collect_groups(rel, scan, queue, 1, count);
-	systable_endscan(scan);
-	table_close(rel, AccessShareLock);
-	return groups;
+	return mq_table_of(&extension, NameStr(queue->name)) == queue->table;
 }
 
 bool

@@ -4,9 +4,7 @@
 #ifndef MQ_CATALOG_H
 #define MQ_CATALOG_H
 
-#include "access/htup.h"
 #include "access/skey.h"
-#include "access/tupdesc.h"
 #include "utils/acl.h"
 #include "utils/relcache.h"
 
@@ -64,12 +62,6 @@ typedef struct MqExtension
 
 extern void mq_catalog_init(void);	/* once per process, from _PG_init */
 
-/*
- * heap_deform_tuple for a table of ours. The arrays have room for MaxHeapAttributeNumber: the table may have more columns
- * than this library knows, or fewer; those come as null.
- */
-extern void mq_deform(HeapTuple tuple, TupleDesc desc, Datum *values, bool *isnull, int columns);
-
 /* NULL when missing_ok and the extension is not installed. */
 extern const MqExtension *mq_extension(bool missing_ok);
 
@@ -101,29 +93,6 @@ extern void mq_queue_dropped(const MqQueue *queue);
  * round yet.
  */
 extern bool mq_group_refresh(MqGroup *group, bool past_cache);
-
-/* Every group (and its queue) of the database, committed or made by this transaction; palloc'd array. */
-extern MqGroup *mq_groups_all(int *count);
-extern MqQueue *mq_queues_all(int *count);
-extern MqGroup *mq_groups_of(const MqQueue *queue, int *count);
-
-/* The same for both at once; whole: no queue was left out because it has no table now. */
-typedef struct MqDefinitions
-{
-	MqQueue    *queues;
-	int			nqueues;
-	MqGroup    *groups;
-	int			ngroups;
-	bool		whole;
-} MqDefinitions;
-
-extern MqDefinitions mq_definitions_all(void);
-
-/*
- * Changes with every row of a definition that is written or goes, whoever does it; the tables of queues are not looked at. Reads
- * all rows, but nothing in them.
- */
-extern uint64 mq_definitions_fingerprint(void);
 
 /* Whether the table of that name is still the one that was found with the definition. */
 extern bool mq_queue_keeps_table(const MqQueue *queue);

@@ -28,6 +28,7 @@
 #include "utils/rel.h"
 
 #include "base/clock.h"
+#include "base/definitions.h"
 #include "base/owner.h"
 #include "base/settings.h"
 #include "log/segment_table.h"

@@ -17,6 +17,7 @@
 #include "storage/lmgr.h"
 #include "utils/memutils.h"
 
+#include "base/definitions.h"
 #include "base/settings.h"
 #include "log/log.h"
 #include "log/segment.h"

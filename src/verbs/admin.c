@@ -17,6 +17,7 @@
 #include "utils/lsyscache.h"
 #include "utils/timestamp.h"
 
+#include "base/definitions.h"
 #include "base/dependents.h"
 #include "base/owner.h"
 #include "log/segment.h"

@@ -16,6 +16,7 @@
 #include "utils/lsyscache.h"
 #include "utils/timestamp.h"
 
+#include "base/definitions.h"
 #include "base/dependents.h"
 #include "base/owner.h"
 #include "base/stop_point.h"

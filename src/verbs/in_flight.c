@@ -15,6 +15,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "base/definitions.h"
 #include "verbs/verbs.h"
 #include "verbs/views.h"
 #include "window/consumer.h"

@@ -12,6 +12,7 @@
 #include "utils/lsyscache.h"
 
 #include "base/catalog.h"
+#include "base/definitions.h"
 #include "base/owner.h"
 #include "verbs/verbs.h"
 

@@ -14,6 +14,7 @@
 #include "storage/lmgr.h"
 #include "utils/memutils.h"
 
+#include "base/definitions.h"
 #include "base/owner.h"
 #include "base/settings.h"
 

@@ -32,6 +32,7 @@
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
+#include "base/definitions.h"
 #include "base/owner.h"
 #include "log/log.h"
 #include "log/order.h"

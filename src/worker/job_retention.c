@@ -17,6 +17,7 @@
 #include "utils/timestamp.h"
 
 #include "base/clock.h"
+#include "base/definitions.h"
 #include "base/owner.h"
 #include "log/page.h"
 #include "offset/rebuild.h"

@@ -14,6 +14,7 @@
 #include "utils/syscache.h"
 
 #include "base/clock.h"
+#include "base/definitions.h"
 #include "base/dependents.h"
 #include "base/settings.h"
 #include "base/stop_point.h"

@@ -14,6 +14,7 @@
 #include "utils/inval.h"
 #include "utils/memutils.h"
 
+#include "base/definitions.h"
 #include "worker/visit.h"
 
 typedef struct QueueTable
