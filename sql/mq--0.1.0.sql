@@ -380,6 +380,11 @@ CREATE FUNCTION mq_internal.table_bytes(partition oid)
 RETURNS bigint LANGUAGE c STABLE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_table_bytes';
 COMMENT ON FUNCTION mq_internal.table_bytes(oid) IS 'Bytes on disk of one partition, for the view mq.segments.';
 
+CREATE FUNCTION mq_internal.segment_table(queue_no integer, level integer, segment bigint)
+RETURNS oid LANGUAGE c STABLE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_segment_table';
+COMMENT ON FUNCTION mq_internal.segment_table(integer, integer, bigint) IS
+    'The partition, null if it is gone, for the view mq.segments: a join with pg_class by a made-up name is planned badly.';
+
 CREATE FUNCTION mq_internal.in_flight_state(OUT group_no integer, OUT id bigint, OUT state text, OUT attempt integer,
     OUT failures integer, OUT lease_until timestamptz, OUT consumer text, OUT leased_at timestamptz, OUT pid integer)
 RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_in_flight_state';
@@ -469,8 +474,8 @@ SELECT q.name::pg_catalog.text AS queue,
 FROM mq_internal.queue_state() s
 JOIN mq_internal.queue q ON q.queue_no OPERATOR(pg_catalog.=) s.queue_no
 JOIN mq_internal.segment g ON g.queue_no OPERATOR(pg_catalog.=) q.queue_no
-JOIN pg_catalog.pg_class c ON c.relnamespace OPERATOR(pg_catalog.=) 'mq_internal'::pg_catalog.regnamespace
-    AND c.relname OPERATOR(pg_catalog.=) pg_catalog.format('s_%s_%s_%s', g.queue_no, g.level, g.segment)::pg_catalog.name;
+CROSS JOIN LATERAL (SELECT mq_internal.segment_table(g.queue_no, g.level, g.segment) AS oid OFFSET 0) c
+WHERE c.oid IS NOT NULL;
 COMMENT ON VIEW mq.segments IS 'The partitions of those queues.';
 COMMENT ON COLUMN mq.segments.queue IS 'Name of the queue.';
 COMMENT ON COLUMN mq.segments.level IS 'Priority level; there is one, 0.';

@@ -27,6 +27,7 @@
 #include "utils/fmgroids.h"
 #include "utils/fmgrprotos.h"
 #include "utils/hsearch.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
@@ -492,6 +493,23 @@ mq_segment_bytes(PG_FUNCTION_ARGS)
 			hi = middle;
 	}
 	PG_RETURN_INT64(lo < sizes->count ? sizes->bytes[lo] : 0);
+}
+
+/* By name, as everything that uses it. */
+MQ_FUNCTION(mq_segment_table);
+Datum
+mq_segment_table(PG_FUNCTION_ARGS)
+{
+	MqQueue		queue = {.queue_no = PG_GETARG_INT32(0)};
+	char		name[NAMEDATALEN];
+	Oid			relid;
+
+	mq_segment_name(name, &queue, PG_GETARG_INT32(1), PG_GETARG_INT64(2));
+	relid = get_relname_relid(name, mq_extension(false)->internal);
+
+	if (!OidIsValid(relid))
+		PG_RETURN_NULL();
+	PG_RETURN_OID(relid);
 }
 
 MQ_FUNCTION(mq_table_bytes);
