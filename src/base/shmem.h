@@ -154,7 +154,7 @@ typedef struct MqNode
 	uint16		attempts;
 	uint16		failures;
 	uint8		state;
-	uint8		states;			/* subtree: bit mask of states, and of MQ_NODE_OVERDUE */
+	uint8		states;			/* subtree: bit mask of states, of MQ_NODE_OVERDUE, and whether a READY one has a due time */
 	uint8		flags;
 } MqNode;
 

@@ -13,7 +13,9 @@
 
 #include "offset/rebuild.h"
 
+#include "access/relation.h"
 #include "miscadmin.h"
+#include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "utils/memutils.h"
 
@@ -224,30 +226,61 @@ mq_attach_queue(MqQueue *queue)
 	mq_catalog_remember_chain(queue);
 }
 
+static bool
+has_pages(Oid relid)
+{
+	Relation	rel = try_relation_open(relid, NoLock);
+	bool		has;
+
+	if (rel == NULL)
+		return false;
+	has = RelationGetNumberOfBlocks(rel) > 0;
+	relation_close(rel, NoLock);
+	return has;
+}
+
+/*
+ * Locks what attaching reads: from the last segment on, down to one that is not empty. False: somebody is in the way. *first: the
+ * first one that is locked.
+ */
+static bool
+lock_end_at_once(const MqSegmentInfo *list, int count, int *first)
+{
+	for (*first = count; *first > 0;)
+	{
+		Oid			relid = list[*first - 1].relid;
+
+		if (OidIsValid(relid) && !ConditionalLockRelationOid(relid, AccessShareLock))
+			return false;
+		(*first)--;
+		if (OidIsValid(relid) && has_pages(relid))
+			break;
+	}
+	return true;
+}
+
 /* Attaching reads segments: somebody may be rewriting or dropping one, or keep it locked. */
 bool
 mq_attach_queue_at_once(MqQueue *queue)
 {
 	MqSegmentInfo *list;
 	int			count;
-	int			locked = 0;
-	bool		all;
+	int			first;
+	bool		locked;
 
 	/* before there is a lock on a segment */
 	mq_attach_database(queue->db);
 	if (mq_queue_is_attached(queue))
 		return true;
 	list = mq_segment_list(queue, &count);
-	while (locked < count && (!OidIsValid(list[locked].relid) || ConditionalLockRelationOid(list[locked].relid, AccessShareLock)))
-		locked++;
-	all = locked == count;
-	if (all)
+	locked = lock_end_at_once(list, count, &first);
+	if (locked)
 		mq_attach_queue(queue);
-	while (--locked >= 0)
-		if (OidIsValid(list[locked].relid))
-			UnlockRelationOid(list[locked].relid, AccessShareLock);
+	for (int i = first; i < count; i++)
+		if (OidIsValid(list[i].relid))
+			UnlockRelationOid(list[i].relid, AccessShareLock);
 	pfree(list);
-	return all;
+	return locked;
 }
 
 bool

@@ -305,23 +305,43 @@ whole_blocks(const char *size)
 	return ids - ids % 64;
 }
 
-/* owner and segment_size are no options of the row that can be compared as they are. */
 static char *
-settings_that_differ(const MqQueue *queue, List *settings)
+and_name(const char *names, const char *name)
+{
+	return names == NULL ? pstrdup(name) : psprintf("%s, %s", names, name);
+}
+
+static bool
+has_all_groups(const MqQueue *queue, const List *groups)
+{
+	const ListCell *cell;
+	MqGroup		group;
+
+	foreach(cell, groups)
+		if (!mq_group_find(queue, lfirst(cell), &group))
+			return false;
+	return true;
+}
+
+/* owner and segment_size are no options of the row that can be compared as they are. NULL: all are as wanted. */
+static char *
+settings_that_differ(const MqQueue *queue, List *settings, const List *groups)
 {
 	char	   *owner = mq_options_take(&settings, "owner");
 	char	   *size = mq_options_take(&settings, "segment_size");
 	char	   *names = mq_options_that_differ(settings, "queue", psprintf("queue_no = %d", queue->queue_no));
 
 	if (size != NULL && whole_blocks(size) != queue->segment_size)
-		names = names == NULL ? "segment_size" : psprintf("%s, segment_size", names);
+		names = and_name(names, "segment_size");
 	if (owner != NULL && get_role_oid(owner, false) != mq_queue_owner(queue))
-		names = names == NULL ? "owner" : psprintf("%s, owner", names);
+		names = and_name(names, "owner");
+	if (!has_all_groups(queue, groups))
+		names = and_name(names, "groups");
 	return names;
 }
 
 static void
-exists_already(const MqQueue *queue, List *settings, bool accept)
+exists_already(const MqQueue *queue, List *settings, const List *groups, bool accept)
 {
 	char	   *names;
 
@@ -331,11 +351,11 @@ exists_already(const MqQueue *queue, List *settings, bool accept)
 				 errmsg("queue \"%s\" already exists", NameStr(queue->name)),
 				 errhint("Use if_not_exists => true to accept it.")));
 	/* who has no right on it learns that the name is taken, no more */
-	names = mq_has_right(queue, MQ_RIGHT_SEND | MQ_RIGHT_BROWSE | MQ_RIGHT_MANAGE) ? settings_that_differ(queue, settings) : NULL;
+	names = mq_has_right(queue, MQ_RIGHT_SEND | MQ_RIGHT_BROWSE | MQ_RIGHT_MANAGE) ? settings_that_differ(queue, settings, groups) : NULL;
 	ereport(NOTICE,
 			(errcode(ERRCODE_DUPLICATE_OBJECT),
 			 errmsg("queue \"%s\" already exists, skipping", NameStr(queue->name)),
-			 names != NULL ? errdetail("Options that differ: %s.", names) : 0));
+			 names != NULL ? errdetail("What differs: %s.", names) : 0));
 }
 
 MQ_FUNCTION(mq_create_queue);
@@ -359,7 +379,7 @@ mq_create_queue(PG_FUNCTION_ARGS)
 	settings = mq_options_arg(fcinfo, 2, options, lengthof(options), true);
 	if (mq_queue_find(name, &queue))
 	{
-		exists_already(&queue, settings, PG_GETARG_BOOL(3));
+		exists_already(&queue, settings, groups, PG_GETARG_BOOL(3));
 		PG_RETURN_VOID();
 	}
 	owner = mq_options_take(&settings, "owner");
@@ -369,7 +389,7 @@ mq_create_queue(PG_FUNCTION_ARGS)
 	{
 		/* made just now by somebody else */
 		mq_queue_by_name(name, &queue);
-		exists_already(&queue, settings, PG_GETARG_BOOL(3));
+		exists_already(&queue, settings, groups, PG_GETARG_BOOL(3));
 	}
 	else if (owner != NULL)
 	{

@@ -108,14 +108,17 @@ range_from_node(const Browse *b, BrowseRange *range, const MqNode *n, int64 from
 		strlcpy(range->consumer, MqConsumerAt(n->consumer)->name, sizeof(range->consumer));
 }
 
-/* The next ranges from id on; *id moves behind what was looked at. 0: no more. */
+/* The next ranges from id on; *id moves behind what was looked at, or to the end if the group was dropped meanwhile. */
 static int
 look(const Browse *b, int64 *id, BrowseRange *ranges)
 {
 	int			count = 0;
 
 	if (!mq_window_lock(&b->ref, LW_SHARED))
+	{
+		*id = b->next_id;
 		return 0;
+	}
 	for (int looked = 0; *id < b->next_id && count < RANGES_PER_LOOK && looked < 64 * RANGES_PER_LOOK; looked++)
 	{
 		uint32		node = mq_tree_seek(b->ref.window, *id);

@@ -263,6 +263,9 @@ create_group(MqQueue *queue, const char *name, const MqStart *start, const char 
 	int32		group_no;
 	int64		oldest_needed;
 
+	/* who owns it, and who may manage it, is asked when nobody can change that any more */
+	mq_lock_rights(queue, queue->table);
+	mq_check_right(queue, MQ_RIGHT_MANAGE);
 	mq_check_share(mq_queue_owner(queue), 0, 1);
 	mq_attach_queue(queue);
 	mq_position_find(queue, start, &position);
@@ -294,7 +297,7 @@ exists_already(const MqGroup *group, const List *settings, bool accept)
 			(errcode(ERRCODE_DUPLICATE_OBJECT),
 			 errmsg("consumer group \"%s\" of queue \"%s\" already exists, skipping", NameStr(group->name),
 					NameStr(group->queue.name)),
-			 names != NULL ? errdetail("Options that differ: %s.", names) : 0));
+			 names != NULL ? errdetail("What differs: %s.", names) : 0));
 }
 
 MQ_FUNCTION(mq_create_group);

@@ -167,6 +167,9 @@ integer_sql(const MqOption *option, const char *text)
 
 	errno = 0;
 	value = strtoi64(text, &end, 10);
+	/* 2048.0 is one */
+	if (*end == '.')
+		end += 1 + strspn(end + 1, "0");
 	if (errno != 0 || *end != '\0' || end == text)
 		bad_value(option, "must be a whole number");
 	if (value < option->min || value > option->max)
@@ -232,12 +235,12 @@ add_key(OptionsCall *call, const char *name, const JsonbValue *value)
 }
 
 static void
-wrong_reset(void)
+wrong_reset(const OptionsCall *call)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			 errmsg("reset must be an array with names of options"),
-			 errhint("For example {\"reset\": [\"visibility_timeout\"]}.")));
+			 errhint("The options are %s.", all_names(call))));
 }
 
 /* The array "reset", whose begin has been read. */
@@ -252,7 +255,7 @@ add_resets(OptionsCall *call, JsonbIterator **it)
 		const MqOption *option;
 
 		if (token != WJB_ELEM || value.type != jbvString)
-			wrong_reset();
+			wrong_reset(call);
 		option = new_option(call, pnstrdup(value.val.string.val, value.val.string.len));
 		check_may_be_unset(option);
 		add(call, option, NULL, "DEFAULT");
@@ -272,7 +275,7 @@ read_key(OptionsCall *call, JsonbIterator **it, const char *name)
 	else if (token == WJB_BEGIN_ARRAY)
 		add_resets(call, it);
 	else
-		wrong_reset();
+		wrong_reset(call);
 }
 
 List *

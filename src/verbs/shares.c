@@ -73,7 +73,8 @@ mq_check_share(Oid role, int queues, int groups)
 	int			most_queues = limit(mq_max_queues_per_role, mq_max_queues);
 	int			most_groups = limit(mq_max_groups_per_role, mq_max_groups);
 
-	if (superuser())
+	/* what superusers make is not limited, nor what is made for them */
+	if (superuser() || superuser_arg(role))
 		return;
 	LockDatabaseObject(AuthIdRelationId, role, 0, ShareUpdateExclusiveLock);
 	mq_catalog_catch_up();

@@ -11,11 +11,13 @@
 
 StaticAssertDecl(MQ_NODE_OVERDUE == 1 << MQ_STATES, "it stands behind the bits of the states");
 
+#define DELAYED_BIT 0x80		/* READY, and has a due time, whether that has come or not */
+
 /* What a node adds to the masks of the subtrees it is in. */
 static inline uint8
 own_bits(const MqNode *n)
 {
-	return STATE_BIT(n->state) | (n->flags & MQ_NODE_OVERDUE);
+	return STATE_BIT(n->state) | (n->flags & MQ_NODE_OVERDUE) | (n->state == MQ_READY && n->due != 0 ? DELAYED_BIT : 0);
 }
 
 static inline uint32
@@ -224,6 +226,12 @@ uint32
 mq_tree_first_in_state(const MqWindow *window, MqState state, int64 id)
 {
 	return first_with(window->root, STATE_BIT(state), id);
+}
+
+uint32
+mq_tree_first_delayed(const MqWindow *window, int64 id)
+{
+	return first_with(window->root, DELAYED_BIT, id);
 }
 
 uint32

@@ -17,6 +17,9 @@ extern uint32 mq_tree_seek(const MqWindow *window, int64 id);
 /* The first READY node that is due and ends behind `after`. */
 extern uint32 mq_tree_first_ready(const MqWindow *window, int64 after, TimestampTz now);
 
+/* The first READY entry from id on that has a due time, whether that has come or not; 0: none. */
+extern uint32 mq_tree_first_delayed(const MqWindow *window, int64 id);
+
 /* Any LEASED node whose lease has ended, but no overdue one; the first in that state, or overdue, at or behind id. */
 extern uint32 mq_tree_first_expired(const MqWindow *window, TimestampTz now);
 extern uint32 mq_tree_first_in_state(const MqWindow *window, MqState state, int64 id);

@@ -217,7 +217,7 @@ mq_window_count_delayed(const MqWindowRef *ref, TimestampTz now, MqDelayed *dela
 		return false;
 	for (int i = 0; i < MQ_ENTRIES_PER_HOLD; i++)
 	{
-		node = mq_tree_first_in_state(ref->window, MQ_READY, delayed->from);
+		node = mq_tree_first_delayed(ref->window, delayed->from);
 		if (node == 0)
 			break;
 		if (MqNodeAt(node)->due > now)

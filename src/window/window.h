@@ -84,7 +84,7 @@ typedef struct MqDelayed
 	TimestampTz next_due;		/* the earliest; PG_INT64_MAX: none */
 } MqDelayed;
 
-/* Adds up a lot of entries; returns whether more are left. So long as nothing has a due time there is nothing to look at. */
+/* Adds up a lot of entries, of those that came back with a due time; returns whether more are left. */
 extern bool mq_window_count_delayed(const MqWindowRef *ref, TimestampTz now, MqDelayed *delayed);
 
 /* Where look-ahead ends: every message below was seen. Caller holds the lock. */

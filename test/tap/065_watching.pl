@@ -184,9 +184,10 @@ is(one($node, "SELECT count(*), min(due_at) = (SELECT next_due_at FROM mq.groups
 	is($notice->('alice', q{mq.create_queue('hers', if_not_exists => true)}), 'the same', 'if_not_exists: nothing asked, nothing different');
 	is($notice->('alice', q{mq.create_queue('hers', options => '{"retention": "60 min", "owner": "alice", "segment_size": 1048576, "drop_unread": false}', if_not_exists => true)}), 'the same', 'the same by value');
 	is($notice->('alice', q{mq.create_queue('hers', options => '{"retention": "2 h", "notify_interval": "1 s", "owner": "bob", "segment_size": 1024}', if_not_exists => true)}),
-		'Options that differ: retention, notify_interval, segment_size, owner.', 'what is different is named');
+		'What differs: retention, notify_interval, segment_size, owner.', 'what is different is named');
+	is($notice->('alice', q{mq.create_queue('hers', groups => '{default,more}', if_not_exists => true)}), 'What differs: groups.', 'a group that is not there, too');
 	is($notice->('carol', q{mq.create_queue('hers', options => '{"retention": "2 h"}', if_not_exists => true)}), 'the same', 'not to a role that has no right on it');
-	is($notice->('alice', q{mq.create_group('hers', 'default', options => '{"max_in_flight": 5}', if_not_exists => true)}), 'Options that differ: max_in_flight.', 'of a group, too');
+	is($notice->('alice', q{mq.create_group('hers', 'default', options => '{"max_in_flight": 5}', if_not_exists => true)}), 'What differs: max_in_flight.', 'of a group, too');
 	is(one($node, q{SET ROLE alice; SELECT mq.alter_queue('hers', '{"retention": null, "retention_bytes": 5}'); SELECT retention IS NULL, retention_bytes FROM mq.queues WHERE queue = 'hers'}), "\nt|5", 'null turns off');
 	is(one($node, q{SET ROLE alice; SELECT mq.alter_queue('hers', '{"reset": ["retention_bytes"]}'); SELECT mq.alter_queue('hers', '{}'); SELECT retention_bytes IS NULL FROM mq.queues WHERE queue = 'hers'}), "\n\nt", 'reset; nothing to do');
 	is(sqlstate($node, q{SET ROLE alice; SELECT mq.alter_queue('hers', '{"owner": "bob; DROP TABLE t.sent"}')}), '42704', 'an owner is a name');
