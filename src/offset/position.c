@@ -129,9 +129,11 @@ warn_of_undecided(const MqQueue *queue, const MqSegmentInfo *segments, int count
 	int64		messages = 0;
 
 	find_undecided(queue, segments, count, start, &undecided);
-	Assert(undecided.count == 0 || undecided.parts != NULL);
 	for (int64 i = 0; i < undecided.count; i++)
+	{
+		Assert(undecided.parts != NULL);
 		messages += undecided.parts[i].hi - undecided.parts[i].lo + 1;
+	}
 	if (messages > 0)
 		ereport(NOTICE,
 				(errmsg("messages below id " INT64_FORMAT " that are not committed yet are passed over: " INT64_FORMAT, start, messages),
