@@ -28,9 +28,11 @@ sub log_of_worker
 }
 
 # a standby that is not there, so that a commit which waits for it would wait for ever
-$s->q("CREATE ROLE nobody; SET synchronous_commit = local");
-$s->q("ALTER SYSTEM SET synchronous_standby_names = 'not_there'; SELECT pg_reload_conf()");
+$s->q("CREATE ROLE nobody; SET synchronous_commit = local; SET default_transaction_read_only = off");
+$s->q("ALTER SYSTEM SET synchronous_standby_names = 'not_there'");
 $s->q("ALTER SYSTEM SET default_transaction_read_only = 'on'");
+$s->q('SELECT pg_reload_conf()');
+poll_until('the reload', sub { one($node, 'SHOW default_transaction_read_only') eq 'on' });
 for my $where ('DATABASE postgres', 'ROLE ' . $s->q('SELECT current_user'))
 {
 	$s->q("ALTER $where SET $_ = '$nasty{$_}'") for sort keys %nasty;
@@ -41,7 +43,6 @@ my $next;
 ok(poll_until('the next worker', sub { ($next) = $s->q("SELECT pid FROM pg_stat_activity WHERE backend_type = 'mq worker' AND pid <> $worker") =~ /(\d+)/ }), 'a worker starts beside such settings');
 
 # sending over the ends of many segments; taking all, so that they are sealed and go; a new table of the offset log
-$s->q("SET default_transaction_read_only = off");
 for my $i (1 .. 6)
 {
 	is($s->try("SELECT t.put_batch('q', 'm$i', 1000)"), '', "round $i: the worker has made the segment");
