@@ -55,7 +55,7 @@ static bool
 is_stored(HeapTupleHeader header, MqColumn column)
 {
 	return HeapTupleHeaderGetNatts(header) >= column &&
-		((header->t_infomask & HEAP_HASNULL) == 0 || !att_isnull(column - 1, header->t_bits));
+		((header->t_infomask & HEAP_HASNULL) == 0 || !att_isnull((int) column - 1, header->t_bits));
 }
 
 /* The id of the row at a line pointer; -1: there is none. What somebody else wrote need not have an id. */
