@@ -35,6 +35,12 @@ bad_value(const MqOption *option, const char *message)
 			 errhint("%s", option->hint)));
 }
 
+static bool
+can_be_given(const OptionsCall *call, const MqOption *option)
+{
+	return option->type != MQ_OPTION_NOT_YET && (call->create || !option->at_create);
+}
+
 static const char *
 nearest_name(const OptionsCall *call, const char *name)
 {
@@ -49,7 +55,7 @@ nearest_name(const OptionsCall *call, const char *name)
 		int			d = varstr_levenshtein_less_equal(name, (int) strlen(name), candidate, (int) strlen(candidate), 1, 1, 1,
 															  NEAR_ENOUGH, true);
 
-		if (d < distance)
+		if (d < distance && can_be_given(call, &call->options[i]))
 		{
 			distance = d;
 			nearest = candidate;
@@ -65,7 +71,7 @@ all_names(const OptionsCall *call)
 
 	initStringInfo(&names);
 	for (int i = 0; i < call->count; i++)
-		if (call->options[i].type != MQ_OPTION_NOT_YET)
+		if (can_be_given(call, &call->options[i]))
 			appendStringInfo(&names, "%s%s", names.len > 0 ? ", " : "", call->options[i].name);
 	return names.data;
 }
@@ -190,7 +196,7 @@ add_value(OptionsCall *call, const MqOption *option, const JsonbValue *value)
 	{
 		case MQ_OPTION_INTERVAL:
 			if (value->type != jbvString)
-				bad_value(option, "must be a string with an interval");
+				bad_value(option, "must be a string with an interval, like \"7 days\"");
 			add(call, option, text, interval_sql(option, text));
 			break;
 		case MQ_OPTION_INTEGER:

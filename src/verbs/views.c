@@ -154,6 +154,8 @@ fork_bytes(const char *path, ForkNumber fork)
 					 errmsg("could not stat file \"%s\": %m", name)));
 		}
 		bytes += file.st_size;
+		if (file.st_size < (int64) RELSEG_SIZE * BLCKSZ)
+			return bytes;
 	}
 }
 

@@ -226,7 +226,7 @@ timeout_arg(FunctionCallInfo fcinfo)
 	ereport(WARNING,
 			(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
 			 errmsg("mq.wait() holds back VACUUM while it waits here"),
-			 errhint("Call it outside of a transaction block, in READ COMMITTED, or use the argument \"wait\" of mq.receive.")));
+			 errhint("Call it outside of a transaction block (drivers: autocommit), in READ COMMITTED, or use the argument \"wait\" of mq.receive.")));
 	return mq_interval_between(PG_GETARG_INTERVAL_P(2), "timeout", 0, MQ_WAIT_MAX_S * USECS_PER_SEC,
 							   "In a transaction block it must be at least zero and at most 60 seconds.");
 }
