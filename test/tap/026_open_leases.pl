@@ -54,7 +54,10 @@ for my $end ('COMMIT', 'ROLLBACK', "PREPARE TRANSACTION 'p'")
 		is($watch->q("SELECT leased_at BETWEEN '$before' AND lease_until - interval '300 ms' FROM mq.in_flight WHERE queue = '$q' AND consumer = 'me'"), 't', "$end: and since when");
 
 		# a receiver waits for it; nobody tells it but the end of that transaction
-		$watch->q("SELECT mq.ack(receipt) FROM mq.receive('$q', max_messages => 10)");
+		poll_until('the others to be finished, whenever they are due', sub {
+			$watch->q("SELECT mq.ack(receipt) FROM mq.receive('$q', max_messages => 10)");
+			return $watch->q("SELECT string_agg(id::text, ' ') FROM mq.browse('$q')") eq '1';
+		});
 		my $waiter = session($node);
 		$waiter->start("SELECT id, attempt, failures FROM mq.receive('$q', max_messages => 1, wait => '60 s', visibility_timeout => '1 h')");
 		ok(poll_until('the receiver in line', sub { one($node, "SELECT waiting FROM mq.groups WHERE queue = '$q'") eq '1' }), "$end: a receiver waits");
