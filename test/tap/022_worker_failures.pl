@@ -99,6 +99,9 @@ SKIP:
 	my $made = one($node, "SET SESSION AUTHORIZATION dba; CREATE EXTENSION mq; SELECT mq.create_queue('o', options => jsonb_build_object('segment_size', 1024))", 'owned');
 	my $fill = "SELECT count(mq.send('o', '{}')) FROM generate_series(1, 1000)";
 	is(sqlstate($node, "$fill; $fill; $fill; SELECT count(*) FROM mq.pop('o', max_messages => 100)", db => 'owned'), '', 'a queue of an extension that a role of its own has made');
+	poll_until('nothing to be left to do', sub {
+		one($node, "SELECT (count(*) FILTER (WHERE sealed)) || ' ' || max(last_id) FROM mq.segments WHERE queue = 'o'", 'owned') eq '2 5119';
+	});
 	mark();
 	one($node, 'ALTER ROLE dba NOSUPERUSER');
 	has_said(qr/role "dba", is not a superuser/, 'the log says that the owner is no superuser');
