@@ -72,8 +72,8 @@ for my $kind (sort keys %what)
 # --- a table of the offset log ----------------------------------------------------------------------------------------------------
 {
 	one($node, "SELECT mq.create_queue('ring')");
-	one($node, 'CREATE PROCEDURE t.pops(n int) LANGUAGE plpgsql AS $$ BEGIN FOR i IN 1 .. n LOOP PERFORM mq.pop(\'ring\'); COMMIT; END LOOP; END $$');
-	one($node, "SELECT t.put_batch('ring', 'm', 30000)");
+	one($node, 'CREATE PROCEDURE t.pops(n int) LANGUAGE plpgsql AS $$ BEGIN PERFORM mq.send_batch(\'ring\', array_fill(\'1\'::jsonb, ARRAY[n])); FOR i IN 1 .. n LOOP PERFORM mq.pop(\'ring\'); COMMIT; END LOOP; END $$');
+	one($node, "SELECT mq.send('ring', '0')");
 	one($node, "BEGIN; SELECT mq.pop('ring'); PREPARE TRANSACTION 'holds'");
 	my $tables = sub { return one($node, "SELECT count(*) FROM pg_class WHERE relname ~ '^consumer_offset_' AND relkind = 'r'"); };
 	my $had = $tables->();
