@@ -1,13 +1,14 @@
 /*
  * dependents.c: what depends on a table or sequence of mq by nothing but its number. See dependents.h.
  *
- * Keeps nothing. Takes ROW EXCLUSIVE on pg_depend and ACCESS SHARE on other catalogs for the look; rows are deleted without
- * waiting. All of it is undone with the transaction.
+ * Keeps nothing. Takes ROW EXCLUSIVE on pg_depend and ACCESS SHARE on other catalogs, and on the relation if that is free, for the
+ * look; rows are deleted without waiting. All of it is undone with the transaction.
  */
 #include "postgres.h"
 
 #include "base/dependents.h"
 
+#include "access/detoast.h"
 #include "access/genam.h"
 #include "access/heapam.h"
 #include "access/htup_details.h"
@@ -21,145 +22,283 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_constraint.h"
 #include "catalog/pg_depend.h"
+#include "catalog/pg_index.h"
+#include "catalog/pg_partitioned_table.h"
 #include "catalog/pg_policy.h"
 #include "catalog/pg_proc.h"
+#include "catalog/pg_publication_rel.h"
 #include "catalog/pg_rewrite.h"
 #include "catalog/pg_statistic_ext.h"
 #include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
+#include "funcapi.h"
 #include "miscadmin.h"
+#include "nodes/nodeFuncs.h"
+#include "storage/lmgr.h"
+#include "storage/proc.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
+#include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/syscache.h"
 
-/* Catalogs of what has expressions, in columns of type pg_node_tree; the oid is the first column in each. */
-static const struct
+#include "base/owner.h"
+
+/* Longer expressions are not read: 40 MB of text take a second, and parsing as much again. */
+#define EXPRESSION_MAX (1024 * 1024)
+
+/* Catalogs of what has expressions, in columns of type pg_node_tree; what names a row of it is the first column in each. */
+typedef struct Holder
 {
 	Oid			catalog;
 	Oid			index;
-	bool		of_types;		/* what depends on a type has it in an expression, too, and nowhere else */
-}			holders[] = {
-	{AttrDefaultRelationId, AttrDefaultOidIndexId, true},
-	{ConstraintRelationId, ConstraintOidIndexId, true},
-	{RewriteRelationId, RewriteOidIndexId, true},
-	{PolicyRelationId, PolicyOidIndexId, true},
-	{TriggerRelationId, TriggerOidIndexId, true},
-	{StatisticExtRelationId, StatisticExtOidIndexId, true},
-	{ProcedureRelationId, ProcedureOidIndexId, false},
-	{TypeRelationId, TypeOidIndexId, false},
+} Holder;
+
+static const Holder holders[] = {
+	{AttrDefaultRelationId, AttrDefaultOidIndexId},
+	{ConstraintRelationId, ConstraintOidIndexId},
+	{RewriteRelationId, RewriteOidIndexId},
+	{PolicyRelationId, PolicyOidIndexId},
+	{TriggerRelationId, TriggerOidIndexId},
+	{StatisticExtRelationId, StatisticExtOidIndexId},
+	{PublicationRelRelationId, PublicationRelObjectIndexId},
+	{ProcedureRelationId, ProcedureOidIndexId},
+	{TypeRelationId, TypeOidIndexId},
 };
 
-/* Whether the text before `end` ends so. */
-static bool
-ends_with(const char *text, const char *end, const char *word)
+/* An index or partitioned table has expressions in its key; no other relation has one of its own. */
+static const Holder of_index = {IndexRelationId, IndexRelidIndexId};
+static const Holder of_partitioned_table = {PartitionedRelationId, PartitionedRelidIndexId};
+
+/* What may be referred to, and how it is. */
+typedef struct Reference
 {
-	Size		length = strlen(word);
+	Oid			catalog;
+	Oid			oid;
+	bool		secret;			/* nobody can name it */
+	bool		is_number;		/* by a constant of type regclass or regtype */
+	bool		is_name;		/* by anything else */
+	bool		is_unread;		/* an expression is too long to know */
+} Reference;
 
-	return (Size) (end - text) >= length && memcmp(end - length, word, length) == 0;
-}
-
-/* A list of integers or a set: in `(i 1 2 3)` oids are never. */
-static bool
-is_in_list_of_integers(const char *text, const char *at)
+typedef enum Verdict
 {
-	while (at > text && (at[-1] == ' ' || (at[-1] >= '0' && at[-1] <= '9')))
-		at--;
-	return ends_with(text, at, "(i") || ends_with(text, at, "(b");
-}
+	IS_NUMBER,
+	IS_NAME,
+	IS_TOO_MUCH,				/* for the budget */
+} Verdict;
 
-/*
- * Whether an expression names an object: as the table it reads, or the type of something. A constant is written byte by byte, so
- * it does not look like that; other numbers do.
- */
-static bool
-is_named_in(const char *tree, Oid oid)
+/* ---- expressions ---- */
+
+/* The type that a node refers to; what PostgreSQL records of it (find_expr_references_walker). */
+static Oid
+type_of(const Node *node)
 {
-	char		number[16];
-	int			length = snprintf(number, sizeof(number), " %u", oid);
-
-	for (const char *at = strstr(tree, number); at != NULL; at = strstr(at + 1, number))
+	switch (nodeTag(node))
 	{
-		if (at[length] >= '0' && at[length] <= '9')
-			continue;
-		if (!ends_with(tree, at, "location") && !ends_with(tree, at, "_len") && !ends_with(tree, at, "typmod") &&
-			!is_in_list_of_integers(tree, at))
-			return true;
+		case T_Const:
+			return ((const Const *) node)->consttype;
+		case T_Param:
+			return ((const Param *) node)->paramtype;
+		case T_SubscriptingRef:
+			return ((const SubscriptingRef *) node)->refrestype;
+		case T_FieldSelect:
+			return ((const FieldSelect *) node)->resulttype;
+		case T_FieldStore:
+			return ((const FieldStore *) node)->resulttype;
+		case T_RelabelType:
+			return ((const RelabelType *) node)->resulttype;
+		case T_CoerceViaIO:
+			return ((const CoerceViaIO *) node)->resulttype;
+		case T_ArrayCoerceExpr:
+			return ((const ArrayCoerceExpr *) node)->resulttype;
+		case T_ConvertRowtypeExpr:
+			return ((const ConvertRowtypeExpr *) node)->resulttype;
+		case T_RowExpr:
+			return ((const RowExpr *) node)->row_typeid;
+		case T_CoerceToDomain:
+			return ((const CoerceToDomain *) node)->resulttype;
+		case T_CTECycleClause:
+			return ((const CTECycleClause *) node)->cycle_mark_type;
+		default:
+			return InvalidOid;
 	}
-	return false;
 }
 
-/* In one of the expressions of a row. */
 static bool
-is_named_in_row(HeapTuple tuple, TupleDesc desc, Oid oid)
+names_type(const Node *node, Oid type)
 {
-	bool		named = false;
+	if (IsA(node, RangeTblFunction))
+		return list_member_oid(((const RangeTblFunction *) node)->funccoltypes, type);
+	if (IsA(node, TableFunc))
+		return list_member_oid(((const TableFunc *) node)->coltypes, type);
+	return type_of(node) == type;
+}
 
-	for (int i = 0; i < desc->natts && !named; i++)
+static bool
+names_relation(const Node *node, Oid relid)
+{
+	if (IsA(node, RangeTblEntry))
+		return ((const RangeTblEntry *) node)->relid == relid;
+	return IsA(node, NextValueExpr) && ((const NextValueExpr *) node)->seqid == relid;
+}
+
+static bool
+is_number(const Node *node, const Reference *ref)
+{
+	const Const *c = (const Const *) node;
+
+	return IsA(node, Const) && !c->constisnull && c->consttype == (ref->catalog == TypeRelationId ? REGTYPEOID : REGCLASSOID) &&
+		DatumGetObjectId(c->constvalue) == ref->oid;
+}
+
+static bool
+look_at(Node *node, Reference *ref)
+{
+	if (node == NULL)
+		return false;
+	ref->is_number |= is_number(node, ref);
+	ref->is_name |= ref->catalog == TypeRelationId ? names_type(node, ref->oid) : names_relation(node, ref->oid);
+	if (ref->is_name)
+		return true;
+	/* what is in it comes next */
+	if (IsA(node, RangeTblEntry))
+		return false;
+	if (IsA(node, Query))
+		return query_tree_walker((Query *) node, look_at, ref, QTW_EXAMINE_RTES_BEFORE);
+	return expression_tree_walker(node, look_at, ref);
+}
+
+static Verdict
+verdict(const Reference *ref)
+{
+	if (!ref->is_name && (ref->is_number || (ref->is_unread && ref->secret)))
+		return IS_NUMBER;
+	return IS_NAME;
+}
+
+/* In one of the expressions of a row. False: the budget does not suffice. */
+static bool
+look_at_row(HeapTuple tuple, TupleDesc desc, Reference *ref, MqDependentsBudget *budget)
+{
+	for (int i = 0; i < desc->natts && !ref->is_name; i++)
 	{
 		bool		isnull;
 		Datum		value;
+		Size		bytes;
 
 		if (TupleDescAttr(desc, i)->atttypid != PG_NODE_TREEOID)
 			continue;
 		value = heap_getattr(tuple, i + 1, desc, &isnull);
-		if (!isnull)
+		bytes = isnull ? 0 : toast_raw_datum_size(value);
+		if (bytes > EXPRESSION_MAX)
+			ref->is_unread = true;
+		else if (bytes > 0)
 		{
-			char	   *tree = TextDatumGetCString(value);
-
-			named = is_named_in(tree, oid);
-			pfree(tree);
+			if (budget->bytes < (int64) bytes)
+				return false;
+			budget->bytes -= (int64) bytes;
+			(void) look_at(stringToNode(TextDatumGetCString(value)), ref);
 		}
 	}
-	return named;
+	return true;
+}
+
+/* ---- what has them ---- */
+
+static bool
+function_has_type(HeapTuple tuple, Oid type)
+{
+	Oid		   *types;
+	char	  **names;
+	char	   *modes;
+	int			count = get_func_arg_info(tuple, &types, &names, &modes);
+	bool		has = ((Form_pg_proc) GETSTRUCT(tuple))->prorettype == type;
+
+	for (int i = 0; i < count; i++)
+		has |= types[i] == type;
+	return has;
+}
+
+/* Beside its expressions: a foreign key has a table, a function and a domain have types. */
+static bool
+is_named_without_expression(HeapTuple tuple, const Holder *holder, const Reference *ref)
+{
+	bool		of_type = ref->catalog == TypeRelationId;
+	Form_pg_type type;
+
+	switch (holder->catalog)
+	{
+		case ConstraintRelationId:
+			return ((Form_pg_constraint) GETSTRUCT(tuple))->contype != CONSTRAINT_CHECK;
+		case ProcedureRelationId:
+			return of_type && function_has_type(tuple, ref->oid);
+		case TypeRelationId:
+			type = (Form_pg_type) GETSTRUCT(tuple);
+			return type->typtype != TYPTYPE_DOMAIN || (of_type && type->typbasetype == ref->oid);
+		default:
+			return false;
+	}
 }
 
 /* An object that is not there any more names nothing. */
-static bool
-is_named_by(Oid catalog, Oid index, Oid object, Oid oid)
+static Verdict
+read_holder(const Holder *holder, Oid object, Reference *ref, MqDependentsBudget *budget)
 {
-	Relation	rel = table_open(catalog, AccessShareLock);
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "mq expressions", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	Relation	rel = table_open(holder->catalog, AccessShareLock);
 	ScanKeyData key;
 	SysScanDesc scan;
 	HeapTuple	tuple;
-	bool		named;
+	Verdict		result = IS_NUMBER;
 
 	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(object));
-	scan = systable_beginscan(rel, index, true, NULL, 1, &key);
+	scan = systable_beginscan(rel, holder->index, true, NULL, 1, &key);
 	tuple = systable_getnext(scan);
-	named = HeapTupleIsValid(tuple) && is_named_in_row(tuple, RelationGetDescr(rel), oid);
-	/* a foreign key has no expression */
-	if (HeapTupleIsValid(tuple) && catalog == ConstraintRelationId)
-		named |= ((Form_pg_constraint) GETSTRUCT(tuple))->contype != CONSTRAINT_CHECK;
+	if (HeapTupleIsValid(tuple))
+	{
+		ref->is_name = is_named_without_expression(tuple, holder, ref);
+		result = look_at_row(tuple, RelationGetDescr(rel), ref, budget) ? verdict(ref) : IS_TOO_MUCH;
+	}
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
-	return named;
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(context);
+	return result;
 }
 
-/* An index or partitioned table depends on what is in its key; other tables on what they inherit from, or on types. */
-static bool
-has_key_with_expressions(Oid relid)
+static const Holder *
+holder_of(const FormData_pg_depend *d)
 {
-	char		kind = get_rel_relkind(relid);
+	if (d->classid == RelationRelationId && d->objsubid == 0)
+	{
+		char		kind = get_rel_relkind(d->objid);
 
-	return kind == RELKIND_INDEX || kind == RELKIND_PARTITIONED_INDEX || kind == RELKIND_PARTITIONED_TABLE;
-}
-
-static bool
-is_constant(const FormData_pg_depend *d)
-{
-	bool		of_type = d->refclassid == TypeRelationId;
-
-	if (d->deptype != DEPENDENCY_NORMAL || d->refobjsubid != 0)
-		return false;
-	if (d->classid == RelationRelationId)
-		return !of_type && d->objsubid == 0 && has_key_with_expressions(d->objid);
+		if (kind == RELKIND_INDEX || kind == RELKIND_PARTITIONED_INDEX)
+			return &of_index;
+		return kind == RELKIND_PARTITIONED_TABLE ? &of_partitioned_table : NULL;
+	}
 	for (int i = 0; i < lengthof(holders); i++)
 		if (holders[i].catalog == d->classid)
-			return (!of_type || holders[i].of_types) && !is_named_by(d->classid, holders[i].index, d->objid, d->refobjid);
-	return false;
+			return &holders[i];
+	return NULL;
 }
+
+static Verdict
+judge(const FormData_pg_depend *d, bool secret, MqDependentsBudget *budget)
+{
+	const Holder *holder = holder_of(d);
+	Reference	ref = {d->refclassid, d->refobjid, secret};
+
+	if (d->deptype != DEPENDENCY_NORMAL || d->refobjsubid != 0 || holder == NULL)
+		return IS_NAME;
+	return read_holder(holder, d->objid, &ref, budget);
+}
+
+/* ---- what they refer to ---- */
 
 /* False: somebody's open transaction does so too. */
 static bool
@@ -172,65 +311,127 @@ delete_at_once(Relation rel, HeapTuple tuple)
 }
 
 static bool
-forget_dependents_of(Relation rel, Oid catalog, Oid object, int *budget)
+forget_dependents_of(Relation rel, const ObjectAddress *object, bool secret, MqDependentsBudget *budget)
 {
 	ScanKeyData keys[2];
 	SysScanDesc scan;
 	HeapTuple	tuple;
 	bool		all = true;
 
-	ScanKeyInit(&keys[0], Anum_pg_depend_refclassid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(catalog));
-	ScanKeyInit(&keys[1], Anum_pg_depend_refobjid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(object));
+	ScanKeyInit(&keys[0], Anum_pg_depend_refclassid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(object->classId));
+	ScanKeyInit(&keys[1], Anum_pg_depend_refobjid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(object->objectId));
 	scan = systable_beginscan(rel, DependReferenceIndexId, true, NULL, 2, keys);
 	while (all && HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
+		Verdict		v = judge((Form_pg_depend) GETSTRUCT(tuple), secret, budget);
+
 		CHECK_FOR_INTERRUPTS();
-		if (!is_constant((Form_pg_depend) GETSTRUCT(tuple)))
+		if (v == IS_NAME)
 			continue;
-		all = *budget > 0 && delete_at_once(rel, tuple);
-		*budget -= all;
+		all = v == IS_NUMBER && budget->objects > 0 && delete_at_once(rel, tuple);
+		budget->objects -= all;
 	}
 	systable_endscan(scan);
 	return all;
 }
 
-/* With a relation go its TOAST table and indexes, and those of that one. */
 static List *
-relations_with(Oid relid)
+with_type(List *objects, Oid type)
 {
-	List	   *relations = list_make1_oid(relid);
-	Relation	rel;
+	ObjectAddress *object;
 
-	if (get_rel_relkind(relid) == RELKIND_SEQUENCE || (rel = try_relation_open(relid, AccessShareLock)) == NULL)
-		return relations;
-	relations = list_concat(relations, RelationGetIndexList(rel));
-	if (OidIsValid(rel->rd_rel->reltoastrelid))
-		relations = list_concat(relations, relations_with(rel->rd_rel->reltoastrelid));
-	relation_close(rel, AccessShareLock);
-	return relations;
+	if (!OidIsValid(type))
+		return objects;
+	object = palloc(sizeof(ObjectAddress));
+	ObjectAddressSet(*object, TypeRelationId, type);
+	return lappend(objects, object);
 }
 
-static bool
-forget_dependents_of_types(Relation rel, Oid relid, int *budget)
+/*
+ * With a relation go its types, its TOAST table and indexes, and those of that one. *all: false if somebody has locked one, so that
+ * it is not known what there is.
+ */
+static List *
+objects_with(List *objects, Oid relid, bool *all)
 {
+	ObjectAddress *object = palloc(sizeof(ObjectAddress));
+	char		kind = get_rel_relkind(relid);
 	Oid			type = get_rel_type_id(relid);
-	Oid			array = OidIsValid(type) ? get_array_type(type) : InvalidOid;
+	Relation	rel;
+	ListCell   *cell;
 
-	return (!OidIsValid(type) || forget_dependents_of(rel, TypeRelationId, type, budget)) &&
-		(!OidIsValid(array) || forget_dependents_of(rel, TypeRelationId, array, budget));
+	ObjectAddressSet(*object, RelationRelationId, relid);
+	objects = lappend(objects, object);
+	objects = with_type(objects, type);
+	objects = with_type(objects, OidIsValid(type) ? get_array_type(type) : InvalidOid);
+	if (kind == RELKIND_SEQUENCE || kind == RELKIND_INDEX || kind == RELKIND_PARTITIONED_INDEX)
+		return objects;
+	if (!ConditionalLockRelationOid(relid, AccessShareLock))
+	{
+		*all = false;
+		return objects;
+	}
+	rel = try_relation_open(relid, NoLock);
+	if (rel != NULL)
+	{
+		foreach(cell, RelationGetIndexList(rel))
+			objects = objects_with(objects, lfirst_oid(cell), all);
+		if (OidIsValid(rel->rd_rel->reltoastrelid))
+			objects = objects_with(objects, rel->rd_rel->reltoastrelid, all);
+		relation_close(rel, NoLock);
+	}
+	UnlockRelationOid(relid, AccessShareLock);
+	return objects;
 }
 
 bool
-mq_forget_dependents(Oid relid, int *budget)
+mq_forget_dependents(Oid relid, MqDependentsBudget *budget)
 {
 	Relation	rel = table_open(DependRelationId, RowExclusiveLock);
+	bool		secret = get_rel_namespace(relid) == mq_extension(false)->internal;
 	bool		all = true;
+	List	   *objects = objects_with(NIL, relid, &all);
 	ListCell   *cell;
 
-	foreach(cell, relations_with(relid))
-		all = all && forget_dependents_of(rel, RelationRelationId, lfirst_oid(cell), budget) &&
-			forget_dependents_of_types(rel, lfirst_oid(cell), budget);
+	/* each for itself: what somebody else is dropping leaves the others */
+	foreach(cell, objects)
+		all &= forget_dependents_of(rel, lfirst(cell), secret, budget);
+	list_free_deep(objects);
 	table_close(rel, RowExclusiveLock);
 	CommandCounterIncrement();
 	return all;
+}
+
+/* ---- DROP ---- */
+
+void
+mq_drop(const char *sql, const char *locked, const char *too_many, const char *restricted)
+{
+	MemoryContext context = CurrentMemoryContext;
+
+	if (LockTimeout == 0)
+		(void) set_config_option("lock_timeout", "10s", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	PG_TRY();
+	{
+		mq_sql("%s", sql);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+		const char *hint = NULL;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		if (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
+			hint = locked;
+		else if (error->sqlerrcode == ERRCODE_OUT_OF_MEMORY)
+			hint = too_many;
+		else if (error->sqlerrcode == ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST)
+			hint = restricted;
+		if (hint != NULL)
+			error->hint = pstrdup(hint);
+		ReThrowError(error);
+	}
+	PG_END_TRY();
 }

@@ -10,14 +10,32 @@
 
 #include "base/catalog.h"
 
-#define MQ_ALL_DEPENDENTS PG_INT32_MAX
+/* What is left to be done: so many objects, of whose expressions so many bytes are read. */
+typedef struct MqDependentsBudget
+{
+	int			objects;
+	int64		bytes;
+} MqDependentsBudget;
+
+#define MQ_ALL_DEPENDENTS ((MqDependentsBudget) {PG_INT32_MAX, PG_INT64_MAX})
+
+/* While senders are locked out: that takes less than a second. Who reads it all reads before. */
+#define MQ_DEPENDENTS_UNDER_LOCK ((MqDependentsBudget) {PG_INT32_MAX, 16 * 1024 * 1024})
 
 /*
  * Takes what depends on a relation only by a constant, or on what goes with it (TOAST table, indexes, row type), off the list of
- * its dependents. The caller drops the relation next. *budget: so many at most, less what it took. False: that
+ * its dependents. The caller drops the relation next, or will: until then nothing is lost. *budget: less what it took. False: that
  * was not enough, or somebody's transaction that is open drops one: DROP would wait for it. What names the relation, a view say,
- * is left. Waits for nobody.
+ * is left. Of an expression that is longer than 1 MB it is not known: it is taken for a number if the relation is in mq_internal,
+ * where nobody can name it, else for a name. Waits for nobody; no lock on the relation is needed.
  */
-extern bool mq_forget_dependents(Oid relid, int *budget);
+extern bool mq_forget_dependents(Oid relid, MqDependentsBudget *budget);
+
+/*
+ * DROP of something of mq, between mq_sql_begin and mq_sql_end. Whoever drops has locked others out: for what depends on it, if
+ * somebody has that locked, it waits until lock_timeout, or for ten seconds (55P03). With hints, or NULL: for that; for more
+ * dependents than there are locks; for those that RESTRICT leaves.
+ */
+extern void mq_drop(const char *sql, const char *locked, const char *too_many, const char *restricted);
 
 #endif

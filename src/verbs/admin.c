@@ -65,8 +65,10 @@ drop_definition(int32 queue_no)
 	mq_sql("DELETE FROM mq_internal.consumer_group WHERE queue_no = %d RETURNING group_no", queue_no);
 	groups = mq_sql_int32_list();
 	foreach(cell, groups)
-		mq_sql("DROP SEQUENCE IF EXISTS mq_internal.g_%d CASCADE", lfirst_int(cell));
-	mq_sql("DROP SEQUENCE IF EXISTS mq_internal.i_%d CASCADE", queue_no);
+		mq_group_drop_sequence(lfirst_int(cell));
+	mq_drop(psprintf("DROP SEQUENCE IF EXISTS mq_internal.i_%d CASCADE", queue_no),
+			"Somebody has a lock on what depends on the queue's sequence by its number, a default say (pg_locks, pg_depend).",
+			"Raise max_locks_per_transaction.", NULL);
 	mq_sql("DELETE FROM mq_internal.segment WHERE queue_no = %d", queue_no);
 	mq_sql("DELETE FROM mq_internal.queue WHERE queue_no = %d", queue_no);
 }
@@ -428,9 +430,8 @@ lock_out_senders(const MqQueue *queue)
 
 /* Partitions and sequences can be named by nobody; the table itself can, and without force it stays for who does. */
 static void
-forget_dependents(const MqQueue *queue, bool force)
+forget_dependents(const MqQueue *queue, bool force, MqDependentsBudget budget)
 {
-	int			budget = MQ_ALL_DEPENDENTS;
 	int			count;
 	MqSegmentInfo *segments = mq_segment_list(queue, &count);
 	MqGroup    *groups;
@@ -446,43 +447,15 @@ forget_dependents(const MqQueue *queue, bool force)
 		(void) mq_forget_dependents(queue->table, &budget);
 }
 
-/* What depends on the table is locked with it: there may be more than there are locks, or somebody may hold one. */
-static const char *
-hint_for(int sqlstate, bool force)
-{
-	if (sqlstate == ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST)
-		return "Use force => true to drop them with the queue.";
-	if (sqlstate == ERRCODE_OUT_OF_MEMORY && !force)
-		return "A great many things depend on the queue's table. Use force => true to drop them with the queue.";
-	if (sqlstate == ERRCODE_OUT_OF_MEMORY)
-		return "Raise max_locks_per_transaction, or have somebody drop the views and functions on the queue's table first (pg_depend).";
-	if (sqlstate == ERRCODE_LOCK_NOT_AVAILABLE)
-		return "Somebody has a lock on what depends on the queue's table, a view say (pg_locks, pg_depend).";
-	return NULL;
-}
-
-/* What depends on the table is somebody's own view or function. */
+/* What depends on the table, somebody's own view or function, is locked with it. */
 static void
 drop_table(const char *table, bool force)
 {
-	MemoryContext context = CurrentMemoryContext;
-
-	PG_TRY();
-	{
-		mq_sql("DROP TABLE mq.%s %s", table, force ? "CASCADE" : "RESTRICT");
-	}
-	PG_CATCH();
-	{
-		ErrorData  *error;
-
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		if (hint_for(error->sqlerrcode, force) != NULL)
-			error->hint = pstrdup(hint_for(error->sqlerrcode, force));
-		ReThrowError(error);
-	}
-	PG_END_TRY();
+	mq_drop(psprintf("DROP TABLE mq.%s %s", table, force ? "CASCADE" : "RESTRICT"),
+			"Somebody has a lock on what depends on the queue's table, a view say (pg_locks, pg_depend).",
+			force ? "Raise max_locks_per_transaction, or have somebody drop the views and functions on the queue's table first (pg_depend)."
+			: "A great many things depend on the queue's table. Use force => true to drop them with the queue.",
+			"Use force => true to drop them with the queue.");
 }
 
 static void
@@ -496,7 +469,8 @@ drop_queue(const MqQueue *queue, bool force)
 	for (int i = 0; i < count; i++)
 		mq_group_drops(&groups[i]);
 	mq_sql_begin(&context);
-	forget_dependents(queue, force);
+	/* those that came since */
+	forget_dependents(queue, force, MQ_DEPENDENTS_UNDER_LOCK);
 	drop_table(table, force);
 	drop_definition(queue->queue_no);
 	mq_sql_end(&context);
@@ -516,6 +490,7 @@ mq_drop_queue(PG_FUNCTION_ARGS)
 	mq_check_writable("mq.drop_queue()");
 	mq_queue_by_name(name, &queue);
 	mq_check_owner(&queue);
+	forget_dependents(&queue, PG_GETARG_BOOL(1), MQ_ALL_DEPENDENTS);
 	lock_out_senders(&queue);
 	mq_queue_check_not_dropped(&queue);
 	if (!PG_GETARG_BOOL(1) && has_unfinished(&queue))

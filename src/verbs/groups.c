@@ -346,16 +346,25 @@ mq_alter_group(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
+/* Nobody can name it, but somebody may have made something that depends on its number. */
+void
+mq_group_drop_sequence(int32 group_no)
+{
+	mq_drop(psprintf("DROP SEQUENCE IF EXISTS mq_internal.g_%d CASCADE", group_no),
+			"Somebody has a lock on what depends on the group's sequence by its number, a default say (pg_locks, pg_depend).",
+			"Raise max_locks_per_transaction.", NULL);
+}
+
 static void
-drop_sequence(int32 group_no, Oid sequence)
+drop_sequence(const MqGroup *group)
 {
 	MqSqlContext context;
-	int			budget = MQ_ALL_DEPENDENTS;
+	MqDependentsBudget budget = MQ_DEPENDENTS_UNDER_LOCK;
 
-	(void) mq_forget_dependents(sequence, &budget);
+	/* what came since; one that somebody's open transaction drops is waited for, not for long */
+	(void) mq_forget_dependents(group->rights, &budget);
 	mq_sql_begin(&context);
-	/* nobody can name it, but somebody may have made something that depends on its oid */
-	mq_sql("DROP SEQUENCE IF EXISTS mq_internal.g_%d CASCADE", group_no);
+	mq_group_drop_sequence(group->group_no);
 	mq_sql_end(&context);
 }
 
@@ -398,6 +407,7 @@ mq_drop_group(PG_FUNCTION_ARGS)
 {
 	MqQueue		queue;
 	MqGroup		group;
+	MqDependentsBudget budget = MQ_ALL_DEPENDENTS;
 
 	mq_check_not_null(fcinfo, 2, "force");
 	managed_queue(fcinfo, "mq.drop_group()", &queue);
@@ -407,9 +417,10 @@ mq_drop_group(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("consumer group \"%s\" of queue \"%s\" has unfinished messages", NameStr(group.name), NameStr(queue.name)),
 				 errhint("Use force => true to drop it all the same.")));
+	(void) mq_forget_dependents(group.rights, &budget);
 	mq_group_drops(&group);
 	change(&queue, psprintf("DELETE FROM mq_internal.consumer_group WHERE group_no = %d", group.group_no));
-	drop_sequence(group.group_no, group.rights);
+	drop_sequence(&group);
 	/* it also clears up what is left in shared memory */
 	mq_transaction_wants_worker(queue.db);
 	PG_RETURN_VOID();

@@ -18,6 +18,9 @@ extern int32 mq_group_insert(const MqQueue *queue, const char *name, int64 start
 /* Hands the rights of a queue's owner in a group from one role to another; in a bracket of mq_sql_begin. */
 extern void mq_group_hand_on(const MqGroup *group, Oid from, Oid to);
 
+/* The sequence that carries the rights of a group; in a bracket of mq_sql_begin. */
+extern void mq_group_drop_sequence(int32 group_no);
+
 /*
  * Whether the group has a message left, as far as this transaction can see; reads ahead to find out. What this transaction has
  * acked counts as finished; where there is no memory to look, the answer is yes.

@@ -26,9 +26,9 @@
 #include "worker/visit.h"
 
 #define SEGMENTS_AHEAD	2
-#define DEPENDENTS_PER_TURN 2000
+#define DEPENDENTS_PER_TURN ((MqDependentsBudget) {2000, 8 * 1024 * 1024})
 
-static int	dependents_left;		/* of this turn: so many of anybody's objects may be looked after */
+static MqDependentsBudget dependents_left;	/* of this turn */
 
 typedef struct SegmentJob
 {
@@ -140,16 +140,18 @@ may_still_go(SegmentJob *job)
 
 /*
  * Locks from the leaf up; a parent in use, or a dependent that somebody is dropping, leaves an empty leaf to be dropped another
- * time, and so do more dependents than are for this turn.
+ * time, and so do more dependents than are for this turn. They are read before anybody is locked out; those that came since then,
+ * after.
  */
 static bool
 drop_segment(void *arg)
 {
 	SegmentJob *job = arg;
+	bool		forgotten = mq_forget_dependents(job->relid, &dependents_left);
 
 	if (!mq_lock_table_conditionally(job->relid, AccessExclusiveLock) || !may_still_go(job))
 		return false;
-	if (ConditionalLockRelationOid(job->queue.table, AccessExclusiveLock) && table_exists(job->queue.table) &&
+	if (forgotten && ConditionalLockRelationOid(job->queue.table, AccessExclusiveLock) && table_exists(job->queue.table) &&
 		mq_forget_dependents(job->relid, &dependents_left))
 	{
 		mq_segment_drop(&job->queue, 0, job->segment);
