@@ -103,20 +103,18 @@ mq_sql_int32_list(void)
 
 /* ---- who has what ---- */
 
-/* The relation's ACL (copied, NULL: none) and owner; 42704 if it is gone. */
+/* The relation's ACL (copied, NULL: none) and owner; if it is gone that is InvalidOid. */
 static Acl *
-acl_of(Oid relid, Oid *owner)
+acl_if_there(Oid relid, Oid *owner)
 {
 	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
 	Datum		acl;
 	bool		isnull;
 	Acl		   *result;
 
+	*owner = InvalidOid;
 	if (!HeapTupleIsValid(tuple))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("the queue or consumer group was dropped"),
-				 errhint("The views mq.queues and mq.groups list what there is.")));
+		return NULL;
 	*owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
 	acl = SysCacheGetAttr(RELOID, tuple, Anum_pg_class_relacl, &isnull);
 	result = isnull ? NULL : DatumGetAclPCopy(acl);
@@ -124,11 +122,21 @@ acl_of(Oid relid, Oid *owner)
 	return result;
 }
 
+static void
+check_there(Oid owner)
+{
+	if (!OidIsValid(owner))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("the queue or consumer group was dropped"),
+				 errhint("The views mq.queues and mq.groups list what there is.")));
+}
+
 Oid
-mq_queue_owner(const MqQueue *queue)
+mq_queue_owner_if_there(const MqQueue *queue)
 {
 	Oid			owner;
-	Acl		   *acl = acl_of(queue->table, &owner);
+	Acl		   *acl = acl_if_there(queue->table, &owner);
 
 	for (int i = 0; acl != NULL && i < ACL_NUM(acl); i++)
 	{
@@ -141,10 +149,19 @@ mq_queue_owner(const MqQueue *queue)
 	return owner;
 }
 
+Oid
+mq_queue_owner(const MqQueue *queue)
+{
+	Oid			owner = mq_queue_owner_if_there(queue);
+
+	check_there(owner);
+	return owner;
+}
+
 bool
 mq_queue_is_owned_by(const MqQueue *queue, Oid role)
 {
-	return SearchSysCacheExists1(RELOID, ObjectIdGetDatum(queue->table)) && mq_queue_owner(queue) == role;
+	return mq_queue_owner_if_there(queue) == role;
 }
 
 static List *
@@ -164,9 +181,10 @@ List *
 mq_grantors(Oid relid, Oid grantee, AclMode mode)
 {
 	Oid			owner;
-	Acl		   *acl = acl_of(relid, &owner);
+	Acl		   *acl = acl_if_there(relid, &owner);
 	List	   *grantors = acl == NULL ? NIL : add_grantors(NIL, acl, grantee, mode);
 
+	check_there(owner);
 	for (AttrNumber column = 1;; column++)
 	{
 		HeapTuple	tuple = SearchSysCache2(ATTNUM, ObjectIdGetDatum(relid), Int16GetDatum(column));

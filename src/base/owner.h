@@ -42,10 +42,17 @@ extern List *mq_sql_int32_list(void);
 extern void mq_reset_privileges(Oid relid);
 
 /*
+ * PUBLIC has USAGE on each row type, and a client can give one by its number (the type of a parameter): takes that back, so that
+ * nobody has a column of it.
+ */
+extern void mq_close_row_type(Oid relid);
+
+/*
  * Who owns a queue: the role that was given the right manage with grant option by the table's owner, else that one. 42704 if
  * the table is gone.
  */
 extern Oid	mq_queue_owner(const MqQueue *queue);
+extern Oid	mq_queue_owner_if_there(const MqQueue *queue); /* InvalidOid if it is gone */
 extern bool mq_queue_is_owned_by(const MqQueue *queue, Oid role);	/* false, too, if it is gone */
 
 /*

@@ -17,10 +17,12 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_namespace.h"
 #include "catalog/pg_proc.h"
+#include "catalog/pg_type.h"
 #include "commands/extension.h"
 #include "fmgr.h"
 #include "utils/acl.h"
 #include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/syscache.h"
 
@@ -36,6 +38,7 @@ typedef struct AclPlace
 
 static const AclPlace of_relation = {RelationRelationId, RELOID, Anum_pg_class_relowner, Anum_pg_class_relacl, Natts_pg_class};
 static const AclPlace of_function = {ProcedureRelationId, PROCOID, Anum_pg_proc_proowner, Anum_pg_proc_proacl, Natts_pg_proc};
+static const AclPlace of_type = {TypeRelationId, TYPEOID, Anum_pg_type_typowner, Anum_pg_type_typacl, Natts_pg_type};
 static const AclPlace of_schema = {NamespaceRelationId, NAMESPACEOID, Anum_pg_namespace_nspowner, Anum_pg_namespace_nspacl, Natts_pg_namespace};
 
 /* Sets the ACL of an object; NULL: none, which stands for what PostgreSQL gives by itself. */
@@ -76,6 +79,15 @@ void
 mq_reset_privileges(Oid relid)
 {
 	set_acl(&of_relation, relid, NULL);
+}
+
+void
+mq_close_row_type(Oid relid)
+{
+	Oid			owner = mq_extension(false)->owner;
+	AclItem		item = {.ai_grantee = owner,.ai_grantor = owner,.ai_privs = ACL_USAGE};
+
+	set_acl(&of_type, get_rel_type_id(relid), aclupdate(make_empty_acl(), &item, ACL_MODECHG_ADD, owner, DROP_RESTRICT));
 }
 
 /* Of all relations or functions of a schema. */

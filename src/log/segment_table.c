@@ -227,6 +227,7 @@ create_table(const char *name, const char *parent)
 	mq_sql("CREATE TABLE mq_internal.%s (LIKE mq.%s) WITH (autovacuum_enabled = false, vacuum_truncate = false, "
 		   "toast.autovacuum_enabled = false, toast.vacuum_truncate = false)", name, parent);
 	mq_reset_privileges(get_relname_relid(name, mq_extension(false)->internal));
+	mq_close_row_type(get_relname_relid(name, mq_extension(false)->internal));
 	mq_sql("CREATE TRIGGER refuse_direct_write BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON mq_internal.%s "
 		   "FOR EACH STATEMENT EXECUTE FUNCTION mq_internal.refuse_direct_write()", name);
 }

@@ -104,13 +104,18 @@ mq_queue_state(PG_FUNCTION_ARGS)
 		Datum		v[4];
 		bool		isnull[4] = {false};
 		MqTail		tail;
+		Oid			owner;
 
 		CHECK_FOR_INTERRUPTS();
 		if (!may_see_queue(&queues[i], all))
 			continue;
+		owner = mq_queue_owner_if_there(&queues[i]);
+		/* dropped a moment ago */
+		if (!OidIsValid(owner))
+			continue;
 		v[0] = Int32GetDatum(queues[i].queue_no);
 		v[1] = ObjectIdGetDatum(queues[i].table);
-		v[2] = ObjectIdGetDatum(mq_queue_owner(&queues[i]));
+		v[2] = ObjectIdGetDatum(owner);
 		isnull[3] = !attach_to_show(&queues[i]) || !mq_log_tail(&queues[i], 0, &tail);
 		v[3] = isnull[3] ? (Datum) 0 : Int64GetDatum(tail.next_id);
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, v, isnull);
