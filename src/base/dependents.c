@@ -47,7 +47,7 @@
 #include "base/owner.h"
 
 /* Longer expressions are not read: 40 MB of text take a second, and parsing as much again. */
-#define EXPRESSION_MAX (1024 * 1024)
+#define EXPRESSION_MAX ((Size) 1024 * 1024)
 
 /* Catalogs of what has expressions, in columns of type pg_node_tree; what names a row of it is the first column in each. */
 typedef struct Holder

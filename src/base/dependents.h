@@ -20,7 +20,7 @@ typedef struct MqDependentsBudget
 #define MQ_ALL_DEPENDENTS ((MqDependentsBudget) {PG_INT32_MAX, PG_INT64_MAX})
 
 /* While senders are locked out: that takes less than a second. Who reads it all reads before. */
-#define MQ_DEPENDENTS_UNDER_LOCK ((MqDependentsBudget) {PG_INT32_MAX, 16 * 1024 * 1024})
+#define MQ_DEPENDENTS_UNDER_LOCK ((MqDependentsBudget) {PG_INT32_MAX, INT64CONST(16) * 1024 * 1024})
 
 /*
  * Takes what depends on a relation only by a constant, or on what goes with it (TOAST table, indexes, row type), off the list of

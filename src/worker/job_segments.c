@@ -26,7 +26,7 @@
 #include "worker/visit.h"
 
 #define SEGMENTS_AHEAD	2
-#define DEPENDENTS_PER_TURN ((MqDependentsBudget) {2000, 8 * 1024 * 1024})
+#define DEPENDENTS_PER_TURN ((MqDependentsBudget) {2000, INT64CONST(8) * 1024 * 1024})
 
 static MqDependentsBudget dependents_left;	/* of this turn */
 
