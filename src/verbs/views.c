@@ -35,6 +35,7 @@
 
 #include "base/definitions.h"
 #include "base/owner.h"
+#include "base/stop_point.h"
 #include "log/log.h"
 #include "log/order.h"
 #include "log/page.h"
@@ -99,6 +100,7 @@ mq_queue_state(PG_FUNCTION_ARGS)
 
 	InitMaterializedSRF(fcinfo, 0);
 	queues = mq_queues_all(&count);
+	MQ_STOP_POINT("queues_listed");
 	for (int i = 0; i < count; i++)
 	{
 		Datum		v[4];
