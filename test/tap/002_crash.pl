@@ -269,7 +269,7 @@ SKIP:
 		my @r = prepare_queue('rebuilt');
 		one($node, "ALTER SYSTEM SET mq.stop_point = 'rebuild_before:kill'");
 		$node->stop('immediate');
-		$node->start(fail_ok => 1);
+		mq_start_to_fall($node);
 		my $pidfile = $node->data_dir . '/postmaster.pid';
 		ok(poll_until('the rebuild to be killed', sub { $node->psql('postgres', "SELECT count(*) FROM mq.receive('rebuilt')", stderr => \my $e); !-e $pidfile }),
 			'stop point rebuild_before: reached');

@@ -21,7 +21,7 @@ our $TIMEOUT = $ENV{MQ_TEST_TIMEOUT} || 180;
 # MQ_SCALE scales the big numbers; 1 (the default) meets the numbers of the issue.
 our $SCALE = $ENV{MQ_SCALE} || 1;
 
-our @EXPORT = qw($TIMEOUT mq_node mq_start_again mq_restart_after mq_stop_points scaled poll_until
+our @EXPORT = qw($TIMEOUT mq_node mq_start_again mq_start_to_fall mq_restart_after mq_stop_points scaled poll_until
   one err session drain ledger_ok put_ok sqlstate wait_down backend_pid stop_file worker_alive settle_text);
 
 $SIG{PIPE} = 'IGNORE';
@@ -277,6 +277,15 @@ sub processes_in
 # Starts a server whose postmaster was killed, once all its processes have left, which they have to do by themselves.
 # Where nobody reaps orphans (a container without an init) the dead postmaster still answers kill(0): then the file
 # that names it has to go.
+# Starts a server that goes down by itself, perhaps before Cluster.pm's start() has read its pid file: that would bail out.
+sub mq_start_to_fall
+{
+	my ($node) = @_;
+	local %ENV = $node->_get_env(PGAPPNAME => undef);
+	system('pg_ctl', '-w', '-s', '-t', '120', '-D', $node->data_dir, '-l', $node->logfile, '-o', '--cluster-name=' . $node->name, 'start');
+	return;
+}
+
 sub mq_start_again
 {
 	my ($node) = @_;
