@@ -276,9 +276,12 @@ mq_segment_open_at_once(const MqQueue *queue, int level, int64 segment)
 	if (!OidIsValid(relid) || !ConditionalLockRelationOid(relid, AccessShareLock))
 		return NULL;
 	rel = try_relation_open(relid, NoLock);
-	if (rel == NULL)
-		UnlockRelationOid(relid, AccessShareLock);
-	return rel;
+	if (rel != NULL && mq_segment_can_be_read(rel))
+		return rel;
+	if (rel != NULL)
+		relation_close(rel, NoLock);
+	UnlockRelationOid(relid, AccessShareLock);
+	return NULL;
 }
 
 Relation

@@ -110,8 +110,8 @@ mq_segment_refuse(Relation rel, const char *what)
 }
 
 /* What was added and dropped again is null in every row, and need not be stored. */
-void
-mq_segment_check_columns(Relation rel, TupleDesc ours)
+static bool
+has_columns(Relation rel, TupleDesc ours)
 {
 	TupleDesc	desc = RelationGetDescr(rel);
 
@@ -119,8 +119,22 @@ mq_segment_check_columns(Relation rel, TupleDesc ours)
 	{
 		if (i >= desc->natts || TupleDescAttr(desc, i)->attisdropped != (i >= ours->natts) ||
 			(i < ours->natts && TupleDescAttr(desc, i)->atttypid != TupleDescAttr(ours, i)->atttypid))
-			mq_segment_refuse(rel, "other columns");
+			return false;
 	}
+	return true;
+}
+
+void
+mq_segment_check_columns(Relation rel, TupleDesc ours)
+{
+	if (!has_columns(rel, ours))
+		mq_segment_refuse(rel, "other columns");
+}
+
+bool
+mq_segment_can_be_read(Relation rel)
+{
+	return rel->rd_tableam == GetHeapamTableAmRoutine() && has_columns(rel, mq_row_descriptor());
 }
 
 /* The trigger that no row passes, however it comes. */

@@ -57,6 +57,9 @@ extern void mq_segment_refuse(Relation rel, const char *what);
  */
 extern void mq_segment_check_columns(Relation rel, TupleDesc ours);
 
+/* Whether the pages of the open table are those of a heap with our columns. No lock is taken. */
+extern bool mq_segment_can_be_read(Relation rel);
+
 /*
  * Of an open segment, or the table of a queue, that the caller has locked against such changes: 55000 if a superuser has added what an
  * append would bypass, or what would run somebody's code when we do DDL on it.

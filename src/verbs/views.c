@@ -2,7 +2,8 @@
  * views.c: the functions behind the views mq.queues, mq.groups and mq.segments.
  *
  * They show only queues on which the caller has some right, or all to roles for monitoring, and cost what they show, not the
- * backlog (of a group with messages that came back with a delay: the entries of those). They wait for nobody's lock on a queue's tables: what cannot be known without is null, sizes are read from the files.
+ * backlog (of a group with messages that came back with a delay: the entries of those). They wait for nobody's lock on a queue's
+ * tables: what cannot be known without is null, sizes are read from the files.
  * A standby shows what is on disk.
  */
 #include "postgres.h"
