@@ -210,6 +210,7 @@ database_init(MqDatabase *db, const MqDatabaseKey *key)
 	db->ring_current = 0;
 	memset(db->max_n, 0, sizeof(db->max_n));
 	db->prepared = 0;
+	db->prepared_first_n = db->prepared_since_sweep = PG_INT64_MAX;
 	db->worker_procno = -1;
 	db->worker_pid = 0;
 	db->worker_wanted = true;
@@ -415,6 +416,7 @@ mq_database_forget(MqDatabase *db)
 	SpinLockAcquire(&db->mutex);
 	cell = db->prepared;
 	db->prepared = 0;
+	db->prepared_first_n = PG_INT64_MAX;
 	SpinLockRelease(&db->mutex);
 	memset(&db->key, 0, sizeof(db->key));
 	LWLockRelease(mq_shared->registry_lock);
@@ -481,6 +483,17 @@ mq_cells_reserve(MqCellList *list, int count, bool may_use_reserve)
 		}
 	}
 	return true;
+}
+
+void
+mq_need_cells(MqCellList *list, int64 count, bool may_use_reserve)
+{
+	if (count > PG_INT32_MAX || !mq_cells_reserve(list, (int) count, may_use_reserve))
+		ereport(ERROR,
+				(errcode(ERRCODE_OUT_OF_MEMORY),
+				 errmsg("out of shared memory for unfinished messages"),
+				 errdetail("Entries needed: " INT64_FORMAT ".", count),
+				 errhint("Raise mq.shared_memory and restart the server, or finish messages that are held.")));
 }
 
 uint32

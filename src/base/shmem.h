@@ -46,6 +46,8 @@ typedef struct MqDatabase
 	int			ring_current;	/* mutex; where new rows go */
 	int64		max_n[MQ_MAX_OFFSET_TABLES];	/* mutex; largest n that may be in each table, 0: empty */
 	uint32		prepared;		/* mutex; list of MqPrepared: prepared transactions that acked */
+	int64		prepared_first_n;	/* mutex; no row of them has a smaller n; PG_INT64_MAX: there is none */
+	int64		prepared_since_sweep;	/* mutex; the same of those that came since the worker's last sweep of the list began */
 	int			worker_procno;	/* mutex; -1: none */
 	pid_t		worker_pid;		/* mutex; 0: none */
 	bool		worker_wanted;	/* mutex; somebody asks the launcher for a worker */
@@ -360,7 +362,7 @@ extern int64 mq_database_last_group(MqDatabase *db, int64 number);
 /*
  * Cells. Two ways of asking: hand-outs and look-ahead leave a reserve, so that what frees memory (ack, nack) goes on.
  * mq_cells_reserve takes count cells into a list that the caller owns, or returns false; mq_cell_take pops one of
- * them (never fails while some are left); mq_cells_return gives back the rest. None throws.
+ * them (never fails while some are left); mq_cells_return gives back the rest. None of these throws.
  */
 typedef struct MqCellList
 {
@@ -369,6 +371,9 @@ typedef struct MqCellList
 } MqCellList;
 
 extern bool mq_cells_reserve(MqCellList *list, int count, bool may_use_reserve);
+
+/* The same, but raises 53200 when there are not enough. */
+extern void mq_need_cells(MqCellList *list, int64 count, bool may_use_reserve);
 extern uint32 mq_cell_take(MqCellList *list);
 extern void mq_cells_return(MqCellList *list);
 extern void mq_cell_free(uint32 cell);

@@ -15,6 +15,7 @@
 #include "base/stop_point.h"
 #include "log/log.h"
 #include "window/pending.h"
+#include "window/prepared.h"
 
 /* A checkpoint is written when the acks since the last one take this many times its size. */
 #define CHECKPOINT_WORTH	4
@@ -25,12 +26,10 @@ mq_oldest_undecided_n(MqDatabase *db)
 	int64		oldest;
 
 	SpinLockAcquire(&db->mutex);
-	oldest = db->counter + 1;
+	oldest = Min(db->counter + 1, mq_prepared_first_n(db));
 	for (uint32 i = 0; i < ProcGlobal->allProcCount && i < mq_shared->nprocs; i++)
 		if (mq_first_n[i] != 0 && ProcGlobal->allProcs[i].databaseId == db->key.database)
 			oldest = Min(oldest, mq_first_n[i]);
-	for (uint32 p = db->prepared; p != 0; p = MqPreparedAt(p)->next)
-		oldest = Min(oldest, MqPreparedAt(p)->first_n);
 	SpinLockRelease(&db->mutex);
 	return oldest;
 }

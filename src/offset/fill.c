@@ -82,14 +82,3 @@ mq_fill(MqWindow *window, const MqUnfinished *parts, int64 count, bool may_pack,
 	}
 	return entries;
 }
-
-void
-mq_need_cells(MqCellList *cells, int64 count)
-{
-	if (count > PG_INT32_MAX || !mq_cells_reserve(cells, (int) count, true))
-		ereport(ERROR,
-				(errcode(ERRCODE_OUT_OF_MEMORY),
-				 errmsg("the unfinished messages do not fit into mq's shared memory"),
-				 errdetail(INT64_FORMAT " entries are needed.", count),
-				 errhint("Raise mq.shared_memory and restart the server.")));
-}

@@ -13,7 +13,4 @@
  */
 extern int64 mq_fill(MqWindow *window, const MqUnfinished *parts, int64 count, bool may_pack, MqCellList *cells);
 
-/* Cells for what is unfinished already: may use the reserve. Raises 53200 when there are not enough. */
-extern void mq_need_cells(MqCellList *cells, int64 count);
-
 #endif

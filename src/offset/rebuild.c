@@ -146,7 +146,7 @@ mq_attach_new_group(MqGroup *group, const MqUnfinished *parts, int64 count, int6
 	MqWindowRef ref = {mq_window_slot(&key, true, NULL), key};
 	MqCellList	cells;
 
-	mq_need_cells(&cells, mq_fill(NULL, parts, count, true, NULL));
+	mq_need_cells(&cells, mq_fill(NULL, parts, count, true, NULL), true);
 	if (mq_window_lock(&ref, LW_EXCLUSIVE))
 	{
 		ref.window->queue_no = group->queue.queue_no;

@@ -15,68 +15,38 @@
 #include "offset/replay.h"
 
 #include "miscadmin.h"
+#include "utils/hsearch.h"
 
 #include "base/settings.h"
 #include "base/stop_point.h"
 #include "offset/fill.h"
+#include "offset/group_log.h"
 #include "offset/offset_log.h"
+#include "window/prepared.h"
 #include "window/window.h"
-
-/* Acks seen for one group; xid 0: committed. */
-typedef struct Ack
-{
-	int64		n;
-	int64		lo;
-	int64		hi;
-	uint64		xid;
-} Ack;
-
-/* A message that left the pop of a transaction: acks with a smaller n do not finish it. */
-typedef struct Void
-{
-	int64		id;
-	int64		n;
-} Void;
-
-typedef struct GroupLog
-{
-	MqGroup    *group;
-	int64		checkpoint_n;	/* 0: none */
-	int64		next_id;
-	int64		replay_from;
-	MqUnfinished *unfinished;	/* of the checkpoint */
-	int64		nunfinished;
-	int64		room_unfinished;
-	Ack		   *acks;
-	int64		nacks;
-	int64		room_acks;
-	Void	   *voids;
-	int64		nvoids;
-	int64		room_voids;
-	MqRange    *hand_outs;		/* since the checkpoint */
-	int64	   *hand_out_n;
-	int64		nhand_outs;
-	int64		room_hand_outs;
-	int64		oldest_n;		/* smallest n of any row; 0: none */
-} GroupLog;
 
 typedef struct Replay
 {
-	GroupLog   *groups;			/* by number, until all is read */
+	MqGroupLog *groups;			/* by number, until all is read */
 	int			count;
-	GroupLog   *last;			/* rows of one group often follow each other */
+	MqGroupLog *last;			/* rows of one group often follow each other */
 	int64		max_n;
 	bool		stopped;		/* the row with max_n says so */
 	int64		max_group;		/* greatest number of a group in any row */
 	int64		table_max[MQ_MAX_OFFSET_TABLES];
-	uint64	   *undecided;		/* xids of rows that are neither committed nor aborted, with their n */
-	int64	   *undecided_n;
-	int			nundecided;
+	HTAB	   *undecided;		/* of Undecided */
 } Replay;
+
+/* A transaction with rows that are neither committed nor aborted. */
+typedef struct Undecided
+{
+	uint64		xid;
+	int64		first_n;
+} Undecided;
 
 /* ---- reading ---- */
 
-static GroupLog *
+static MqGroupLog *
 log_of(Replay *replay, const MqOffsetRow *row)
 {
 	if (replay->last != NULL && replay->last->group->group_no == row->group_no)
@@ -96,111 +66,31 @@ log_of(Replay *replay, const MqOffsetRow *row)
 	return NULL;
 }
 
-static void
-take_checkpoint(GroupLog *log, const MqOffsetRow *row)
+static HTAB *
+make_undecided(void)
 {
-	int64		n = row->nvalues / 4;
+	HASHCTL		ctl;
 
-	if (row->xid != 0 || row->n < log->checkpoint_n)
-		return;
-	if (row->n > log->checkpoint_n)
-		log->nunfinished = 0;
-	log->checkpoint_n = row->n;
-	log->next_id = row->hi;
-	log->replay_from = row->replay_from;
-	while (log->nunfinished + n > log->room_unfinished)
-	{
-		log->room_unfinished = Max(log->room_unfinished * 2, 64);
-		log->unfinished = log->unfinished == NULL ? palloc(log->room_unfinished * sizeof(MqUnfinished))
-			: repalloc_huge(log->unfinished, log->room_unfinished * sizeof(MqUnfinished));
-	}
-	if (n > 0)
-		memcpy(log->unfinished + log->nunfinished, row->values, n * sizeof(MqUnfinished));
-	log->nunfinished += n;
-}
-
-static void
-take_ack(GroupLog *log, int64 n, int64 lo, int64 hi, uint64 xid)
-{
-	if (log->nacks == log->room_acks)
-	{
-		log->room_acks = Max(log->room_acks * 2, 64);
-		log->acks = log->acks == NULL ? palloc(log->room_acks * sizeof(Ack))
-			: repalloc_huge(log->acks, log->room_acks * sizeof(Ack));
-	}
-	log->acks[log->nacks++] = (Ack) {n, lo, hi, xid};
-}
-
-static void
-take_void(GroupLog *log, int64 n, int64 lo, int64 hi)
-{
-	for (int64 id = lo; id <= hi; id++)
-	{
-		if (log->nvoids == log->room_voids)
-		{
-			log->room_voids = Max(log->room_voids * 2, 64);
-			log->voids = log->voids == NULL ? palloc(log->room_voids * sizeof(Void))
-				: repalloc_huge(log->voids, log->room_voids * sizeof(Void));
-		}
-		log->voids[log->nvoids++] = (Void) {id, n};
-	}
-}
-
-static void
-take_hand_out(GroupLog *log, int64 n, int64 lo, int64 hi)
-{
-	if (log->nhand_outs == log->room_hand_outs)
-	{
-		log->room_hand_outs = Max(log->room_hand_outs * 2, 64);
-		log->hand_outs = log->hand_outs == NULL ? palloc(log->room_hand_outs * sizeof(MqRange))
-			: repalloc_huge(log->hand_outs, log->room_hand_outs * sizeof(MqRange));
-		log->hand_out_n = log->hand_out_n == NULL ? palloc(log->room_hand_outs * sizeof(int64))
-			: repalloc_huge(log->hand_out_n, log->room_hand_outs * sizeof(int64));
-	}
-	log->hand_out_n[log->nhand_outs] = n;
-	log->hand_outs[log->nhand_outs++] = (MqRange) {lo, hi};
+	ctl.keysize = sizeof(uint64);
+	ctl.entrysize = sizeof(Undecided);
+	ctl.hcxt = CurrentMemoryContext;
+	return hash_create("mq undecided", 64, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 }
 
 static void
 note_undecided(Replay *replay, const MqOffsetRow *row)
 {
-	/* rows of one transaction are often neighbours */
-	for (int i = replay->nundecided - 1; i >= 0; i--)
-	{
-		if (replay->undecided[i] == row->xid)
-		{
-			replay->undecided_n[i] = Min(replay->undecided_n[i], row->n);
-			return;
-		}
-	}
-	/* grow by powers of two */
-	if ((replay->nundecided & (replay->nundecided - 1)) == 0)
-	{
-		int			room = Max(replay->nundecided * 2, 1);
+	bool		found;
+	Undecided  *undecided = hash_search(replay->undecided, &row->xid, HASH_ENTER, &found);
 
-		replay->undecided = replay->undecided ? repalloc(replay->undecided, room * sizeof(uint64)) : palloc(room * sizeof(uint64));
-		replay->undecided_n = replay->undecided_n ? repalloc(replay->undecided_n, room * sizeof(int64)) : palloc(room * sizeof(int64));
-	}
-	replay->undecided[replay->nundecided] = row->xid;
-	replay->undecided_n[replay->nundecided++] = row->n;
-}
-
-static void
-take_range(GroupLog *log, const MqOffsetRow *row, int64 lo, int64 hi)
-{
-	if (row->is_hand_out)
-		take_hand_out(log, row->n, lo, hi);
-	else if (row->is_void)
-		take_void(log, row->n, lo, hi);
-	else
-		take_ack(log, row->n, lo, hi, row->xid);
+	undecided->first_n = found ? Min(undecided->first_n, row->n) : row->n;
 }
 
 static void
 replay_row(const MqOffsetRow *row, void *arg)
 {
 	Replay	   *replay = arg;
-	GroupLog   *log = log_of(replay, row);
+	MqGroupLog *log = log_of(replay, row);
 
 	if (row->n >= replay->max_n)
 	{
@@ -213,105 +103,7 @@ replay_row(const MqOffsetRow *row, void *arg)
 		note_undecided(replay, row);
 	if (log == NULL || log->group->epoch != row->epoch)
 		return;
-	if (log->oldest_n == 0 || row->n < log->oldest_n)
-		log->oldest_n = row->n;
-	if (row->is_checkpoint)
-		take_checkpoint(log, row);
-	else if (row->nvalues == 0)
-		take_range(log, row, row->lo, row->hi);
-	else
-		for (int i = 0; i < row->nvalues; i += 2)
-			take_range(log, row, row->values[i], row->values[i + 1]);
-}
-
-/* ---- what is unfinished ---- */
-
-static int
-compare_acks(const void *a, const void *b)
-{
-	int64		x = ((const Ack *) a)->lo;
-	int64		y = ((const Ack *) b)->lo;
-
-	return (x > y) - (x < y);
-}
-
-static int
-compare_voids(const void *a, const void *b)
-{
-	int64		x = ((const Void *) a)->id;
-	int64		y = ((const Void *) b)->id;
-
-	return (x > y) - (x < y);
-}
-
-/* The first void for this id or a greater one. */
-static int64
-first_void(const GroupLog *log, int64 id)
-{
-	int64		lo = 0;
-	int64		hi = log->nvoids;
-
-	while (lo < hi)
-	{
-		int64		middle = lo + (hi - lo) / 2;
-
-		if (log->voids[middle].id < id)
-			lo = middle + 1;
-		else
-			hi = middle;
-	}
-	return lo;
-}
-
-/* Cuts out of the acks what was void later; an ack may be left with nothing. */
-static void
-apply_voids(GroupLog *log)
-{
-	int64		count = log->nvoids == 0 ? 0 : log->nacks;
-
-	if (log->nvoids > 1)
-		qsort(log->voids, log->nvoids, sizeof(Void), compare_voids);
-	for (int64 i = 0; i < count; i++)
-	{
-		Ack			ack = log->acks[i];
-
-		for (int64 v = first_void(log, ack.lo); v < log->nvoids && log->voids[v].id <= ack.hi; v++)
-		{
-			if (log->voids[v].n < ack.n || log->voids[v].id < ack.lo)
-				continue;
-			if (ack.lo < log->voids[v].id)
-				take_ack(log, ack.n, ack.lo, log->voids[v].id - 1, ack.xid);
-			ack.lo = log->voids[v].id + 1;
-		}
-		log->acks[i] = ack;
-	}
-}
-
-/* The committed acks that count, ascending; and behind them, from *ncommitted on, the undecided ones. */
-static int64
-sort_acks(GroupLog *log)
-{
-	int64		kept = 0;
-	int64		committed = 0;
-
-	apply_voids(log);
-	for (int64 i = 0; i < log->nacks; i++)
-		if (log->acks[i].n >= log->replay_from && log->acks[i].lo <= log->acks[i].hi)
-			log->acks[kept++] = log->acks[i];
-	log->nacks = kept;
-	for (int64 i = 0; i < kept; i++)
-	{
-		if (log->acks[i].xid == 0)
-		{
-			Ack			swap = log->acks[committed];
-
-			log->acks[committed++] = log->acks[i];
-			log->acks[i] = swap;
-		}
-	}
-	if (committed > 0)
-		qsort(log->acks, committed, sizeof(Ack), compare_acks);
-	return committed;
+	mq_group_log_take(log, row);
 }
 
 /* After a crash: what look-ahead had passed may have been handed out; the next hand-out of it is none of a first time. */
@@ -326,58 +118,10 @@ mark_passed(MqWindow *window, int64 next_id)
 		MqChunkAt(c)->attempts = Max(MqChunkAt(c)->attempts, 1);
 }
 
-static void
-add_part(MqUnfinished **parts, int64 *count, int64 *room, const MqUnfinished *from, int64 lo, int64 hi)
-{
-	if (lo > hi)
-		return;
-	if (*count == *room)
-	{
-		*room = Max(*room * 2, 64);
-		*parts = *parts == NULL ? palloc(*room * sizeof(MqUnfinished)) : repalloc_huge(*parts, *room * sizeof(MqUnfinished));
-	}
-	(*parts)[*count] = *from;
-	(*parts)[*count].lo = lo;
-	(*parts)[(*count)++].hi = hi;
-}
-
-/* The checkpoint's ranges and the endless rest, less the committed acks. */
-static MqUnfinished *
-subtract_acks(GroupLog *log, int64 ncommitted, int64 *count)
-{
-	MqUnfinished *parts = NULL;
-	int64		room = 0;
-	int64		a = 0;
-	int64		end = 0;
-	MqUnfinished rest = {log->checkpoint_n > 0 ? log->next_id : log->group->start_id, PG_INT64_MAX, 0, 0};
-
-	*count = 0;
-	/* the rows of a checkpoint need not have come in the order they were written */
-	if (log->nunfinished > 1)
-		qsort(log->unfinished, log->nunfinished, sizeof(MqUnfinished), mq_unfinished_compare);
-	for (int64 i = 0; i <= log->nunfinished; i++)
-	{
-		const MqUnfinished *range = i < log->nunfinished ? &log->unfinished[i] : &rest;
-		/* a log that somebody has changed may say things twice; the window must not */
-		int64		lo = Max(range->lo, end);
-
-		end = range->hi < PG_INT64_MAX ? Max(end, range->hi + 1) : end;
-		while (a < ncommitted && log->acks[a].hi < lo)
-			a++;
-		for (int64 b = a; b < ncommitted && log->acks[b].lo <= range->hi; b++)
-		{
-			add_part(&parts, count, &room, range, lo, Min(range->hi, log->acks[b].lo - 1));
-			lo = Max(lo, log->acks[b].hi + 1);
-		}
-		add_part(&parts, count, &room, range, lo, range->hi);
-	}
-	return parts;
-}
-
 /* ---- installing ---- */
 
 static void
-mark_settling(MqWindow *window, const Ack *ack, MqCellList *cells)
+mark_settling(MqWindow *window, const MqAck *ack, MqCellList *cells)
 {
 	int64		id = ack->lo;
 
@@ -464,11 +208,11 @@ slot_if_there_is_room(const MqWindowKey *key)
 
 /* Fills the window, unless another process was first, or there are not enough cells: the reserve is for what goes on. */
 static void
-fill_window(const MqGroup *group, const MqWindowRef *ref, GroupLog *log, bool after_crash)
+fill_window(const MqGroup *group, const MqWindowRef *ref, MqGroupLog *log, bool after_crash)
 {
-	int64		ncommitted = sort_acks(log);
+	int64		ncommitted = mq_group_log_sort_acks(log);
 	int64		count;
-	MqUnfinished *parts = subtract_acks(log, ncommitted, &count);
+	MqUnfinished *parts = mq_group_log_unfinished(log, ncommitted, &count);
 	int64		marks = log->nacks - ncommitted + log->nhand_outs;
 	bool		may_pack = marks == 0;	/* marks are made on the tree */
 	int64		needed = mq_fill(NULL, parts, count, may_pack, NULL) + 3 * marks;
@@ -492,8 +236,8 @@ fill_window(const MqGroup *group, const MqWindowRef *ref, GroupLog *log, bool af
 			for (int64 i = ncommitted; i < log->nacks; i++)
 				mark_settling(window, &log->acks[i], &cells);
 			for (int64 i = 0; i < log->nhand_outs && after_crash; i++)
-				if (log->hand_out_n[i] > log->checkpoint_n)
-					count_hand_out(window, &log->hand_outs[i], &cells);
+				if (log->hand_outs[i].n > log->checkpoint_n)
+					count_hand_out(window, &log->hand_outs[i].range, &cells);
 			window->after_crash = after_crash;
 			window->left_out = 0;
 			pg_atomic_write_u64(&window->oldest_needed, oldest_needed);
@@ -509,7 +253,7 @@ fill_window(const MqGroup *group, const MqWindowRef *ref, GroupLog *log, bool af
 
 /* A group without a slot is left alone: as long as it has none, the offset log is not emptied (mq_all_attached). */
 static void
-install(MqGroup *group, GroupLog *log, bool after_crash)
+install(MqGroup *group, MqGroupLog *log, bool after_crash)
 {
 	MqWindowKey key = mq_window_key(group, 0);
 	MqWindowRef ref = {slot_if_there_is_room(&key), key};
@@ -522,7 +266,7 @@ install(MqGroup *group, GroupLog *log, bool after_crash)
 void
 mq_replay_nothing(MqGroup *group)
 {
-	GroupLog	empty = {group};
+	MqGroupLog	empty = {group};
 
 	install(group, &empty, false);
 }
@@ -532,18 +276,18 @@ static void
 remember_prepared(MqDatabase *db, const Replay *replay)
 {
 	MqCellList	cells;
+	HASH_SEQ_STATUS all;
+	const Undecided *undecided;
 
-	mq_need_cells(&cells, replay->nundecided);
-	for (int i = 0; i < replay->nundecided; i++)
+	mq_need_cells(&cells, hash_get_num_entries(replay->undecided), true);
+	hash_seq_init(&all, replay->undecided);
+	while ((undecided = hash_seq_search(&all)) != NULL)
 	{
 		uint32		cell = mq_cell_take(&cells);
 
-		MqPreparedAt(cell)->xid = replay->undecided[i];
-		MqPreparedAt(cell)->first_n = replay->undecided_n[i];
-		SpinLockAcquire(&db->mutex);
-		MqPreparedAt(cell)->next = db->prepared;
-		db->prepared = cell;
-		SpinLockRelease(&db->mutex);
+		MqPreparedAt(cell)->xid = undecided->xid;
+		MqPreparedAt(cell)->first_n = undecided->first_n;
+		mq_prepared_add(db, cell);
 	}
 }
 
@@ -568,8 +312,8 @@ publish_ring(MqDatabase *db, const Replay *replay, int tables)
 static int
 compare_numbers(const void *a, const void *b)
 {
-	int32		x = ((const GroupLog *) a)->group->group_no;
-	int32		y = ((const GroupLog *) b)->group->group_no;
+	int32		x = ((const MqGroupLog *) a)->group->group_no;
+	int32		y = ((const MqGroupLog *) b)->group->group_no;
 
 	return (x > y) - (x < y);
 }
@@ -578,8 +322,8 @@ compare_numbers(const void *a, const void *b)
 static int
 compare_need(const void *a, const void *b)
 {
-	const GroupLog *x = a;
-	const GroupLog *y = b;
+	const MqGroupLog *x = a;
+	const MqGroupLog *y = b;
 	int64		need_x = x->nunfinished + x->nacks + x->nhand_outs;
 	int64		need_y = y->nunfinished + y->nacks + y->nhand_outs;
 
@@ -593,18 +337,19 @@ mq_replay_groups(MqDatabase *db, MqGroup *groups, int count, bool first)
 	int			tables = mq_offset_log_lock();
 	int			without_slot = 0;
 
-	replay.groups = palloc0(Max(count, 1) * sizeof(GroupLog));
+	replay.groups = palloc0(Max(count, 1) * sizeof(MqGroupLog));
 	replay.count = count;
+	replay.undecided = make_undecided();
 	for (int i = 0; i < count; i++)
 		replay.groups[i].group = &groups[i];
-	qsort(replay.groups, count, sizeof(GroupLog), compare_numbers);
+	qsort(replay.groups, count, sizeof(MqGroupLog), compare_numbers);
 	MQ_STOP_POINT("rebuild_before");
 	mq_offset_log_scan(tables, replay_row, &replay);
 	publish_ring(db, &replay, tables);
 	(void) mq_database_last_group(db, replay.max_group);
 	if (first)
 		remember_prepared(db, &replay);
-	qsort(replay.groups, count, sizeof(GroupLog), compare_need);
+	qsort(replay.groups, count, sizeof(MqGroupLog), compare_need);
 	for (int i = 0; i < count; i++)
 	{
 		install(replay.groups[i].group, &replay.groups[i], first && replay.max_n > 0 && !replay.stopped);

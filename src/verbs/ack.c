@@ -1,5 +1,5 @@
 /*
- * ack.c: mq.ack, nack, release, extend and discard.
+ * ack.c: mq.ack, nack, release and extend.
  *
  * An ack marks messages settling in the window, then writes one row to the offset log; commit removes them, rollback
  * leases them again. nack, release and extend change the hand-out only, which lives outside transactions: they
@@ -24,9 +24,7 @@
 #include "verbs/receipt.h"
 #include "verbs/verbs.h"
 #include "window/settle.h"
-#include "window/take.h"
 #include "window/transaction.h"
-#include "window/walk.h"
 
 /* One receipt of a call, with its place in the argument. */
 typedef struct Receipt
@@ -121,18 +119,9 @@ raise_if_lost(Receipt *receipts, int count)
 			 errhint("It ended or was given up, or the message is finished: roll back what was done for it, another consumer may have it.")));
 }
 
-static void
-out_of_cells(void)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_OUT_OF_MEMORY),
-			 errmsg("out of shared memory for unfinished messages"),
-			 errhint("Raise mq.shared_memory, or finish messages that are held.")));
-}
-
 /* Somebody else's messages must find memory too. */
-static void
-over_share(const MqGroup *group)
+void
+mq_over_share(const MqGroup *group)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_OUT_OF_MEMORY),
@@ -172,8 +161,18 @@ make_claims(const Receipt *receipts, int count, MqClaim *claims)
 	return n;
 }
 
+void
+mq_write_ack(const MqGroup *group, const MqWindowRef *ref, int32 epoch, const MqRange *ranges, int count)
+{
+	if (count == 0)
+		return;
+	MQ_STOP_POINT("ack_marked");
+	mq_offset_log_wrote(ref->window, &ref->key, mq_offset_log_ack(group, 0, epoch, ranges, count));
+	MQ_STOP_POINT("ack_written");
+}
+
 static void
-write_ack(const MqGroup *group, const MqWindowRef *ref, int32 epoch, const MqClaim *claims, int count)
+write_claimed(const MqGroup *group, const MqWindowRef *ref, int32 epoch, const MqClaim *claims, int count)
 {
 	MqRange    *ranges = palloc(count * sizeof(MqRange));
 	int			n = 0;
@@ -181,12 +180,7 @@ write_ack(const MqGroup *group, const MqWindowRef *ref, int32 epoch, const MqCla
 	for (int i = 0; i < count; i++)
 		if (!claims[i].refused)
 			ranges[n++] = (MqRange) {claims[i].lo, claims[i].hi};
-	if (n > 0)
-	{
-		MQ_STOP_POINT("ack_marked");
-		mq_offset_log_wrote(ref->window, &ref->key, mq_offset_log_ack(group, 0, epoch, ranges, n));
-		MQ_STOP_POINT("ack_written");
-	}
+	mq_write_ack(group, ref, epoch, ranges, n);
 	pfree(ranges);
 }
 
@@ -216,9 +210,8 @@ claim_with_cells(const ClaimCall *call, const MqGroup *group, const MqWindowRef 
 		mq_cells_return(&cells);
 		CHECK_FOR_INTERRUPTS();
 		if (needed == MQ_OVER_SHARE)
-			over_share(group);
-		if (!mq_cells_reserve(&cells, needed, is_ack(call->action)))
-			out_of_cells();
+			mq_over_share(group);
+		mq_need_cells(&cells, needed, is_ack(call->action));
 	}
 	mq_cells_return(&cells);
 	return changed;
@@ -276,7 +269,7 @@ claim_window(const ClaimCall *call, const MqGroup *group, MqClaim *claims, int c
 		if (!claims[i].refused && (is_ack(call->action) || claims[i].left))
 			mq_undo_widen(undo[i], claims[i].lo, claims[i].hi);
 	if (changed > 0 && is_ack(call->action))
-		write_ack(group, &ref, epoch, claims, count);
+		write_claimed(group, &ref, epoch, claims, count);
 	else if (changed > 0)
 		write_left(group, &ref, epoch, claims, count);
 	pfree(undo);
@@ -506,7 +499,6 @@ timeout_arg(FunctionCallInfo fcinfo, int arg)
 	return GetCurrentTimestamp() + mq_interval_us(PG_GETARG_INTERVAL_P(arg), "visibility_timeout", 1);
 }
 
-
 MQ_FUNCTION(mq_ack);
 Datum
 mq_ack(PG_FUNCTION_ARGS)
@@ -605,171 +597,4 @@ mq_ack_popped(const MqGroup *group, uint64 token, const MqRange *ranges, int cou
 		pfree(receipts);
 	}
 	pfree(claims);
-}
-
-static int
-compare_ids(const void *a, const void *b)
-{
-	int64		x = *(const int64 *) a;
-	int64		y = *(const int64 *) b;
-
-	return (x > y) - (x < y);
-}
-
-/* The ids of the argument that exist, ascending; 22023 when one is given twice. */
-static int64 *
-ids_arg(FunctionCallInfo fcinfo, int arg, int64 next_id, int *count)
-{
-	Datum	   *values;
-	int			n = mq_array_arg(fcinfo, arg, "ids", INT8OID, &values, NULL);
-	int64	   *ids = palloc((n + 1) * sizeof(int64));
-
-	*count = 0;
-	for (int i = 0; i < n; i++)
-		if (DatumGetInt64(values[i]) > 0 && DatumGetInt64(values[i]) < next_id)
-			ids[(*count)++] = DatumGetInt64(values[i]);
-	qsort(ids, *count, sizeof(int64), compare_ids);
-	for (int i = 1; i < *count; i++)
-		if (ids[i] == ids[i - 1])
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("message " INT64_FORMAT " is given twice", ids[i]),
-					 errhint("Give each id once.")));
-	return ids;
-}
-
-/* Until it is known which ids up to this one are messages; not what undecided senders sent. */
-static void
-look_ahead(const MqGroup *group, const MqWindowRef *ref, int64 id)
-{
-	MqWindowCounts counts;
-
-	while (mq_walk_settle(ref) || ref->window->rewalk != 0 ||
-		   (mq_window_counts(ref, &counts) && (counts.next_id <= id || counts.ids[MQ_UNREAD] > 0)))
-	{
-		CHECK_FOR_INTERRUPTS();
-		if (!mq_walk(group, ref, PG_INT32_MAX))
-			break;
-	}
-}
-
-/*
- * What this transaction sent itself is kept apart until it is decided. Leases it, with a token of this call, so that it
- * can be discarded; what is left over is given back by give_back_own.
- */
-typedef struct OwnLease
-{
-	uint64		token;
-	MqRun	   *runs;
-	int			count;
-} OwnLease;
-
-static void
-lease_own(const MqWindowRef *ref, uint64 xid, OwnLease *own)
-{
-	TimestampTz now = GetCurrentTimestamp();
-	MqTaker		taker = {mq_new_token(now), mq_session_transaction(), now + USECS_PER_DAY, .early = true};
-	int			room = 64;
-	int			count;
-	MqUndo	   *undo;
-
-	*own = (OwnLease) {taker.token, palloc(room * sizeof(MqRun)), 0};
-	undo = mq_undo_borrow(ref, own->token);
-	for (;;)
-	{
-		mq_undo_room(undo, room - own->count);
-		count = mq_window_take_own(ref, xid, PG_INT32_MAX, &taker, own->runs + own->count, room - own->count);
-		if (count == 0)
-			break;
-		for (int i = own->count; i < own->count + count; i++)
-			mq_undo_widen(undo, own->runs[i].lo, own->runs[i].hi);
-		own->count += count;
-		if (own->count == room)
-			own->runs = repalloc_huge(own->runs, (room *= 2) * sizeof(MqRun));
-	}
-}
-
-static void
-give_back_own(const MqWindowRef *ref, const OwnLease *own)
-{
-	for (int i = 0; i < own->count; i++)
-		(void) mq_window_end_lease(ref, own->runs[i].lo, own->runs[i].hi, own->token, MQ_GIVE_BACK, own->runs[i].due, NULL);
-	pfree(own->runs);
-}
-
-/*
- * A lot is judged, marked and written down by itself: what is reserved, and how long the lock is held, does not grow with the
- * number of ids.
- */
-static int64
-discard_lot(const MqGroup *group, const MqWindowRef *ref, int64 *ids, int count, uint64 xid, MqUndo *undo)
-{
-	MqClaim		claims[MQ_ENTRIES_PER_HOLD];
-	MqCellList	cells;
-	int64		discarded;
-	int32		epoch = 0;
-
-	mq_undo_room(undo, count);
-	if (!mq_cells_reserve(&cells, 2 * count, true))
-		out_of_cells();
-	discarded = mq_window_discard(ref, ids, count, xid, &cells, ids, &epoch);
-	for (int64 i = 0; i < discarded; i++)
-		mq_undo_widen(undo, ids[i], ids[i]);
-	mq_cells_return(&cells);
-	if (discarded < 0)
-		over_share(group);
-	for (int64 i = 0; i < discarded; i++)
-		claims[i] = (MqClaim) {ids[i], ids[i], 0, false};
-	write_ack(group, ref, epoch, claims, (int) Max(discarded, 0));
-	return Max(discarded, 0);
-}
-
-/* All of the ids, or an error. */
-static int64
-discard_ids(const MqGroup *group, const MqWindowRef *ref, int64 *ids, int count, uint64 xid)
-{
-	MqUndo	   *undo = mq_undo_settle(ref);
-	int64		discarded = 0;
-	int			n;
-
-	for (int at = 0; at < count; at += n)
-	{
-		CHECK_FOR_INTERRUPTS();
-		n = Min(count - at, MQ_ENTRIES_PER_HOLD);
-		discarded += discard_lot(group, ref, ids + at, n, xid, undo);
-	}
-	return discarded;
-}
-
-MQ_FUNCTION(mq_discard);
-Datum
-mq_discard(PG_FUNCTION_ARGS)
-{
-	MqGroup		group;
-	MqWindowRef ref;
-	MqTail		tail;
-	OwnLease	own;
-	int64	   *ids;
-	int			count;
-	int64		discarded;
-	uint64		xid;
-
-	mq_check_writable("mq.discard()");
-	mq_group_by_name(mq_text_arg(fcinfo, 0, "queue"), mq_text_arg(fcinfo, 1, "consumer_group"), &group);
-	mq_check_right(&group.queue, MQ_RIGHT_MANAGE);
-	mq_check_not_null(fcinfo, 2, "ids");
-	mq_refuse_arg(fcinfo, 3, "reason");
-	mq_attach_group(&group);
-	if (!mq_log_tail(&group.queue, 0, &tail))
-		PG_RETURN_INT64(0);
-	ids = ids_arg(fcinfo, 2, tail.next_id, &count);
-
-	ref = (MqWindowRef) {group.window, mq_window_key(&group, 0)};
-	look_ahead(&group, &ref, count > 0 ? ids[count - 1] : 0);
-	xid = mq_transaction_xid();
-	/* undone in the other order: first the marks, then the leases they lie on */
-	lease_own(&ref, xid, &own);
-	discarded = discard_ids(&group, &ref, ids, count, xid);
-	give_back_own(&ref, &own);
-	PG_RETURN_INT64(discarded);
 }

@@ -465,7 +465,7 @@ seek(MqGroup *group, const MqPosition *position)
 				 errhint("The view mq.groups lists the groups.")));
 	oldest_needed = write_position(group, epoch, position);
 	content = mq_transaction_replace(&ref, epoch, oldest_needed);
-	mq_need_cells(&cells, mq_fill(NULL, position->parts, position->count, true, NULL));
+	mq_need_cells(&cells, mq_fill(NULL, position->parts, position->count, true, NULL), true);
 	(void) mq_fill(content, position->parts, position->count, true, &cells);
 	mq_cells_return(&cells);
 	mq_catalog_changed();

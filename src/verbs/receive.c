@@ -192,11 +192,7 @@ return_part(ReceiveCall *call, int64 lo, int64 hi, MqOutcome outcome)
 
 	if (lo > hi)
 		return;
-	if (!mq_cells_reserve(&cells, 2, true))
-		ereport(ERROR,
-				(errcode(ERRCODE_OUT_OF_MEMORY),
-				 errmsg("out of shared memory for unfinished messages"),
-				 errhint("Raise mq.shared_memory, or finish messages that are held.")));
+	mq_need_cells(&cells, 2, true);
 	(void) mq_window_end_lease(&call->ref, lo, hi, call->taker.token, outcome, 0, &cells);
 	mq_cells_return(&cells);
 	if (outcome == MQ_REREAD)

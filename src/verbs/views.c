@@ -8,30 +8,17 @@
  */
 #include "postgres.h"
 
-#include <sys/stat.h>
-
-#include "access/genam.h"
 #include "access/relation.h"
-#include "access/table.h"
 #include "access/xlog.h"
-#include "catalog/indexing.h"
 #include "catalog/pg_authid.h"
-#include "catalog/pg_class.h"
-#include "catalog/pg_index.h"
-#include "common/relpath.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
-#include "utils/fmgroids.h"
-#include "utils/fmgrprotos.h"
-#include "utils/hsearch.h"
 #include "utils/lsyscache.h"
-#include "utils/memutils.h"
 #include "utils/snapmgr.h"
-#include "utils/syscache.h"
 #include "utils/timestamp.h"
 
 #include "base/definitions.h"
@@ -42,9 +29,9 @@
 #include "log/page.h"
 #include "log/segment_table.h"
 #include "offset/rebuild.h"
+#include "verbs/sizes.h"
 #include "verbs/verbs.h"
 #include "verbs/views.h"
-
 
 
 /* A role for monitoring sees that there is something and how much of it, never what is in a message. */
@@ -138,73 +125,16 @@ mq_view_attach(MqGroup *group, MqWindowRef *ref, bool *fits)
 	return group->window != NULL;
 }
 
-/* ---- sizes of files ---- */
-
-/* What PostgreSQL's functions say, but from the files alone: those functions wait for who has locked the table. */
-static int64
-fork_bytes(const char *path, ForkNumber fork)
-{
-	const char *suffix = fork == MAIN_FORKNUM ? "" : psprintf("_%s", forkNames[fork]);
-	struct stat file;
-	int64		bytes = 0;
-
-	for (int part = 0;; part++)
-	{
-		const char *name = part == 0 ? psprintf("%s%s", path, suffix) : psprintf("%s%s.%d", path, suffix, part);
-
-		if (stat(name, &file) < 0)
-		{
-			/* it was dropped, rewritten or emptied meanwhile, or there is no more of it */
-			if (errno == ENOENT)
-				return bytes;
-			ereport(ERROR,
-					(errcode_for_file_access(),
-					 errmsg("could not stat file \"%s\": %m", name)));
-		}
-		bytes += file.st_size;
-		if (file.st_size < (int64) RELSEG_SIZE * BLCKSZ)
-			return bytes;
-	}
-}
-
-/* Where its files are; NULL: it was dropped meanwhile. */
-static const char *
-path_of(Oid relid)
-{
-	/* cppcheck-suppress unusedStructMember; a member of PostgreSQL's macro */
-	LOCAL_FCINFO(fcinfo, 1);
-	Datum		path;
-
-	InitFunctionCallInfoData(*fcinfo, NULL, 1, InvalidOid, NULL, NULL);
-	fcinfo->args[0] = (NullableDatum) {ObjectIdGetDatum(relid), false};
-	path = pg_relation_filepath(fcinfo);
-	return fcinfo->isnull ? NULL : text_to_cstring(DatumGetTextPP(path));
-}
-
-static int64
-main_bytes(Oid relid)
-{
-	const char *path = path_of(relid);
-
-	return path == NULL ? 0 : fork_bytes(path, MAIN_FORKNUM);
-}
+/* ---- how many rows there can be ---- */
 
 /* A row of a message has at least a header, id, time, and something to say. */
 #define MIN_ROW_BYTES (MAXALIGN(SizeofHeapTupleHeader) + 3 * sizeof(int64) + sizeof(ItemIdData))
 
 /* How many rows there can be in the segments from that of an id on, by their size. */
 static int64
-rows_that_fit(const MqQueue *queue, int64 id)
+rows_that_fit(const MqQueue *queue, int64 id, MqSizes *sizes)
 {
-	int			count;
-	MqSegmentInfo *segments = mq_segment_list(queue, &count);
-	int64		bytes = 0;
-
-	for (int i = 0; i < count; i++)
-		if (OidIsValid(segments[i].relid) && segments[i].segment >= mq_segment_of(id, queue->segment_size))
-			bytes += main_bytes(segments[i].relid);
-	pfree(segments);
-	return bytes / (int64) MIN_ROW_BYTES;
+	return mq_sizes_from(sizes, queue->queue_no, mq_segment_of(id, queue->segment_size)) / (int64) MIN_ROW_BYTES;
 }
 
 /* ---- when a message came ---- */
@@ -300,21 +230,21 @@ enum
  * what is left of a log from before this start can be no more than fits on its pages.
  */
 static int64
-unread_at_most(const MqGroup *group, const MqWindowCounts *counts)
+unread_at_most(const MqGroup *group, const MqWindowCounts *counts, MqSizes *sizes)
 {
 	int64		unread = counts->ids[MQ_UNREAD] + mq_log_ids_from(&group->queue, 0, counts->next_id);
 
 	if (unread == 0 || counts->low_watermark >= group->queue.chain->first_id)
 		return unread;
-	return Min(unread, rows_that_fit(&group->queue, counts->low_watermark));
+	return Min(unread, rows_that_fit(&group->queue, counts->low_watermark, sizes));
 }
 
 /* What is known of a group whose window is in memory. */
 static void
-put_counts(const MqGroup *group, const MqWindowRef *ref, const MqWindowCounts *counts, Datum *v, bool *isnull)
+put_counts(const MqGroup *group, const MqWindowRef *ref, const MqWindowCounts *counts, MqSizes *sizes, Datum *v, bool *isnull)
 {
 	MqDelayed	delayed = delayed_of(ref);
-	int64		unread = unread_at_most(group, counts);
+	int64		unread = unread_at_most(group, counts, sizes);
 
 	v[G_EPOCH] = Int32GetDatum(counts->epoch);
 	v[G_LOW_WATERMARK] = Int64GetDatum(counts->low_watermark);
@@ -338,6 +268,7 @@ mq_group_state(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	bool		all = mq_view_sees_all();
+	MqSizes    *sizes = mq_sizes_begin(CurrentMemoryContext, mq_main_bytes);
 	int			count;
 	MqGroup    *groups;
 
@@ -358,7 +289,7 @@ mq_group_state(PG_FUNCTION_ARGS)
 		v[G_RIGHTS] = ObjectIdGetDatum(groups[i].rights);
 		v[G_EPOCH] = Int32GetDatum(groups[i].epoch);
 		if (mq_view_attach(&groups[i], &ref, &fits) && mq_window_counts(&ref, &counts))
-			put_counts(&groups[i], &ref, &counts, v, isnull);
+			put_counts(&groups[i], &ref, &counts, sizes, v, isnull);
 		else
 			memset(isnull + G_LOW_WATERMARK, true, (G_COLUMNS - G_LOW_WATERMARK) * sizeof(bool));
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, v, isnull);
@@ -366,144 +297,7 @@ mq_group_state(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
-/* ---- sizes ---- */
-
-/* Segments of one queue, ascending, with the bytes of each and all after it. For one statement. */
-typedef struct Sizes
-{
-	int32		queue_no;
-	int			count;
-	int64	   *segments;
-	int64	   *bytes;
-} Sizes;
-
-static int64
-all_forks_bytes(Oid relid)
-{
-	const char *path = path_of(relid);
-	int64		bytes = 0;
-
-	for (ForkNumber fork = MAIN_FORKNUM; path != NULL && fork <= MAX_FORKNUM; fork++)
-		bytes += fork_bytes(path, fork);
-	return bytes;
-}
-
-static int64
-with_indexes_bytes(Oid relid)
-{
-	Relation	rel = table_open(IndexRelationId, AccessShareLock);
-	int64		bytes = all_forks_bytes(relid);
-	ScanKeyData key;
-	SysScanDesc scan;
-	HeapTuple	tuple;
-
-	ScanKeyInit(&key, Anum_pg_index_indrelid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(relid));
-	scan = systable_beginscan(rel, IndexIndrelidIndexId, true, NULL, 1, &key);
-	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
-		bytes += all_forks_bytes(((Form_pg_index) GETSTRUCT(tuple))->indexrelid);
-	systable_endscan(scan);
-	table_close(rel, AccessShareLock);
-	return bytes;
-}
-
-static Oid
-toast_of(Oid relid)
-{
-	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
-	Oid			toast;
-
-	if (!HeapTupleIsValid(tuple))
-		return InvalidOid;
-	toast = ((Form_pg_class) GETSTRUCT(tuple))->reltoastrelid;
-	ReleaseSysCache(tuple);
-	return toast;
-}
-
-/* Most partitions of idle queues are made ahead and empty: all that there is of one is a page of the TOAST table's index. */
-static int64
-bytes_of(Oid relid)
-{
-	Oid			toast = toast_of(relid);
-
-	if (OidIsValid(toast) && main_bytes(relid) == 0 && main_bytes(toast) == 0)
-		return BLCKSZ;
-	return with_indexes_bytes(relid) + (OidIsValid(toast) ? with_indexes_bytes(toast) : 0);
-}
-
-/* Names of files are many, and the statement may be long. */
-static int64
-size_of(Oid relid)
-{
-	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "mq size", ALLOCSET_SMALL_SIZES);
-	MemoryContext old = MemoryContextSwitchTo(context);
-	int64		bytes = bytes_of(relid);
-
-	MemoryContextSwitchTo(old);
-	MemoryContextDelete(context);
-	return bytes;
-}
-
-static void
-measure(Sizes *sizes, MemoryContext context)
-{
-	MqQueue		queue = {.queue_no = sizes->queue_no};
-	int			count;
-	MqSegmentInfo *list = mq_segment_list(&queue, &count);
-	int64		sum = 0;
-
-	sizes->count = count;
-	sizes->segments = MemoryContextAlloc(context, (count + 1) * sizeof(int64));
-	sizes->bytes = MemoryContextAlloc(context, (count + 1) * sizeof(int64));
-	for (int i = count - 1; i >= 0; i--)
-	{
-		CHECK_FOR_INTERRUPTS();
-		if (OidIsValid(list[i].relid))
-			sum += size_of(list[i].relid);
-		sizes->segments[i] = list[i].segment;
-		sizes->bytes[i] = sum;
-	}
-	pfree(list);
-}
-
-static HTAB *
-sizes_of_statement(FmgrInfo *flinfo)
-{
-	HASHCTL		ctl;
-
-	if (flinfo->fn_extra == NULL)
-	{
-		ctl.keysize = sizeof(int32);
-		ctl.entrysize = sizeof(Sizes);
-		ctl.hcxt = flinfo->fn_mcxt;
-		flinfo->fn_extra = hash_create("mq sizes", 64, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-	}
-	return flinfo->fn_extra;
-}
-
-/* A queue's groups ask for the same partitions: each is measured once in a statement. */
-MQ_FUNCTION(mq_segment_bytes);
-Datum
-mq_segment_bytes(PG_FUNCTION_ARGS)
-{
-	int32		queue_no = PG_GETARG_INT32(0);
-	int64		from = PG_GETARG_INT64(1);
-	bool		found;
-	Sizes	   *sizes = hash_search(sizes_of_statement(fcinfo->flinfo), &queue_no, HASH_ENTER, &found);
-	int			lo = 0;
-
-	if (!found)
-		measure(sizes, fcinfo->flinfo->fn_mcxt);
-	for (int hi = sizes->count; lo < hi;)
-	{
-		int			middle = (lo + hi) / 2;
-
-		if (sizes->segments[middle] < from)
-			lo = middle + 1;
-		else
-			hi = middle;
-	}
-	PG_RETURN_INT64(lo < sizes->count ? sizes->bytes[lo] : 0);
-}
+/* ---- segments ---- */
 
 /* By name, as everything that uses it. */
 MQ_FUNCTION(mq_segment_table);
@@ -520,11 +314,4 @@ mq_segment_table(PG_FUNCTION_ARGS)
 	if (!OidIsValid(relid))
 		PG_RETURN_NULL();
 	PG_RETURN_OID(relid);
-}
-
-MQ_FUNCTION(mq_table_bytes);
-Datum
-mq_table_bytes(PG_FUNCTION_ARGS)
-{
-	PG_RETURN_INT64(size_of(PG_GETARG_OID(0)));
 }

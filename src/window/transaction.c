@@ -22,6 +22,7 @@
 #include "utils/memutils.h"
 
 #include "base/stop_point.h"
+#include "window/prepared.h"
 #include "window/settle.h"
 #include "window/take.h"
 #include "window/wake.h"
@@ -469,11 +470,7 @@ before_prepare(void)
 					 errhint("Commit it in one phase.")));
 	if (numbered_in == NULL || prepared_cell != 0)
 		return;
-	if (!mq_cells_reserve(&cells, 1, true))
-		ereport(ERROR,
-				(errcode(ERRCODE_OUT_OF_MEMORY),
-				 errmsg("out of shared memory for unfinished messages"),
-				 errhint("Raise mq.shared_memory, or finish messages that are held.")));
+	mq_need_cells(&cells, 1, true);
 	prepared_cell = mq_cell_take(&cells);
 }
 
@@ -485,11 +482,8 @@ at_prepare(void)
 		MqPrepared *prepared = MqPreparedAt(prepared_cell);
 
 		prepared->xid = U64FromFullTransactionId(GetTopFullTransactionIdIfAny());
-		SpinLockAcquire(&numbered_in->mutex);
 		prepared->first_n = mq_first_n[MqMyProcNumber()];
-		prepared->next = numbered_in->prepared;
-		numbered_in->prepared = prepared_cell;
-		SpinLockRelease(&numbered_in->mutex);
+		mq_prepared_add(numbered_in, prepared_cell);
 		prepared_cell = 0;
 	}
 	MQ_STOP_POINT("prepared");

@@ -32,118 +32,18 @@
 #include "base/stop_point.h"
 #include "offset/rebuild.h"
 #include "offset/ring.h"
+#include "window/prepared.h"
 #include "worker/jobs.h"
 #include "worker/process.h"
 #include "worker/visit.h"
 
 #define TURN				(1 * MQ_S)
-#define SLICE				64
 
 /* Times of mq_monotonic_us: the clock may be set. */
 static int64 table_since[MQ_MAX_OFFSET_TABLES];
 static int64 next_turn = 0;
 
 static MqQueueList list;
-
-/* ---- prepared transactions ---- */
-
-/*
- * Prepared transactions that are decided, and whose marks the sweep before has settled, hold nothing back. The list is looked at
- * a slice at a time, for it is guarded by a spinlock: others only put new ones in front, only this process takes some out, so
- * a cell is a place to go on from.
- */
-typedef struct XidList
-{
-	uint64	   *xids;
-	int			count;
-	int			room;
-} XidList;
-
-static void
-add_xid(XidList *list, uint64 xid)
-{
-	if (list->count == list->room)
-		list->xids = repalloc(list->xids, (list->room *= 2) * sizeof(uint64));
-	list->xids[list->count++] = xid;
-}
-
-static int
-compare_xids(const void *a, const void *b)
-{
-	uint64		x = *(const uint64 *) a;
-	uint64		y = *(const uint64 *) b;
-
-	return (x > y) - (x < y);
-}
-
-/* Sorted. */
-static XidList
-decided_prepared(void)
-{
-	XidList		decided = {MemoryContextAlloc(mq_job_context, SLICE * sizeof(uint64)), 0, SLICE};
-	uint64		slice[SLICE];
-	uint32		at;
-
-	SpinLockAcquire(&mq_worker_database->mutex);
-	at = mq_worker_database->prepared;
-	SpinLockRelease(&mq_worker_database->mutex);
-	while (at != 0)
-	{
-		int			count = 0;
-
-		SpinLockAcquire(&mq_worker_database->mutex);
-		for (; at != 0 && count < SLICE; at = MqPreparedAt(at)->next)
-			slice[count++] = MqPreparedAt(at)->xid;
-		SpinLockRelease(&mq_worker_database->mutex);
-		for (int i = 0; i < count; i++)
-			if (!mq_job_xid_is_open(slice[i]))
-				add_xid(&decided, slice[i]);
-	}
-	qsort(decided.xids, decided.count, sizeof(uint64), compare_xids);
-	return decided;
-}
-
-/* Takes those of the list out of a slice that begins behind a cell, 0: in front; moves on to the last one that stayed. False: the end. */
-static bool
-forget_slice(const XidList *list, uint32 *behind)
-{
-	uint32		gone[SLICE];
-	int			count = 0;
-	uint32	   *link;
-	bool		more;
-
-	SpinLockAcquire(&mq_worker_database->mutex);
-	link = *behind == 0 ? &mq_worker_database->prepared : &MqPreparedAt(*behind)->next;
-	for (int i = 0; i < SLICE && *link != 0; i++)
-	{
-		uint32		cell = *link;
-
-		if (bsearch(&MqPreparedAt(cell)->xid, list->xids, list->count, sizeof(uint64), compare_xids) != NULL)
-		{
-			gone[count++] = cell;
-			*link = MqPreparedAt(cell)->next;
-		}
-		else
-		{
-			*behind = cell;
-			link = &MqPreparedAt(cell)->next;
-		}
-	}
-	more = *link != 0;
-	SpinLockRelease(&mq_worker_database->mutex);
-	for (int i = 0; i < count; i++)
-		mq_cell_free(gone[i]);
-	return more;
-}
-
-static void
-forget_prepared(const XidList *list)
-{
-	uint32		behind = 0;
-
-	while (list->count > 0 && forget_slice(list, &behind))
-		;
-}
 
 /* ---- ring ---- */
 
@@ -453,10 +353,10 @@ static void
 turn(void)
 {
 	static bool marked = false;
-	XidList		prepared;
+	MqDecided	prepared;
 
 	/* asked first: what is decided by now is settled in every window below */
-	prepared = decided_prepared();
+	prepared = mq_prepared_decided(mq_worker_database, mq_job_xid_is_open, mq_job_context);
 	if (!mq_job_run(list_all, NULL, MQ_JOB_FOR_ALL_URGENT, "looking for queues"))
 		return;
 	list.may_make = mq_job_run(check_owner, NULL, MQ_JOB_FOR_ALL_URGENT, "looking at the extension's owner");
@@ -470,7 +370,7 @@ turn(void)
 		mq_job_notify_plan(&list);
 	list.fresh = false;
 	if (care_for_queues())
-		forget_prepared(&prepared);
+		mq_prepared_forget(mq_worker_database, &prepared);
 	if (ShutdownRequestPending)
 		return;
 	mq_job_make_missed_segments();

@@ -1,0 +1,184 @@
+/*
+ * discard.c: mq.discard: messages finished for a group by its operator, without a lease.
+ *
+ * Who has one of them on lease finds it lost when the discard has committed. A rollback gives them back.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+
+#include "log/log.h"
+#include "offset/rebuild.h"
+#include "verbs/ack.h"
+#include "verbs/verbs.h"
+#include "window/settle.h"
+#include "window/take.h"
+#include "window/transaction.h"
+#include "window/walk.h"
+
+static int
+compare_ids(const void *a, const void *b)
+{
+	int64		x = *(const int64 *) a;
+	int64		y = *(const int64 *) b;
+
+	return (x > y) - (x < y);
+}
+
+/* The ids of the argument that exist, ascending; 22023 when one is given twice. */
+static int64 *
+ids_arg(FunctionCallInfo fcinfo, int arg, int64 next_id, int *count)
+{
+	Datum	   *values;
+	int			n = mq_array_arg(fcinfo, arg, "ids", INT8OID, &values, NULL);
+	int64	   *ids = palloc((n + 1) * sizeof(int64));
+
+	*count = 0;
+	for (int i = 0; i < n; i++)
+		if (DatumGetInt64(values[i]) > 0 && DatumGetInt64(values[i]) < next_id)
+			ids[(*count)++] = DatumGetInt64(values[i]);
+	qsort(ids, *count, sizeof(int64), compare_ids);
+	for (int i = 1; i < *count; i++)
+		if (ids[i] == ids[i - 1])
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("message " INT64_FORMAT " is given twice", ids[i]),
+					 errhint("Give each id once.")));
+	return ids;
+}
+
+/* Until it is known which ids up to this one are messages; not what undecided senders sent. */
+static void
+look_ahead(const MqGroup *group, const MqWindowRef *ref, int64 id)
+{
+	MqWindowCounts counts;
+
+	while (mq_walk_settle(ref) || ref->window->rewalk != 0 ||
+		   (mq_window_counts(ref, &counts) && (counts.next_id <= id || counts.ids[MQ_UNREAD] > 0)))
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (!mq_walk(group, ref, PG_INT32_MAX))
+			break;
+	}
+}
+
+/*
+ * What this transaction sent itself is kept apart until it is decided. Leases it, with a token of this call, so that it
+ * can be discarded; what is left over is given back by give_back_own.
+ */
+typedef struct OwnLease
+{
+	uint64		token;
+	MqRun	   *runs;
+	int			count;
+} OwnLease;
+
+static void
+lease_own(const MqWindowRef *ref, uint64 xid, OwnLease *own)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	MqTaker		taker = {mq_new_token(now), mq_session_transaction(), now + USECS_PER_DAY, .early = true};
+	int			room = 64;
+	int			count;
+	MqUndo	   *undo;
+
+	*own = (OwnLease) {taker.token, palloc(room * sizeof(MqRun)), 0};
+	undo = mq_undo_borrow(ref, own->token);
+	for (;;)
+	{
+		mq_undo_room(undo, room - own->count);
+		count = mq_window_take_own(ref, xid, PG_INT32_MAX, &taker, own->runs + own->count, room - own->count);
+		if (count == 0)
+			break;
+		for (int i = own->count; i < own->count + count; i++)
+			mq_undo_widen(undo, own->runs[i].lo, own->runs[i].hi);
+		own->count += count;
+		if (own->count == room)
+			own->runs = repalloc_huge(own->runs, (room *= 2) * sizeof(MqRun));
+	}
+}
+
+static void
+give_back_own(const MqWindowRef *ref, const OwnLease *own)
+{
+	for (int i = 0; i < own->count; i++)
+		(void) mq_window_end_lease(ref, own->runs[i].lo, own->runs[i].hi, own->token, MQ_GIVE_BACK, own->runs[i].due, NULL);
+	pfree(own->runs);
+}
+
+/*
+ * A lot is judged, marked and written down by itself: what is reserved, and how long the lock is held, does not grow with the
+ * number of ids.
+ */
+static int64
+discard_lot(const MqGroup *group, const MqWindowRef *ref, int64 *ids, int count, uint64 xid, MqUndo *undo)
+{
+	MqRange		ranges[MQ_ENTRIES_PER_HOLD];
+	MqCellList	cells;
+	int64		discarded;
+	int32		epoch = 0;
+
+	mq_undo_room(undo, count);
+	mq_need_cells(&cells, 2 * count, true);
+	discarded = mq_window_discard(ref, ids, count, xid, &cells, ids, &epoch);
+	for (int64 i = 0; i < discarded; i++)
+		mq_undo_widen(undo, ids[i], ids[i]);
+	mq_cells_return(&cells);
+	if (discarded < 0)
+		mq_over_share(group);
+	for (int64 i = 0; i < discarded; i++)
+		ranges[i] = (MqRange) {ids[i], ids[i]};
+	mq_write_ack(group, ref, epoch, ranges, (int) Max(discarded, 0));
+	return Max(discarded, 0);
+}
+
+/* All of the ids, or an error. */
+static int64
+discard_ids(const MqGroup *group, const MqWindowRef *ref, int64 *ids, int count, uint64 xid)
+{
+	MqUndo	   *undo = mq_undo_settle(ref);
+	int64		discarded = 0;
+	int			n;
+
+	for (int at = 0; at < count; at += n)
+	{
+		CHECK_FOR_INTERRUPTS();
+		n = Min(count - at, MQ_ENTRIES_PER_HOLD);
+		discarded += discard_lot(group, ref, ids + at, n, xid, undo);
+	}
+	return discarded;
+}
+
+MQ_FUNCTION(mq_discard);
+Datum
+mq_discard(PG_FUNCTION_ARGS)
+{
+	MqGroup		group;
+	MqWindowRef ref;
+	MqTail		tail;
+	OwnLease	own;
+	int64	   *ids;
+	int			count;
+	int64		discarded;
+	uint64		xid;
+
+	mq_check_writable("mq.discard()");
+	mq_group_by_name(mq_text_arg(fcinfo, 0, "queue"), mq_text_arg(fcinfo, 1, "consumer_group"), &group);
+	mq_check_right(&group.queue, MQ_RIGHT_MANAGE);
+	mq_check_not_null(fcinfo, 2, "ids");
+	mq_refuse_arg(fcinfo, 3, "reason");
+	mq_attach_group(&group);
+	if (!mq_log_tail(&group.queue, 0, &tail))
+		PG_RETURN_INT64(0);
+	ids = ids_arg(fcinfo, 2, tail.next_id, &count);
+
+	ref = (MqWindowRef) {group.window, mq_window_key(&group, 0)};
+	look_ahead(&group, &ref, count > 0 ? ids[count - 1] : 0);
+	xid = mq_transaction_xid();
+	/* undone in the other order: first the marks, then the leases they lie on */
+	lease_own(&ref, xid, &own);
+	discarded = discard_ids(&group, &ref, ids, count, xid);
+	give_back_own(&ref, &own);
+	PG_RETURN_INT64(discarded);
+}
