@@ -37,6 +37,10 @@ typedef struct Receipt
 
 #define RECEIPTS_TO_LOG 20		/* of more the server log gets the number only */
 
+/*
+ * One call, also the ack that is part of a pop. due: when messages are ready again (nack), or the new end of leases (extend).
+ * strict: MQ001 if any receipt is refused; without it the others are granted.
+ */
 typedef struct ClaimCall
 {
 	const char *function;
@@ -131,6 +135,7 @@ mq_over_share(const MqGroup *group)
 			 errhint("Give all messages of a hand-out the same fate, or finish them from the first one on; raise mq.shared_memory.")));
 }
 
+/* Raises 22023; the receipts are sorted. mq_window_claim judges all claims before it applies any, so none may be in there twice. */
 static void
 check_duplicates(const ClaimCall *call)
 {
@@ -171,6 +176,7 @@ mq_write_ack(const MqGroup *group, const MqWindowRef *ref, int32 epoch, const Mq
 	MQ_STOP_POINT("ack_written");
 }
 
+/* The row of the offset log for the claims that were granted, in the epoch that mq_window_claim returned. */
 static void
 write_claimed(const MqGroup *group, const MqWindowRef *ref, int32 epoch, const MqClaim *claims, int count)
 {
@@ -381,6 +387,7 @@ note_known(const MqGroup *group, Receipt *receipts, int count)
 		receipts[i].known = receipts[i].refused && receipts[i].r.id > 0 && receipts[i].r.id < tail.next_id;
 }
 
+/* Receipts of one group, sorted. Sets `refused` in each of them, and with strict `known`; a refusal raises no error here. */
 static void
 claim_group(const ClaimCall *call, Receipt *receipts, int count, bool only_check)
 {
@@ -418,6 +425,7 @@ claim_groups(const ClaimCall *call, bool only_check)
 		raise_if_lost(call->receipts, call->count);
 }
 
+/* Sorts the receipts. Which of them were refused is said in them; with strict none was, or MQ001 is raised. */
 static void
 claim_all(ClaimCall *call)
 {
@@ -435,6 +443,7 @@ claim_all(ClaimCall *call)
 	claim_groups(call, false);
 }
 
+/* The verb for one receipt: always strict. */
 static Datum
 claim_scalar(FunctionCallInfo fcinfo, const char *function, MqClaimAction action, TimestampTz due)
 {
@@ -447,6 +456,7 @@ claim_scalar(FunctionCallInfo fcinfo, const char *function, MqClaimAction action
 	PG_RETURN_VOID();
 }
 
+/* The receipts that were refused, in the order of the argument: what the caller gets back without strict. */
 static Datum
 refused_array(const ClaimCall *call, const Datum *arguments)
 {
@@ -461,6 +471,7 @@ refused_array(const ClaimCall *call, const Datum *arguments)
 	return PointerGetDatum(construct_array(refused, n, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR));
 }
 
+/* The verb for an array of receipts; strict_arg: number of its argument `strict`. */
 static Datum
 claim_array(FunctionCallInfo fcinfo, const char *function, MqClaimAction action, TimestampTz due, int strict_arg)
 {
@@ -481,6 +492,7 @@ claim_array(FunctionCallInfo fcinfo, const char *function, MqClaimAction action,
 	return refused_array(&call, values);
 }
 
+/* When a nacked message is ready again; 0: at once. Without the argument that is left to the pause that grows with its failures. */
 static TimestampTz
 delay_arg(FunctionCallInfo fcinfo, int arg)
 {
@@ -492,6 +504,7 @@ delay_arg(FunctionCallInfo fcinfo, int arg)
 	return us == 0 ? 0 : GetCurrentTimestamp() + us;
 }
 
+/* The new end of a lease: from now on, not from the start of the transaction. */
 static TimestampTz
 timeout_arg(FunctionCallInfo fcinfo, int arg)
 {
@@ -576,6 +589,7 @@ receipts_of(const MqGroup *group, uint64 token, const MqRange *ranges, int nrang
 	return receipts;
 }
 
+/* Strict: a pop hands out nothing that it has not acked. Only after a refusal the messages are looked at one by one. */
 void
 mq_ack_popped(const MqGroup *group, uint64 token, const MqRange *ranges, int count)
 {

@@ -36,6 +36,7 @@
 #define SEGMENT_SIZE_MAX		INT64CONST(1073741824)
 #define SEGMENTS_AT_START		2
 
+/* Columns of a queue's table, in the order of MqColumn (segment_table.h): rows are read and written by number. */
 static const char *const message_columns =
 "id bigint NOT NULL, enqueued_at timestamptz NOT NULL, headers jsonb, payload jsonb, body bytea, "
 "sent_at timestamptz, due_at timestamptz, expires_at timestamptz, origin_id bigint, origin_queue integer, target_group integer, "
@@ -127,6 +128,10 @@ give_to_owner(const char *table, Oid owner)
 			   quote_identifier(GetUserNameFromId(owner, false)));
 }
 
+/*
+ * The queue's table with its guards, and the sequence of its ids, in a bracket of mq_sql_begin. name: of the table. Both belong to
+ * the extension's owner; the owner of the queue gets privileges on the table.
+ */
 static void
 create_tables(const char *name, int32 queue_no, int64 segment_size, Oid owner)
 {
@@ -150,6 +155,7 @@ create_tables(const char *name, int32 queue_no, int64 segment_size, Oid owner)
 	mq_sql("UPDATE mq_internal.queue SET queue_table = %u WHERE queue_no = %d", get_relname_relid(name, schema), queue_no);
 }
 
+/* Of create_queue and alter_queue. owner is no column, segment_size is rounded: they are taken out before the rest is written. */
 static const MqOption options[] = {
 	{"owner", MQ_OPTION_TEXT, .hint = "It is the name of a role.", .always = true},
 	{"segment_size", MQ_OPTION_INTEGER, SEGMENT_SIZE_MIN, SEGMENT_SIZE_MAX, "It must be between 1024 and 1073741824 ids; the default is 1048576.",
@@ -200,6 +206,7 @@ create_queue(const char *name, int64 segment_size, const char *set, List *groups
 	ListCell   *cell;
 
 	snprintf(table, sizeof(table), "q_%s", name);
+	/* not within mq_sql_begin: there the caller would be the extension's owner, a superuser, whom nothing limits */
 	mq_check_share(owner, 1, list_length(groups));
 	mq_sql_begin(&context);
 	drop_orphan(name, table);
@@ -231,6 +238,9 @@ compare_names(const ListCell *a, const ListCell *b)
 	return strcmp((const char *) lfirst(a), (const char *) lfirst(b));
 }
 
+/*
+ * The argument `groups` as C strings, in the order given. 22023 for one that is too long, empty or given twice; 22004 for a null.
+ */
 static List *
 group_names(FunctionCallInfo fcinfo)
 {
@@ -342,6 +352,7 @@ settings_that_differ(const MqQueue *queue, List *settings, const List *groups)
 	return names;
 }
 
+/* Raises 42710; with accept there is a NOTICE instead, which says what differs to whoever has a right on the queue. */
 static void
 exists_already(const MqQueue *queue, List *settings, const List *groups, bool accept)
 {
@@ -360,6 +371,10 @@ exists_already(const MqQueue *queue, List *settings, const List *groups, bool ac
 			 names != NULL ? errdetail("What differs: %s.", names) : 0));
 }
 
+/*
+ * The right to make queues is EXECUTE on this function. The queue is the caller's; with the option owner it is then handed on, on
+ * the same terms as by mq.alter_queue.
+ */
 MQ_FUNCTION(mq_create_queue);
 Datum
 mq_create_queue(PG_FUNCTION_ARGS)
@@ -401,6 +416,7 @@ mq_create_queue(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
+/* Senders are locked out: what is unfinished now is all there will be. */
 static bool
 has_unfinished(const MqQueue *queue)
 {
@@ -420,6 +436,7 @@ lock_out_senders(const MqQueue *queue)
 	MqSegmentInfo *segments;
 	int			count;
 
+	/* the table before its partitions: the order of backends that drop (locking.md) */
 	LockRelationOid(queue->table, AccessExclusiveLock);
 	segments = mq_segment_list(queue, &count);
 	for (int i = 0; i < count; i++)
@@ -458,6 +475,7 @@ drop_table(const char *table, bool force)
 			"Use force => true to drop them with the queue.");
 }
 
+/* The caller has checked the right to do so and has locked senders out. Receivers that wait are sent away at the commit. */
 static void
 drop_queue(const MqQueue *queue, bool force)
 {
@@ -479,6 +497,7 @@ drop_queue(const MqQueue *queue, bool force)
 	mq_transaction_wants_worker(queue->db);
 }
 
+/* What depends on the tables is looked for before senders are locked out, for that may take long. */
 MQ_FUNCTION(mq_drop_queue);
 Datum
 mq_drop_queue(PG_FUNCTION_ARGS)
@@ -502,6 +521,7 @@ mq_drop_queue(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
+/* Options need the right manage; the option owner is for the owner only (change_owner). */
 MQ_FUNCTION(mq_alter_queue);
 Datum
 mq_alter_queue(PG_FUNCTION_ARGS)
@@ -542,6 +562,10 @@ warn_of_replicated_row(Relation rel)
 			 errhint("Leave the schemas of mq out of the publication.")));
 }
 
+/*
+ * The guard of a queue's table and its partitions. In a worker of logical replication rows are skipped, by a null from the row
+ * trigger; TRUNCATE is refused there too.
+ */
 MQ_FUNCTION(mq_refuse_direct_write);
 Datum
 mq_refuse_direct_write(PG_FUNCTION_ARGS)

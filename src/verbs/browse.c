@@ -36,6 +36,7 @@ typedef enum BrowseState
 	BROWSE_FILTERED, BROWSE_FINISHED
 } BrowseState;
 
+/* In the order of BrowseState. */
 static const char *const state_names[] = {
 	"scheduled", "ready", "retrying", "blocked", "leased", "settling", "dead", "expired", "filtered", "finished"
 };
@@ -64,6 +65,7 @@ typedef struct BrowseRange
 	char		consumer[MQ_NAME_LENGTH_MAX + 1];
 } BrowseRange;
 
+/* One call of mq.browse. */
 typedef struct Browse
 {
 	MqGroup		group;
@@ -81,6 +83,7 @@ typedef struct Browse
 
 /* ---- what the window says ---- */
 
+/* An unread range counts as ready (or retrying): which of its ids are messages is seen when the rows are read. */
 static BrowseState
 state_of(const Browse *b, const MqNode *n)
 {
@@ -91,6 +94,9 @@ state_of(const Browse *b, const MqNode *n)
 	return n->due > b->now ? BROWSE_RETRYING : BROWSE_READY;
 }
 
+/*
+ * A copy of an entry from id `from` on, as far as the log reaches. The caller holds the window lock, which keeps the name's cell.
+ */
 static void
 range_from_node(const Browse *b, BrowseRange *range, const MqNode *n, int64 from)
 {
@@ -119,6 +125,7 @@ look(const Browse *b, int64 *id, BrowseRange *ranges)
 		*id = b->next_id;
 		return 0;
 	}
+	/* entries in other states are not copied, but they take time under the lock too */
 	for (int looked = 0; *id < b->next_id && count < RANGES_PER_LOOK && looked < 64 * RANGES_PER_LOOK; looked++)
 	{
 		uint32		node = mq_tree_seek(b->ref.window, *id);
@@ -148,6 +155,7 @@ settle(const Browse *b)
 
 /* ---- rows ---- */
 
+/* Adds a row to the result. Of a finished message the window knows neither attempts nor failures: null. */
 static void
 emit(Browse *b, const BrowseRange *range, HeapTuple tuple, int64 id)
 {
@@ -226,6 +234,10 @@ show_segment(Browse *b, const BrowseRange *range, Relation rel, bool ordered, in
 	}
 }
 
+/*
+ * Shows the rows of a range, which may lie in several segments. Those that are gone by now are left out; the lock on the others is
+ * waited for, and held while they are read.
+ */
 static void
 show(Browse *b, const BrowseRange *range, const MqSegmentInfo *segments, int count)
 {
@@ -273,6 +285,7 @@ states_arg(FunctionCallInfo fcinfo, int arg)
 	return states;
 }
 
+/* One range after the other, up to the end that the log has when the call begins. */
 static void
 browse(Browse *b, int64 after_id)
 {
@@ -296,6 +309,9 @@ browse(Browse *b, int64 after_id)
 	}
 }
 
+/*
+ * Needs the right to browse, not the one to consume. Works in a read-only transaction, but not on a standby, which has no windows.
+ */
 MQ_FUNCTION(mq_browse);
 Datum
 mq_browse(PG_FUNCTION_ARGS)

@@ -74,6 +74,7 @@ typedef struct OwnLease
 	int			count;
 } OwnLease;
 
+/* own->runs is palloc'd; give_back_own frees it. After an error the abort gives the leases back (mq_undo_borrow). */
 static void
 lease_own(const MqWindowRef *ref, uint64 xid, OwnLease *own)
 {
@@ -99,6 +100,7 @@ lease_own(const MqWindowRef *ref, uint64 xid, OwnLease *own)
 	}
 }
 
+/* What is still leased with this token, with the due time that it had; what was discarded is settling now, and is not touched. */
 static void
 give_back_own(const MqWindowRef *ref, const OwnLease *own)
 {
@@ -150,6 +152,7 @@ discard_ids(const MqGroup *group, const MqWindowRef *ref, int64 *ids, int count,
 	return discarded;
 }
 
+/* Returns how many of the ids were unfinished. What is settling already, by whomever, is left alone and not counted. */
 MQ_FUNCTION(mq_discard);
 Datum
 mq_discard(PG_FUNCTION_ARGS)

@@ -32,6 +32,7 @@
 
 #define MQ_GROUP_NUMBER_MAX 0xFFFFFF	/* a receipt has 24 bits for it */
 
+/* What create_group and alter_group take: columns of mq_internal.consumer_group. */
 static const MqOption options[] = {
 	{"max_in_flight", MQ_OPTION_INTEGER, 1, PG_INT32_MAX, "It must be at least 1; null: no limit."},
 	{"max_in_flight_per_consumer", MQ_OPTION_INTEGER, 1, PG_INT32_MAX, "It must be at least 1; null: no limit."},
@@ -150,6 +151,7 @@ mq_group_insert(const MqQueue *queue, const char *name, int64 start_id)
 
 /* ---- where to begin ---- */
 
+/* Raises 22023. */
 static void
 wrong_start(const char *message, const char *hint)
 {
@@ -255,6 +257,7 @@ set_options(const MqQueue *queue, int32 group_no, const char *set)
 	change(queue, psprintf("UPDATE mq_internal.consumer_group SET %s WHERE group_no = %d", set, group_no));
 }
 
+/* False: there is one of that name. Its window is filled at once: nobody else sees the group before the commit. */
 static bool
 create_group(MqQueue *queue, const char *name, const MqStart *start, const char *set)
 {
@@ -282,6 +285,9 @@ create_group(MqQueue *queue, const char *name, const MqStart *start, const char 
 	return true;
 }
 
+/*
+ * Raises 42710; with accept there is a NOTICE instead, which names the options that differ. Where the group began is not compared.
+ */
 static void
 exists_already(const MqGroup *group, const List *settings, bool accept)
 {
@@ -374,6 +380,7 @@ mq_group_drops(const MqGroup *group)
 	MqWindowKey key = mq_window_key(group, 0);
 	MqWindowRef ref = {mq_window_slot(&key, false, NULL), key};
 
+	/* as long as there is no window nobody waits */
 	if (ref.window != NULL)
 		mq_transaction_drops(&ref);
 }
@@ -401,6 +408,10 @@ mq_group_has_unfinished(MqGroup *group)
 	return false;
 }
 
+/*
+ * Without force 55000 if something is unfinished. What depends on the sequence is looked for before the row is locked, for that
+ * may take long.
+ */
 MQ_FUNCTION(mq_drop_group);
 Datum
 mq_drop_group(PG_FUNCTION_ARGS)
@@ -443,6 +454,10 @@ raise_epoch(int32 group_no, int64 start_id)
 	return epoch;
 }
 
+/*
+ * Definition and first checkpoint are written now; the new content is made now too, and gets into the window at the commit. 53200
+ * if there is no memory for it, 42704 if the group was dropped.
+ */
 static void
 seek(MqGroup *group, const MqPosition *position)
 {
@@ -472,6 +487,7 @@ seek(MqGroup *group, const MqPosition *position)
 	MQ_STOP_POINT("seek_written");
 }
 
+/* Needs the right to manage the queue, or to consume in the group. */
 MQ_FUNCTION(mq_seek);
 Datum
 mq_seek(PG_FUNCTION_ARGS)
@@ -494,6 +510,7 @@ mq_seek(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
+/* One position for all groups: what commits after it was found is delivered to each of them. */
 MQ_FUNCTION(mq_purge);
 Datum
 mq_purge(PG_FUNCTION_ARGS)
@@ -520,6 +537,7 @@ mq_purge(PG_FUNCTION_ARGS)
 
 /* ---- pause ---- */
 
+/* Argument 1 null: the queue, else one group. These are two flags: resuming the queue does not resume a group. */
 static void
 set_paused(FunctionCallInfo fcinfo, const char *function, bool paused)
 {

@@ -82,6 +82,7 @@ holder(const InFlight *entry, Acker *acker)
 	return acker->pid;
 }
 
+/* For each_in_flight: a row for each message of the entry. context: the ReturnSetInfo. */
 static void
 show_entry(void *context, const MqGroup *group, const InFlight *entry, int pid)
 {
@@ -144,6 +145,7 @@ each_in_flight(void (*visit) (void *context, const MqGroup *group, const InFligh
 	pfree(entries);
 }
 
+/* A standby has no windows: the views are empty there, with a NOTICE. */
 static bool
 is_standby(void)
 {
@@ -174,6 +176,7 @@ typedef struct ConsumerKey
 	char		name[MQ_NAME_LENGTH_MAX + 1];
 } ConsumerKey;
 
+/* A row of mq.consumers. All but the key begins at zero. */
 typedef struct ConsumerState
 {
 	ConsumerKey key;
@@ -193,6 +196,7 @@ consumer_table(void)
 	return hash_create("mq consumers", 256, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 }
 
+/* The entry of a consumer; a new one is made. With a name the process does not matter: several may share one. */
 static ConsumerState *
 consumer_of(HTAB *consumers, int32 group_no, const char *name, int pid)
 {
@@ -213,6 +217,10 @@ consumer_of(HTAB *consumers, int32 group_no, const char *name, int pid)
 	return state;
 }
 
+/*
+ * For each_in_flight; context: the hash table. Times come from tokens; a settling entry without a token (discarded, or acked
+ * before a restart) has none.
+ */
 static void
 count_entry(void *context, const MqGroup *group, const InFlight *entry, int pid)
 {
@@ -248,6 +256,7 @@ count_waiting(HTAB *consumers)
 			!mq_group_by_number(waiting.window.group_no, &group) || !mq_view_may_see(&group, all))
 			continue;
 		key = mq_window_key(&group, 0);
+		/* in an extension that was dropped since, the number was another group's */
 		if (memcmp(&key, &waiting.window, sizeof(key)) != 0)
 			continue;
 		state = consumer_of(consumers, group.group_no, waiting.consumer, waiting.pid);

@@ -18,6 +18,7 @@
 
 #define NEAR_ENOUGH 3			/* letters to change for a name that was meant, perhaps */
 
+/* Reading one argument: what may be given, and what has been found so far. */
 typedef struct OptionsCall
 {
 	const MqOption *options;
@@ -26,6 +27,7 @@ typedef struct OptionsCall
 	List	   *settings;
 } OptionsCall;
 
+/* Raises 22023 with the option's own hint. */
 static void
 bad_value(const MqOption *option, const char *message)
 {
@@ -35,12 +37,14 @@ bad_value(const MqOption *option, const char *message)
 			 errhint("%s", option->hint)));
 }
 
+/* Hints name only what would be accepted. */
 static bool
 can_be_given(const OptionsCall *call, const MqOption *option)
 {
 	return option->type != MQ_OPTION_NOT_YET && (call->create || !option->at_create);
 }
 
+/* The name that was meant, perhaps; NULL: none is near enough. */
 static const char *
 nearest_name(const OptionsCall *call, const char *name)
 {
@@ -76,6 +80,7 @@ all_names(const OptionsCall *call)
 	return names.data;
 }
 
+/* Never NULL: raises 0A000 for what is not there yet, 22023 for an unknown name. */
 static const MqOption *
 option_by_name(const OptionsCall *call, const char *name)
 {
@@ -121,6 +126,7 @@ new_option(const OptionsCall *call, const char *name)
 	return option;
 }
 
+/* Copies text and sql. text NULL: turned off, or reset. */
 static void
 add(OptionsCall *call, const MqOption *option, const char *text, const char *sql)
 {
@@ -156,6 +162,7 @@ interval_from(const MqOption *option, const char *text)
 	return interval;
 }
 
+/* The value for the column: what was parsed and found in range, not the text that was given. */
 static char *
 interval_sql(const MqOption *option, const char *text)
 {
@@ -165,6 +172,7 @@ interval_sql(const MqOption *option, const char *text)
 	return psprintf("%s::pg_catalog.interval", quote_literal_cstr(DatumGetCString(DirectFunctionCall1(interval_out, interval))));
 }
 
+/* The value for the column, as a plain integer; 22023 if it is not a whole number in range. */
 static char *
 integer_sql(const MqOption *option, const char *text)
 {
@@ -183,6 +191,7 @@ integer_sql(const MqOption *option, const char *text)
 	return psprintf(INT64_FORMAT, value);
 }
 
+/* The JSON type has to be that of the option (22023); nothing is converted. */
 static void
 add_value(OptionsCall *call, const MqOption *option, const JsonbValue *value)
 {
@@ -226,6 +235,7 @@ check_may_be_unset(const MqOption *option)
 		bad_value(option, "cannot be turned off or reset");
 }
 
+/* JSON null turns the option off. That is false for a boolean, whose column is not null. */
 static void
 add_key(OptionsCall *call, const char *name, const JsonbValue *value)
 {

@@ -125,6 +125,7 @@ fill_in_constants(ReceiveCall *call, Datum queue_name, Datum group_name)
 #undef SET
 }
 
+/* Adds a row to the result. tuple lies in a page that the caller has pinned. */
 static void
 emit(ReceiveCall *call, const MqRun *run, HeapTuple tuple, int64 id)
 {
@@ -150,6 +151,7 @@ emit(ReceiveCall *call, const MqRun *run, HeapTuple tuple, int64 id)
 	MemoryContextReset(call->row_context);
 }
 
+/* Joins ids that follow each other. Ids of a later round may be smaller, so the stretches are in the order of hand-out. */
 static void
 remember_popped(ReceiveCall *call, int64 id)
 {
@@ -265,6 +267,7 @@ deliver_page(ReceiveCall *call, const MqRun *run, int count, int64 *next)
 	}
 }
 
+/* Each message of the run is in the result, or its lease is ended, when this returns. The segment is locked only as long. */
 static void
 deliver_run(ReceiveCall *call, const MqRun *run)
 {
@@ -285,6 +288,7 @@ deliver_run(ReceiveCall *call, const MqRun *run)
 
 			deliver_page(call, run, count, &next);
 			ReleaseBuffer(buffer);
+			/* nothing of it is behind this page, unless the segment is not in order: then the walker finds it */
 			if (page_max > run->hi)
 				break;
 		}
@@ -314,6 +318,7 @@ take_and_deliver(ReceiveCall *call, bool own, MqWalkFirst *walk_first)
 	MqRun		runs[RUNS_PER_TAKE];
 	int			count;
 
+	/* before the marks are made: it may run out of memory */
 	mq_undo_room(call->undo, Min(call->max - call->got, RUNS_PER_TAKE));
 	if (own)
 		count = mq_window_take_own(&call->ref, mq_transaction_xid(), call->max - call->got, &call->taker, runs,
@@ -338,10 +343,11 @@ take_and_deliver(ReceiveCall *call, bool own, MqWalkFirst *walk_first)
 	return count > 0;
 }
 
+/* Hands out what is ready, then what look-ahead finds, then what the transaction itself has sent. */
 static void
 receive_loop(ReceiveCall *call)
 {
-	bool		walk_stuck = false;
+	bool		walk_stuck = false; /* what is in front of the ready ones cannot be read now: they go without it */
 	bool		own_done = !TransactionIdIsValid(GetTopTransactionIdIfAny());
 
 	while (call->got < call->max && !call->full)
@@ -453,6 +459,7 @@ why_blocked(ReceiveCall *call, MqBlocked at_first)
 	return call->taker.blocked ? MQ_BLOCKED_BY_LIMIT : at_first;
 }
 
+/* The first look here is not superfluous: what came since the one before had nobody in line to wake. */
 static void
 wait_for_messages(ReceiveCall *call)
 {
@@ -479,6 +486,7 @@ check_limits(const ReceiveCall *call)
 				 call->max < 1 ? errhint("Ask for at least one message.") : errhint("Ask for fewer, again and again.")));
 }
 
+/* 0: no limit. */
 static int64
 max_bytes_arg(FunctionCallInfo fcinfo, int arg)
 {
@@ -492,6 +500,7 @@ max_bytes_arg(FunctionCallInfo fcinfo, int arg)
 	return PG_GETARG_INT32(arg);
 }
 
+/* Microseconds; 0: the call does not wait. */
 static int64
 wait_arg(FunctionCallInfo fcinfo, int arg)
 {
@@ -501,6 +510,7 @@ wait_arg(FunctionCallInfo fcinfo, int arg)
 							   "It must be at least zero and at most 60 seconds, for a waiting statement holds a snapshot; CALL mq.wait waits longer.");
 }
 
+/* NULL: it gives no name. */
 static char *
 consumer_arg(FunctionCallInfo fcinfo, int arg)
 {
@@ -533,6 +543,7 @@ read_args(FunctionCallInfo fcinfo, ReceiveCall *call, const char *what)
 	fill_in_constants(call, CStringGetTextDatum(queue), CStringGetTextDatum(group));
 }
 
+/* What is in the result is leased, and after a pop acked; after an error all of it is given back by the abort. */
 static void
 receive(FunctionCallInfo fcinfo, ReceiveCall *call)
 {

@@ -16,6 +16,7 @@
 #include "base/owner.h"
 #include "verbs/verbs.h"
 
+/* The names that callers give, and what each right is in PostgreSQL. */
 static const struct
 {
 	const char *name;
@@ -28,6 +29,7 @@ static const struct
 	{"consume", "USAGE", MQ_RIGHT_CONSUME},
 };
 
+/* The place in `rights`; 22023 if there is no such right. */
 static int
 right_by_name(const char *name)
 {
@@ -41,6 +43,7 @@ right_by_name(const char *name)
 	return -1;
 }
 
+/* The owner may, and whoever has the right with grant option (42501). The caller has locked the rights. */
 static void
 check_may_grant(const MqQueue *queue, Oid relid, AclMode mode)
 {
@@ -80,6 +83,7 @@ give(int right, Oid relid, Oid role)
 	mq_sql_end(&context);
 }
 
+/* REVOKE leaves what the role has in another way, and says nothing: then 55000, or it would seem to have worked. */
 static void
 check_is_gone(const MqQueue *queue, int right, Oid relid, Oid role)
 {
@@ -97,6 +101,7 @@ check_is_gone(const MqQueue *queue, int right, Oid relid, Oid role)
 				 errhint("Revoke it from there.")));
 }
 
+/* An owner without manage would be none: nobody takes that away. Other rights of an owner only an owner takes. */
 static void
 check_may_take(const MqQueue *queue, int right, Oid role)
 {
@@ -137,6 +142,7 @@ take(const MqQueue *queue, int right, Oid relid, Oid role)
 	check_is_gone(queue, right, relid, role);
 }
 
+/* Locks the rights on the relation to the end of the transaction, and asks only then whether the caller may change them. */
 static void
 change_one(bool grant, const MqQueue *queue, int right, Oid relid, const char *role_name)
 {
@@ -150,6 +156,7 @@ change_one(bool grant, const MqQueue *queue, int right, Oid relid, const char *r
 		take(queue, right, relid, role);
 }
 
+/* group_name NULL: all groups that there are now; later ones are not affected. */
 static void
 change_groups(bool grant, const MqQueue *queue, int right, const char *group_name, const char *role)
 {
@@ -165,6 +172,7 @@ change_groups(bool grant, const MqQueue *queue, int right, const char *group_nam
 		change_one(grant, queue, right, groups[i].rights, role);
 }
 
+/* What mq.grant and mq.revoke have in common. */
 static Datum
 change(FunctionCallInfo fcinfo, bool grant)
 {

@@ -95,6 +95,10 @@ check_headers(Datum value)
 	return true;
 }
 
+/*
+ * Raises 22004 if there is neither payload nor body, 54000 if the message is too large, 22023 for wrong headers. Headers that are
+ * JSON null are none.
+ */
 static void
 check_parts(Parts *parts)
 {
@@ -116,6 +120,7 @@ check_parts(Parts *parts)
 		parts->has_headers = check_headers(parts->headers);
 }
 
+/* The tuple is palloc'd, with room for id and enqueued_at, which the log fills in. */
 static HeapTuple
 form_row(Parts *parts)
 {
@@ -134,6 +139,7 @@ form_row(Parts *parts)
 	return heap_form_tuple(mq_plain_row_descriptor(), v, isnull);
 }
 
+/* The queue that argument 0 names, for someone who may send; it is attached. */
 static void
 open_queue(FunctionCallInfo fcinfo, const char *function, MqQueue *queue)
 {
@@ -204,6 +210,7 @@ column_arg(FunctionCallInfo fcinfo, int arg, const char *name, Oid type, Column 
 	*count = n;
 }
 
+/* False: the message has no such part. */
 static bool
 column_value(const Column *column, int i, Datum *value)
 {
@@ -220,6 +227,7 @@ element_context(void *element)
 	errcontext("element %d of mq.send_batch()", *(int *) element);
 }
 
+/* Returns ids in the order of the elements. All rows are made before the first is appended: a wrong element uses up no id. */
 MQ_FUNCTION(mq_send_batch);
 Datum
 mq_send_batch(PG_FUNCTION_ARGS)

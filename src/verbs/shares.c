@@ -18,6 +18,7 @@
 #include "base/owner.h"
 #include "base/settings.h"
 
+/* How many of each a role owns in this database. */
 typedef struct Share
 {
 	int			queues;
@@ -31,6 +32,7 @@ limit(int setting, int all)
 	return setting < 0 ? all / 2 : setting;
 }
 
+/* Counts what is committed and what this transaction has made. Memory is the caller's to free, with the context. */
 static Share
 share_of(Oid role)
 {

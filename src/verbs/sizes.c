@@ -30,6 +30,7 @@
 
 /* ---- files ---- */
 
+/* Of all files of the fork; path: that of the main fork. Raises any error of stat but that the file is not there. */
 static int64
 fork_bytes(const char *path, ForkNumber fork)
 {
@@ -78,6 +79,7 @@ mq_main_bytes(Oid relid)
 	return path == NULL ? 0 : fork_bytes(path, MAIN_FORKNUM);
 }
 
+/* 0: it was dropped meanwhile. */
 static int64
 all_forks_bytes(Oid relid)
 {
@@ -89,6 +91,7 @@ all_forks_bytes(Oid relid)
 	return bytes;
 }
 
+/* pg_indexes_size would lock the table: its indexes are looked up in pg_index. */
 static int64
 with_indexes_bytes(Oid relid)
 {
@@ -107,6 +110,7 @@ with_indexes_bytes(Oid relid)
 	return bytes;
 }
 
+/* InvalidOid: it has none, or was dropped meanwhile. */
 static Oid
 toast_of(Oid relid)
 {
@@ -184,6 +188,7 @@ mq_sizes_begin(MemoryContext context, int64 (*measure) (Oid relid))
 	return sizes;
 }
 
+/* The arrays are in the context of the sizes, and last as long. */
 static void
 measure_queue(const MqSizes *sizes, QueueSizes *queue)
 {

@@ -76,6 +76,7 @@ mq_int32_arg(FunctionCallInfo fcinfo, int arg, const char *name)
 int64
 mq_interval_between(const Interval *interval, const char *name, int64 min_us, int64 max_us, const char *hint)
 {
+	/* months and days may be more than an int64 of microseconds holds */
 	double		us = (double) interval->time +
 		((double) interval->month * DAYS_PER_MONTH + interval->day) * (double) USECS_PER_DAY;
 
@@ -108,6 +109,7 @@ mq_check_name(const char *name, const char *what)
 				 errhint("Choose another name.")));
 }
 
+/* The caller has seen that the argument is not null. Both arrays are palloc'd; values may point into the argument. */
 int
 mq_array_arg(FunctionCallInfo fcinfo, int arg, const char *name, Oid type, Datum **values, bool **nulls)
 {

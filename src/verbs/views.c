@@ -47,6 +47,7 @@ mq_view_may_see(const MqGroup *group, bool all)
 	return all || mq_has_right(&group->queue, MQ_RIGHT_BROWSE | MQ_RIGHT_MANAGE) || mq_may_consume(group);
 }
 
+/* Any right on the queue will do, or the right to consume in any of its groups. */
 static bool
 may_see_queue(const MqQueue *queue, bool all)
 {
@@ -77,6 +78,7 @@ attach_to_show(MqQueue *queue)
 	return mq_attach_queue_at_once(queue);
 }
 
+/* For mq.queues and mq.segments. */
 MQ_FUNCTION(mq_queue_state);
 Datum
 mq_queue_state(PG_FUNCTION_ARGS)
@@ -192,6 +194,7 @@ put_time(Datum *value, bool *isnull, TimestampTz time)
 
 /* ---- groups ---- */
 
+/* The window lock is held for some entries at a time: not all are of one moment. */
 static MqDelayed
 delayed_of(const MqWindowRef *ref)
 {
@@ -219,6 +222,7 @@ put_oldest(const MqQueue *queue, const MqWindowCounts *counts, int64 unread, Dat
 	put_time(&v[1], &isnull[1], first);
 }
 
+/* columns of mq_internal.group_state */
 enum
 {
 	G_GROUP_NO, G_RIGHTS, G_EPOCH, G_LOW_WATERMARK, G_NEXT_ID, G_READY, G_RETRYING, G_LEASED, G_SETTLING, G_PENDING, G_UNREAD,
@@ -262,6 +266,7 @@ put_counts(const MqGroup *group, const MqWindowRef *ref, const MqWindowCounts *c
 	v[G_WAITING] = Int64GetDatum(counts->waiting);
 }
 
+/* For mq.groups. Where the window cannot be shown all from low_watermark on is null. */
 MQ_FUNCTION(mq_group_state);
 Datum
 mq_group_state(PG_FUNCTION_ARGS)

@@ -105,12 +105,14 @@ mq_wait_more(MqWait *wait, MqBlocked blocked)
 		return true;
 	do
 	{
+		/* in mq.wait it may be the only snapshot there is, and would hold back VACUUM */
 		InvalidateCatalogSnapshotConditionally();
 		event = next_event(wait);
 		if (mq_wait_sleep(Min(left, time_until(event))))
 			break;
 		left = wait->deadline - mq_monotonic_us();
 	} while (left > 0 && GetCurrentTimestamp() < event);
+	/* also when the time is over: there is one more look */
 	get_into_line(wait, true);
 	return true;
 }
@@ -125,6 +127,7 @@ is_kept(const MqWait *wait, int64 next_id)
 		counts.ids[MQ_READY] <= wait->keeps;
 }
 
+/* Whoever made several messages available has woken one receiver: if something is left, it wakes the next. */
 void
 mq_wait_end(MqWait *wait)
 {
@@ -149,6 +152,7 @@ static struct
 	int			times;
 } told;
 
+/* Whether the group has a message to hand out now; *first is then the first one. The limit of a consumer is not known here. */
 static bool
 something_to_take(const MqGroup *group, const MqWindowRef *ref, MqReady *first)
 {
@@ -205,6 +209,7 @@ wait_for_something(MqWait *wait, const MqWindowRef *ref)
 		tell(ref, &first);
 }
 
+/* Only a CALL outside of a transaction block, and not where one snapshot is for all statements. */
 static bool
 may_give_up_snapshot(FunctionCallInfo fcinfo)
 {
@@ -231,6 +236,7 @@ timeout_arg(FunctionCallInfo fcinfo)
 							   "In a transaction block it must be at least zero and at most 60 seconds.");
 }
 
+/* Hands out nothing: the client calls mq.receive when it returns, and may find that another one was faster. */
 MQ_FUNCTION(mq_wait);
 Datum
 mq_wait(PG_FUNCTION_ARGS)
