@@ -45,6 +45,7 @@ static bool extension_valid = false;
 static MemoryContext cache_context = NULL;
 static HTAB *queue_cache = NULL;	/* by NameData */
 static HTAB *group_cache = NULL;	/* by group_no */
+static HTAB *name_cache = NULL; /* groups by GroupName */
 static HTAB *table_cache = NULL;	/* by the oid of a queue's table */
 
 typedef struct QueueEntry
@@ -65,6 +66,19 @@ typedef struct GroupEntry
 	MqGroup		group;
 	const QueueEntry *queue;	/* of its queue */
 } GroupEntry;
+
+/* Hashed as bytes: what is behind the end of the name is zero. */
+typedef struct GroupName
+{
+	int32		queue_no;
+	NameData	name;
+} GroupName;
+
+typedef struct NameEntry
+{
+	GroupName	key;
+	const GroupEntry *group;	/* NULL: none */
+} NameEntry;
 
 static void
 relcache_callback(Datum arg, Oid relid)
@@ -88,7 +102,7 @@ reset_caches(void)
 {
 	HASHCTL		ctl;
 
-	queue_cache = group_cache = table_cache = NULL;
+	queue_cache = group_cache = name_cache = table_cache = NULL;
 	if (cache_context == NULL)
 		cache_context = AllocSetContextCreate(CacheMemoryContext, "mq definitions", ALLOCSET_DEFAULT_SIZES);
 	MemoryContextReset(cache_context);
@@ -99,6 +113,9 @@ reset_caches(void)
 	ctl.keysize = sizeof(int32);
 	ctl.entrysize = sizeof(GroupEntry);
 	group_cache = hash_create("mq groups", 16, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	ctl.keysize = sizeof(GroupName);
+	ctl.entrysize = sizeof(NameEntry);
+	name_cache = hash_create("mq group names", 16, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	ctl.keysize = sizeof(Oid);
 	ctl.entrysize = sizeof(TableEntry);
 	table_cache = hash_create("mq queue tables", 16, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
@@ -253,9 +270,13 @@ mq_check_extension_owner(void)
 static QueueEntry *
 remember_queue(const MqQueue *queue)
 {
-	QueueEntry *entry = hash_search(queue_cache, &queue->name, HASH_ENTER, NULL);
-	TableEntry *table = hash_search(table_cache, &queue->table, HASH_ENTER, NULL);
+	bool		found;
+	QueueEntry *entry = hash_search(queue_cache, &queue->name, HASH_ENTER, &found);
+	TableEntry *table;
 
+	/* there may be no memory for the second entry */
+	entry->valid = entry->valid && found;
+	table = hash_search(table_cache, &queue->table, HASH_ENTER, NULL);
 	entry->queue = *queue;
 	/* where it seems so, every look is a new one */
 	entry->valid = !queue->replaced;
@@ -333,47 +354,38 @@ is_valid(const GroupEntry *entry)
 	return entry->queue->valid && entry->queue->queue.queue_no == entry->group.queue.queue_no;
 }
 
-/* A queue has few groups: the cache is walked for the name. */
-static bool
-cached_group_by_name(const MqQueue *queue, const char *name, MqGroup *result)
-{
-	HASH_SEQ_STATUS status;
-	GroupEntry *entry;
-
-	hash_seq_init(&status, group_cache);
-	while ((entry = hash_seq_search(&status)) != NULL)
-	{
-		if (entry->group.queue.queue_no == queue->queue_no && strcmp(NameStr(entry->group.name), name) == 0 && is_valid(entry))
-		{
-			*result = entry->group;
-			hash_seq_term(&status);
-			return true;
-		}
-	}
-	return false;
-}
-
 static void
 remember_group(const MqGroup *group)
 {
-	GroupEntry *entry = hash_search(group_cache, &group->group_no, HASH_ENTER, NULL);
+	const QueueEntry *queue = remember_queue(&group->queue);
+	GroupName	key = {group->queue.queue_no, group->name};
+	NameEntry  *name = hash_search(name_cache, &key, HASH_ENTER, NULL);
+	GroupEntry *entry;
 
+	/* there may be no memory for the second entry */
+	name->group = NULL;
+	entry = hash_search(group_cache, &group->group_no, HASH_ENTER, NULL);
 	entry->group = *group;
-	entry->queue = remember_queue(&group->queue);
+	entry->queue = queue;
+	name->group = entry;
 }
 
 bool
 mq_group_find(const MqQueue *queue, const char *group_name, MqGroup *result)
 {
-	NameData	name;
+	GroupName	key = {queue->queue_no};
+	const NameEntry *cached;
 
-	if (cached_group_by_name(queue, group_name, result))
-		return true;
 	if (strlen(group_name) >= NAMEDATALEN)
 		return false;
-	memset(&name, 0, sizeof(name));
-	namestrcpy(&name, group_name);
-	if (!mq_read_group(&extension, queue->queue_no, &name, result))
+	namestrcpy(&key.name, group_name);
+	cached = hash_search(name_cache, &key, HASH_FIND, NULL);
+	if (cached != NULL && cached->group != NULL && is_valid(cached->group))
+	{
+		*result = cached->group->group;
+		return true;
+	}
+	if (!mq_read_group(&extension, queue->queue_no, &key.name, result))
 		return false;
 	remember_group(result);
 	return true;

@@ -197,9 +197,12 @@ typedef struct MqPrepared
 
 #define MQ_NAME_LENGTH_MAX	48	/* bytes: "q_" and the name must fit an identifier */
 
-/* A consumer that has messages in flight. */
+#define MQ_CONSUMER_LISTS	64
+
+/* A consumer with a name that has messages in flight. */
 typedef struct MqConsumer
 {
+	int			list;			/* of the window */
 	char		name[MQ_NAME_LENGTH_MAX + 1];
 	uint32		next;
 	int64		in_flight;		/* messages in LEASED and SETTLING entries that point here; 0: the cell is freed */
@@ -245,7 +248,8 @@ typedef struct MqWindow
 	int32		epoch;
 	uint32		root;			/* tree of MqNode by id; the last node is UNREAD up to PG_INT64_MAX */
 	uint32		pending;		/* list of MqPending */
-	uint32		consumers;		/* list of MqConsumer */
+	uint32		consumers[MQ_CONSUMER_LISTS];	/* lists of MqConsumer, by their names' hashes */
+	int64		named;			/* messages in flight that have a consumer with a name */
 	uint32		rewalk;			/* list of MqChunk whose sender is decided: to be read again */
 	uint64		walk_seq;		/* changes whenever a walker's finding is applied or its work changes */
 	int64		ids[MQ_STATES];	/* messages in each state (UNREAD: without the last range) */

@@ -409,6 +409,18 @@ mq_segment_drop(const MqQueue *queue, int level, int64 segment)
 }
 
 void
+mq_segment_close_all(const MqQueue *queue)
+{
+	int			count;
+	MqSegmentInfo *segments = mq_segment_list(queue, &count);
+
+	for (int i = 0; i < count; i++)
+		if (OidIsValid(segments[i].relid))
+			mq_close_row_type(segments[i].relid);
+	pfree(segments);
+}
+
+void
 mq_segment_truncate(const MqQueue *queue, int level, int64 segment)
 {
 	Relation	rel = mq_segment_open(queue, level, segment, AccessExclusiveLock);

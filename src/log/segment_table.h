@@ -93,6 +93,9 @@ extern void mq_segment_seal(const MqQueue *queue, int level, int64 segment);
 /* Forgets the record of a segment and drops its table; the caller has locked leaf, toast and parent. */
 extern void mq_segment_drop(const MqQueue *queue, int level, int64 segment);
 
+/* Takes back what everybody may do with the row types of a queue's segments: a restore does not carry that. For the worker. */
+extern void mq_segment_close_all(const MqQueue *queue);
+
 /* Empties a segment whose table cannot be dropped now, for good even on rollback; the caller has locked leaf and toast. */
 extern void mq_segment_truncate(const MqQueue *queue, int level, int64 segment);
 

@@ -44,10 +44,10 @@ typedef struct MqWritten
 	int64		bytes;
 } MqWritten;
 
-/* Writes the acks of one call. ranges ascending. Errors as heap_insert. */
+/* Writes the acks of one call; ranges in any order. Errors as heap_insert. */
 extern MqWritten mq_offset_log_ack(const MqGroup *group, int level, int32 epoch, const MqRange *ranges, int count);
 
-/* Writes that the transaction's own acks of these ids do not count. ranges ascending. Errors as heap_insert. */
+/* Writes that the transaction's own acks of these ids do not count; ranges in any order. Errors as heap_insert. */
 extern MqWritten mq_offset_log_void(const MqGroup *group, int level, int32 epoch, const MqRange *ranges, int count);
 
 extern MqWritten mq_offset_log_checkpoint(const MqGroup *group, int level, int32 epoch, int64 low, int64 next_id,

@@ -305,7 +305,7 @@ check_window(const ClaimCall *call, const MqGroup *group, MqClaim *claims, int c
 static bool
 find_refused(const ClaimCall *call, const MqGroup *group, Receipt *receipts, int count)
 {
-	MqClaim    *claims = palloc(count * sizeof(MqClaim));
+	MqClaim    *claims = MemoryContextAllocHuge(CurrentMemoryContext, count * sizeof(MqClaim));
 	bool		refused;
 
 	for (int i = 0; i < count; i++)
@@ -321,7 +321,7 @@ find_refused(const ClaimCall *call, const MqGroup *group, Receipt *receipts, int
 static bool
 claim_strictly(const ClaimCall *call, const MqGroup *group, Receipt *receipts, int count, bool only_check)
 {
-	MqClaim    *claims = palloc(count * sizeof(MqClaim));
+	MqClaim    *claims = MemoryContextAllocHuge(CurrentMemoryContext, count * sizeof(MqClaim));
 	bool		refused;
 
 	do
@@ -356,7 +356,7 @@ claim_singly(const ClaimCall *call, const MqGroup *group, Receipt *receipts, int
 static void
 claim_what_holds(const ClaimCall *call, const MqGroup *group, Receipt *receipts, int count)
 {
-	MqClaim    *claims = palloc(count * sizeof(MqClaim));
+	MqClaim    *claims = MemoryContextAllocHuge(CurrentMemoryContext, count * sizeof(MqClaim));
 	int			nclaims = make_claims(receipts, count, claims);
 	int			at = 0;
 
@@ -594,7 +594,7 @@ void
 mq_ack_popped(const MqGroup *group, uint64 token, const MqRange *ranges, int count)
 {
 	ClaimCall	call = {"mq.pop()", MQ_CLAIM_POP, 0, true, NULL, 0};
-	MqClaim    *claims = palloc(count * sizeof(MqClaim));
+	MqClaim    *claims = MemoryContextAllocHuge(CurrentMemoryContext, count * sizeof(MqClaim));
 
 	for (int i = 0; i < count; i++)
 		claims[i] = (MqClaim) {ranges[i].lo, ranges[i].hi, token, false};

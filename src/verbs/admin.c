@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "access/xlog.h"
+#include "catalog/pg_inherits.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "miscadmin.h"
@@ -67,9 +68,7 @@ drop_definition(int32 queue_no)
 	groups = mq_sql_int32_list();
 	foreach(cell, groups)
 		mq_group_drop_sequence(lfirst_int(cell));
-	mq_drop(psprintf("DROP SEQUENCE IF EXISTS mq_internal.i_%d CASCADE", queue_no),
-			"Somebody has a lock on what depends on the queue's sequence by its number, a default say (pg_locks, pg_depend).",
-			"Raise max_locks_per_transaction.", NULL);
+	mq_drop_internal("SEQUENCE", psprintf("i_%d", queue_no), "the queue's sequence");
 	mq_sql("DELETE FROM mq_internal.segment WHERE queue_no = %d", queue_no);
 	mq_sql("DELETE FROM mq_internal.queue WHERE queue_no = %d", queue_no);
 }
@@ -91,7 +90,6 @@ drop_orphan(const char *name, const char *table)
 static bool
 take_over_table(const char *table)
 {
-	List	   *leaves;
 	ListCell   *cell;
 
 	if (mq_sql("SELECT FROM pg_class WHERE relnamespace = 'mq'::regnamespace AND relname = %s", quote_literal_cstr(table)) == 0)
@@ -106,15 +104,16 @@ take_over_table(const char *table)
 				 errhint("Save what is in it, and have a superuser DROP TABLE mq.%s.", quote_identifier(table))));
 	mq_sql("DROP TRIGGER IF EXISTS refuse_direct_write ON mq.%s", quote_identifier(table));
 	mq_sql("DROP TRIGGER IF EXISTS refuse_direct_row ON mq.%s", quote_identifier(table));
-	/* by number: a name inside of a literal would have to be quoted twice */
-	mq_sql("SELECT inhrelid::integer FROM pg_inherits WHERE inhparent = %u",
-		   get_relname_relid(table, mq_extension(false)->schema));
-	leaves = mq_sql_int32_list();
-	foreach(cell, leaves)
+	foreach(cell, find_inheritance_children(get_relname_relid(table, mq_extension(false)->schema), NoLock))
 	{
-		Oid			leaf = (Oid) lfirst_int(cell);
+		const char *name = get_rel_name(lfirst_oid(cell));
 
-		mq_sql("DROP TABLE %s CASCADE", quote_qualified_identifier(get_namespace_name(get_rel_namespace(leaf)), get_rel_name(leaf)));
+		if (get_rel_namespace(lfirst_oid(cell)) != mq_extension(false)->internal)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("table mq.%s has a partition \"%s\" that mq has not made", quote_identifier(table), name),
+					 errhint("Have a superuser detach or drop it.")));
+		mq_drop_internal("TABLE", name, "a partition that a restore left");
 	}
 	return true;
 }
@@ -537,10 +536,11 @@ mq_alter_queue(PG_FUNCTION_ARGS)
 	mq_check_not_null(fcinfo, 1, "options");
 	settings = mq_options_arg(fcinfo, 1, options, lengthof(options), false);
 	owner = mq_options_take(&settings, "owner");
-	if (settings != NIL)
-		set_options(&queue, mq_options_assignments(settings));
+	/* rights are locked before rows, as by create_group */
 	if (owner != NULL)
 		change_owner(&queue, owner);
+	if (settings != NIL)
+		set_options(&queue, mq_options_assignments(settings));
 	mq_transaction_wants_worker(queue.db);
 	PG_RETURN_VOID();
 }

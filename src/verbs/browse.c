@@ -65,6 +65,13 @@ typedef struct BrowseRange
 	char		consumer[MQ_NAME_LENGTH_MAX + 1];
 } BrowseRange;
 
+/* Where a row is. */
+typedef struct Place
+{
+	int64		id;
+	BlockNumber block;
+} Place;
+
 /* One call of mq.browse. */
 typedef struct Browse
 {
@@ -77,6 +84,10 @@ typedef struct Browse
 	Snapshot	snapshot;
 	ReturnSetInfo *result;
 	MemoryContext row_context;
+	Oid			placed;			/* segment of which the places are known, for it is not in the order of ids */
+	Place	   *places;			/* of the rows that the snapshot sees, ascending */
+	int64		nplaces;
+	int64		room_places;
 	Datum		queue_name;
 	Datum		group_name;
 } Browse;
@@ -210,27 +221,120 @@ emit(Browse *b, const BrowseRange *range, HeapTuple tuple, int64 id)
 	b->left--;
 }
 
-/* Shows the rows of a segment with lo <= id <= hi. */
-static void
-show_segment(Browse *b, const BrowseRange *range, Relation rel, bool ordered, int64 lo, int64 hi)
+/* Shows the rows of a page with lo <= id <= hi; returns the greatest id on the page. */
+static int64
+show_page(Browse *b, const BrowseRange *range, Relation rel, BlockNumber block, int64 lo, int64 hi)
 {
 	static MqFetched rows[MQ_PAGE_ROWS];
+	Buffer		buffer;
+	int64		page_max;
+	int			count = mq_log_fetch_page(rel, block, lo, hi, b->snapshot, rows, &buffer, &page_max);
+
+	for (int i = 0; i < count && b->left > 0; i++)
+		if (rows[i].sight == MQ_SEEN)
+			emit(b, range, &rows[i].tuple, rows[i].id);
+	ReleaseBuffer(buffer);
+	return page_max;
+}
+
+static void
+show_in_order(Browse *b, const BrowseRange *range, Relation rel, int64 lo, int64 hi)
+{
 	BlockNumber blocks = RelationGetNumberOfBlocks(rel);
 
-	for (BlockNumber block = ordered ? mq_log_locate(rel, lo) : 0; block < blocks && b->left > 0; block++)
+	for (BlockNumber block = mq_log_locate(rel, lo); block < blocks && b->left > 0; block++)
 	{
-		Buffer		buffer;
-		int64		page_max;
-		int			count;
+		CHECK_FOR_INTERRUPTS();
+		if (show_page(b, range, rel, block, lo, hi) >= hi)
+			break;
+	}
+}
+
+static int
+compare_places(const void *a, const void *b)
+{
+	const Place *x = a;
+	const Place *y = b;
+
+	if (x->id != y->id)
+		return x->id < y->id ? -1 : 1;
+	return (x->block > y->block) - (x->block < y->block);
+}
+
+/* A row with this id or a greater one; nplaces: there is none. */
+static int64
+first_place(const Browse *b, int64 id)
+{
+	int64		lo = 0;
+	int64		hi = b->nplaces;
+
+	while (lo < hi)
+	{
+		int64		middle = lo + (hi - lo) / 2;
+
+		if (b->places[middle].id < id)
+			lo = middle + 1;
+		else
+			hi = middle;
+	}
+	return lo;
+}
+
+/* The rows of a page that the snapshot sees are put on the list. */
+static void
+note_places(Browse *b, Relation rel, BlockNumber block)
+{
+	static MqFetched rows[MQ_PAGE_ROWS];
+	Buffer		buffer;
+	int64		page_max;
+	int			count = mq_log_fetch_page(rel, block, 1, PG_INT64_MAX, b->snapshot, rows, &buffer, &page_max);
+
+	for (int i = 0; i < count; i++)
+	{
+		if (rows[i].sight != MQ_SEEN)
+			continue;
+		if (b->nplaces == b->room_places)
+		{
+			b->room_places = Max(b->room_places * 2, MQ_PAGE_ROWS);
+			b->places = b->places == NULL ? palloc(b->room_places * sizeof(Place))
+				: repalloc_huge(b->places, b->room_places * sizeof(Place));
+		}
+		b->places[b->nplaces++] = (Place) {rows[i].id, block};
+	}
+	ReleaseBuffer(buffer);
+}
+
+/* Reads a segment whole, once for all the ranges in it that follow each other. */
+static void
+find_places(Browse *b, Relation rel)
+{
+	BlockNumber blocks = RelationGetNumberOfBlocks(rel);
+
+	b->placed = RelationGetRelid(rel);
+	b->nplaces = 0;
+	for (BlockNumber block = 0; block < blocks; block++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		note_places(b, rel, block);
+	}
+	if (b->nplaces > 1)
+		qsort(b->places, b->nplaces, sizeof(Place), compare_places);
+}
+
+/* Messages are shown by id all the same: who pages through them asks for what comes after the last one. */
+static void
+show_sorted(Browse *b, const BrowseRange *range, Relation rel, int64 lo, int64 hi)
+{
+	if (b->placed != RelationGetRelid(rel))
+		find_places(b, rel);
+	for (int64 i = first_place(b, lo); i < b->nplaces && b->places[i].id <= hi && b->left > 0; i++)
+	{
+		const Place *place = &b->places[i];
 
 		CHECK_FOR_INTERRUPTS();
-		count = mq_log_fetch_page(rel, block, lo, hi, b->snapshot, rows, &buffer, &page_max);
-		for (int i = 0; i < count && b->left > 0; i++)
-			if (rows[i].sight == MQ_SEEN)
-				emit(b, range, &rows[i].tuple, rows[i].id);
-		ReleaseBuffer(buffer);
-		if (ordered && page_max >= hi)
-			break;
+		/* in a damaged segment two rows may have one id */
+		if (i == 0 || place->id != place[-1].id)
+			(void) show_page(b, range, rel, place->block, place->id, place->id);
 	}
 }
 
@@ -251,7 +355,10 @@ show(Browse *b, const BrowseRange *range, const MqSegmentInfo *segments, int cou
 
 		if (lo > hi || (rel = mq_segment_open(queue, 0, segments[i].segment, AccessShareLock)) == NULL)
 			continue;
-		show_segment(b, range, rel, mq_order_holds(queue, 0, segments[i].segment, rel), lo, hi);
+		if (mq_order_holds(queue, 0, segments[i].segment, rel))
+			show_in_order(b, range, rel, lo, hi);
+		else
+			show_sorted(b, range, rel, lo, hi);
 		relation_close(rel, AccessShareLock);
 	}
 }

@@ -352,23 +352,17 @@ mq_alter_group(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
-/* Nobody can name it, but somebody may have made something that depends on its number. */
 void
 mq_group_drop_sequence(int32 group_no)
 {
-	mq_drop(psprintf("DROP SEQUENCE IF EXISTS mq_internal.g_%d CASCADE", group_no),
-			"Somebody has a lock on what depends on the group's sequence by its number, a default say (pg_locks, pg_depend).",
-			"Raise max_locks_per_transaction.", NULL);
+	mq_drop_internal("SEQUENCE", psprintf("g_%d", group_no), "the group's sequence");
 }
 
 static void
 drop_sequence(const MqGroup *group)
 {
 	MqSqlContext context;
-	MqDependentsBudget budget = MQ_DEPENDENTS_UNDER_LOCK;
 
-	/* what came since; one that somebody's open transaction drops is waited for, not for long */
-	(void) mq_forget_dependents(group->rights, &budget);
 	mq_sql_begin(&context);
 	mq_group_drop_sequence(group->group_no);
 	mq_sql_end(&context);

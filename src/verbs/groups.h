@@ -12,7 +12,10 @@
  */
 extern int32 mq_next_number(const char *sequence, const char *table, const char *column, const char *prefix, int64 above);
 
-/* Writes the definition of a group and makes the sequence that carries its rights; returns its number. */
+/*
+ * Writes the definition of a group and makes the sequence that carries its rights; returns its number, 0: there is one of that
+ * name. The rights on the queue's table are locked to the end of the transaction.
+ */
 extern int32 mq_group_insert(const MqQueue *queue, const char *name, int64 start_id);
 
 /* Hands the rights of a queue's owner in a group from one role to another; in a bracket of mq_sql_begin. */

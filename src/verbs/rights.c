@@ -144,10 +144,8 @@ take(const MqQueue *queue, int right, Oid relid, Oid role)
 
 /* Locks the rights on the relation to the end of the transaction, and asks only then whether the caller may change them. */
 static void
-change_one(bool grant, const MqQueue *queue, int right, Oid relid, const char *role_name)
+change_one(bool grant, const MqQueue *queue, int right, Oid relid, Oid role)
 {
-	Oid			role = strcmp(role_name, "public") == 0 ? ACL_ID_PUBLIC : get_role_oid(role_name, false);
-
 	mq_lock_rights(queue, relid);
 	check_may_grant(queue, relid, rights[right].mode);
 	if (grant)
@@ -158,7 +156,7 @@ change_one(bool grant, const MqQueue *queue, int right, Oid relid, const char *r
 
 /* group_name NULL: all groups that there are now; later ones are not affected. */
 static void
-change_groups(bool grant, const MqQueue *queue, int right, const char *group_name, const char *role)
+change_groups(bool grant, const MqQueue *queue, int right, const char *group_name, Oid role)
 {
 	MqGroup		one;
 	MqGroup    *groups = &one;
@@ -168,6 +166,9 @@ change_groups(bool grant, const MqQueue *queue, int right, const char *group_nam
 		mq_group_by_name(NameStr(queue->name), group_name, &one);
 	else
 		groups = mq_groups_of(queue, &count);
+	/* who may do nothing hears so, whether there are groups or not */
+	if (count == 0)
+		check_may_grant(queue, queue->table, MQ_RIGHT_MANAGE);
 	for (int i = 0; i < count; i++)
 		change_one(grant, queue, right, groups[i].rights, role);
 }
@@ -177,7 +178,8 @@ static Datum
 change(FunctionCallInfo fcinfo, bool grant)
 {
 	MqQueue		queue;
-	char	   *role;
+	char	   *name;
+	Oid			role;
 	char	   *group = PG_ARGISNULL(3) ? NULL : mq_text_arg(fcinfo, 3, "consumer_group");
 	int			right;
 	bool		of_group;
@@ -186,7 +188,8 @@ change(FunctionCallInfo fcinfo, bool grant)
 	mq_catalog_catch_up();
 	mq_queue_by_name(mq_text_arg(fcinfo, 0, "queue"), &queue);
 	right = right_by_name(mq_text_arg(fcinfo, 1, "privilege"));
-	role = mq_text_arg(fcinfo, 2, "role");
+	name = mq_text_arg(fcinfo, 2, "role");
+	role = strcmp(name, "public") == 0 ? ACL_ID_PUBLIC : get_role_oid(name, false);
 	of_group = rights[right].mode == MQ_RIGHT_CONSUME;
 	if (!of_group && group != NULL)
 		ereport(ERROR,

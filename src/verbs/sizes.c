@@ -112,7 +112,7 @@ with_indexes_bytes(Oid relid)
 
 /* InvalidOid: it has none, or was dropped meanwhile. */
 static Oid
-toast_of(Oid relid)
+toast_of(Oid relid, bool *has_indexes)
 {
 	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
 	Oid			toast;
@@ -120,6 +120,7 @@ toast_of(Oid relid)
 	if (!HeapTupleIsValid(tuple))
 		return InvalidOid;
 	toast = ((Form_pg_class) GETSTRUCT(tuple))->reltoastrelid;
+	*has_indexes = ((Form_pg_class) GETSTRUCT(tuple))->relhasindex;
 	ReleaseSysCache(tuple);
 	return toast;
 }
@@ -128,9 +129,10 @@ toast_of(Oid relid)
 static int64
 bytes_of(Oid relid)
 {
-	Oid			toast = toast_of(relid);
+	bool		has_indexes = false;
+	Oid			toast = toast_of(relid, &has_indexes);
 
-	if (OidIsValid(toast) && mq_main_bytes(relid) == 0 && mq_main_bytes(toast) == 0)
+	if (OidIsValid(toast) && !has_indexes && mq_main_bytes(relid) == 0 && mq_main_bytes(toast) == 0)
 		return BLCKSZ;
 	return with_indexes_bytes(relid) + (OidIsValid(toast) ? with_indexes_bytes(toast) : 0);
 }

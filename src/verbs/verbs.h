@@ -35,7 +35,7 @@ extern int64 mq_interval_between(const Interval *interval, const char *name, int
 /* 22023 unless what is called `what` has 1 to 48 bytes. */
 extern void mq_check_name(const char *name, const char *what);
 
-/* Elements of a one-dimensional array (nulls: NULL if none may be). 22023 otherwise. */
+/* Elements of a one-dimensional array (22023: it has more); nulls: NULL if none may be (22004). */
 extern int	mq_array_arg(FunctionCallInfo fcinfo, int arg, const char *name, Oid type, Datum **values, bool **nulls);
 
 #endif

@@ -27,7 +27,7 @@ typedef struct MqWait
  *	mq_wait_end(&wait);
  *
  * consumer: its name for the views, or NULL. blocked: why nothing was found that this caller may have, though others might. mq_wait_more sleeps until there may be
- * something, or the time is over (false). Errors: 42704 when queue or group are dropped, and what a cancel or shutdown
+ * something. False: the time is over, and the caller has looked once more since. Errors: 42704 when queue or group are dropped, and what a cancel or shutdown
  * raises; the abort does what mq_wait_end does. No lock may be held.
  */
 extern void mq_wait_begin(MqWait *wait, MqGroup *group, const MqWindowRef *ref, int64 us, MqBlocked at_first, const char *consumer);

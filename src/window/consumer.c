@@ -5,10 +5,18 @@
 
 #include "window/consumer.h"
 
+#include "common/hashfn.h"
+
+static int
+list_of(const char *name)
+{
+	return hash_bytes((const unsigned char *) name, (int) strlen(name)) % MQ_CONSUMER_LISTS;
+}
+
 static uint32
 find(const MqWindow *window, const char *name)
 {
-	uint32		c = window->consumers;
+	uint32		c = window->consumers[list_of(name)];
 
 	while (c != 0 && strcmp(MqConsumerAt(c)->name, name) != 0)
 		c = MqConsumerAt(c)->next;
@@ -19,10 +27,12 @@ static uint32
 add(MqWindow *window, const char *name, MqCellList *cells)
 {
 	uint32		c = mq_cell_take(cells);
+	MqConsumer *consumer = MqConsumerAt(c);
 
-	strlcpy(MqConsumerAt(c)->name, name, sizeof(MqConsumerAt(c)->name));
-	MqConsumerAt(c)->next = window->consumers;
-	window->consumers = c;
+	strlcpy(consumer->name, name, sizeof(consumer->name));
+	consumer->list = list_of(name);
+	consumer->next = window->consumers[consumer->list];
+	window->consumers[consumer->list] = c;
 	window->nodes++;
 	return c;
 }
@@ -30,7 +40,7 @@ add(MqWindow *window, const char *name, MqCellList *cells)
 static void
 remove_name(MqWindow *window, uint32 consumer)
 {
-	uint32	   *link = &window->consumers;
+	uint32	   *link = &window->consumers[MqConsumerAt(consumer)->list];
 
 	while (*link != consumer)
 		link = &MqConsumerAt(*link)->next;
@@ -58,11 +68,13 @@ mq_consumer_remove_if_idle(MqWindow *window, uint32 consumer)
 }
 
 void
-mq_consumer_join(MqNode *n, uint32 consumer)
+mq_consumer_join(MqWindow *window, MqNode *n, uint32 consumer)
 {
 	n->consumer = consumer;
-	if (consumer != 0)
-		MqConsumerAt(consumer)->in_flight += n->hi - n->lo + 1;
+	if (consumer == 0)
+		return;
+	MqConsumerAt(consumer)->in_flight += n->hi - n->lo + 1;
+	window->named += n->hi - n->lo + 1;
 }
 
 void
@@ -74,6 +86,7 @@ mq_consumer_leave(MqWindow *window, MqNode *n)
 		return;
 	n->consumer = 0;
 	MqConsumerAt(c)->in_flight -= n->hi - n->lo + 1;
+	window->named -= n->hi - n->lo + 1;
 	mq_consumer_remove_if_idle(window, c);
 }
 
@@ -87,17 +100,11 @@ mq_consumer_in_flight(const MqWindow *window)
 static int64
 in_flight_of(const MqWindow *window, const char *name)
 {
-	int64		unnamed = mq_consumer_in_flight(window);
+	uint32		c = name == NULL ? 0 : find(window, name);
 
-	if (name != NULL)
-	{
-		uint32		c = find(window, name);
-
-		return c == 0 ? 0 : MqConsumerAt(c)->in_flight;
-	}
-	for (uint32 c = window->consumers; c != 0; c = MqConsumerAt(c)->next)
-		unnamed -= MqConsumerAt(c)->in_flight;
-	return unnamed;
+	if (name == NULL)
+		return mq_consumer_in_flight(window) - window->named;
+	return c == 0 ? 0 : MqConsumerAt(c)->in_flight;
 }
 
 int
@@ -118,6 +125,8 @@ mq_consumer_room(MqWindow *window, MqTaker *taker, int max)
 void
 mq_consumer_clear(MqWindow *window)
 {
-	while (window->consumers != 0)
-		remove_name(window, window->consumers);
+	for (int i = 0; i < MQ_CONSUMER_LISTS; i++)
+		while (window->consumers[i] != 0)
+			remove_name(window, window->consumers[i]);
+	window->named = 0;
 }

@@ -1,8 +1,8 @@
 /*
  * consumer.h: consumers with a name, and how much may be in flight.
  *
- * A name has a cell only while it has something in flight, in a list of the window: look-ups walk it, which is meant
- * for some hundred names at once. All functions need the window lock, exclusively where the window is not const; none
+ * A name has a cell only while it has something in flight, in one of the window's lists, by its hash: a look-up walks one of 64, so
+ * it costs little up to some thousand names at once. All functions need the window lock, exclusively where the window is not const; none
  * allocates or throws.
  */
 #ifndef MQ_CONSUMER_H
@@ -36,7 +36,7 @@ extern uint32 mq_consumer_of(MqWindow *window, const MqTaker *taker, MqCellList 
 extern void mq_consumer_remove_if_idle(MqWindow *window, uint32 consumer);
 
 /* The node's messages come into, and leave, the hands of a consumer (0: of one without a name). */
-extern void mq_consumer_join(MqNode *n, uint32 consumer);
+extern void mq_consumer_join(MqWindow *window, MqNode *n, uint32 consumer);
 extern void mq_consumer_leave(MqWindow *window, MqNode *n);
 
 /* Messages in flight for everybody together. */

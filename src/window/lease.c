@@ -89,7 +89,7 @@ mq_lease_give(MqWindow *window, uint32 node, const MqTaker *taker, uint32 consum
 	n->token = taker->token;
 	n->owner = taker->owner;
 	n->due = taker->deadline;
-	mq_consumer_join(n, consumer);
+	mq_consumer_join(window, n, consumer);
 	if (n->attempts < PG_UINT16_MAX)
 		n->attempts++;
 	mq_tree_set_state(window, node, MQ_LEASED);

@@ -249,7 +249,9 @@ swap_entries(MqWindow *a, MqWindow *b)
 	SWAP(uint32, a->root, b->root);
 	SWAP(uint32, a->pending, b->pending);
 	SWAP(uint32, a->rewalk, b->rewalk);
-	SWAP(uint32, a->consumers, b->consumers);
+	SWAP(int64, a->named, b->named);
+	for (int i = 0; i < MQ_CONSUMER_LISTS; i++)
+		SWAP(uint32, a->consumers[i], b->consumers[i]);
 	SWAP(int64, a->pending_ids, b->pending_ids);
 	SWAP(int64, a->nodes, b->nodes);
 	for (int i = 0; i < MQ_STATES; i++)

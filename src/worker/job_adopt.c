@@ -36,6 +36,7 @@ adopt(void *arg)
 	mq_sql("UPDATE mq_internal.segment SET file = 0 WHERE queue_no = %d", queue->queue_no);
 	record_place(queue);
 	mq_sql_end(&context);
+	mq_segment_close_all(queue);
 	mq_ring_own_tables();
 	mq_catalog_changed();
 	return true;
@@ -71,6 +72,7 @@ begin_anew(void *arg)
 	mq_sql_end(&context);
 	/* the partitions that the table has now */
 	(void) mq_segment_record_all(queue);
+	mq_segment_close_all(queue);
 	mq_catalog_changed();
 	return true;
 }

@@ -8,7 +8,7 @@ use Test::More;
 use MqTest;
 
 my $others = 200_000;
-my $node = mq_node('long_lists', conf => "mq.shared_memory = '128MB'\nautovacuum = off\nsynchronous_commit = off\nfsync = off\n");
+my $node = mq_node('long_lists', conf => "mq.shared_memory = '128MB'\nmq.max_groups = 2100\nautovacuum = off\nsynchronous_commit = off\nfsync = off\n");
 
 # the shortest of several times that rolling back a receive of two messages takes, in microseconds. The first one is the lowest
 # id there is, the second the highest.
@@ -57,5 +57,34 @@ my $short = one($node, "SELECT t.undo_time('few', 6)");
 my $long = one($node, "SELECT t.undo_time('many', 6)");
 diag("undoing two hand-outs: $short us, with $others others' between $long us");
 cmp_ok($long, '<', 10 * $short + 100, 'undoing a receive does not walk over what others hold');
+
+# --- consumers with a name, and groups that a session knows: what is looked up costs the same among many ------------------------------
+one($node, <<'SQL');
+CREATE FUNCTION t.elapsed(sql text, first int, last int) RETURNS float8 LANGUAGE plpgsql AS $$
+DECLARE began timestamptz := clock_timestamp();
+BEGIN
+	FOR i IN first .. last LOOP EXECUTE sql USING i; END LOOP;
+	RETURN extract(epoch FROM clock_timestamp() - began) * 1e6 / (last - first + 1);
+END $$;
+SQL
+{
+	my $names = 20_000;
+	my $receive = q{SELECT FROM mq.receive('named', consumer => 'consumer ' || $1, visibility_timeout => '1 h')};
+	one($node, "SELECT mq.create_queue('named'); SELECT mq.create_group('named', 'limited', options => jsonb_build_object('max_in_flight_per_consumer', 5)); SELECT count(*) FROM mq.send_batch('named', array_fill('1'::jsonb, ARRAY[$names]))");
+	$receive =~ s/consumer =>/consumer_group => 'limited', consumer =>/;
+	my ($first, $last) = split /\|/, one($node, sprintf q{SELECT t.elapsed(s, 1, 1000), t.elapsed(s, 1001, %d - 1000) IS NULL, t.elapsed(s, %d - 999, %d) FROM (SELECT $s$%s$s$ AS s) q}, ($names) x 3, $receive)
+	  =~ s/\|f\|/|/r;
+	diag("receiving for a new name: $first us, with $names names $last us");
+	is(one($node, "SELECT count(*) FROM mq.consumers WHERE queue = 'named'"), $names, 'so many consumers with a name');
+	cmp_ok($last, '<', 3 * $first, 'names of consumers are found whatever their number');
+}
+{
+	my $groups = 2_000;
+	one($node, "SELECT mq.create_queue('wide', groups => ARRAY(SELECT 'g' || i FROM generate_series(1, $groups) i))");
+	my ($first, $last) = split /\|/, one($node, sprintf q{SELECT t.elapsed(s, 1, 1), t.elapsed(s, 1, 2000), t.elapsed(a, 1, %d) IS NULL, t.elapsed(s, 1, 2000)
+		FROM (SELECT $s$SELECT FROM mq.receive('wide', 'g1')$s$ AS s, $s$SELECT FROM mq.receive('wide', 'g' || $1)$s$ AS a) q}, $groups) =~ s/^[^|]*\|//r =~ s/\|f\|/|/r;
+	diag("receiving from a group: $first us, in a session that knows $groups $last us");
+	cmp_ok($last, '<', 3 * $first, 'a group is found whatever number the session knows');
+}
 
 done_testing();

@@ -83,6 +83,24 @@ unlike(slurp_file($node->logfile), qr/not in the order of ids/, 'nothing is out 
 	ok(poll_until('a word on the order', sub { slurp_file($node->logfile) =~ /not in the order of ids/ }, 60), 'CLUSTER in reverse order is noticed');
 	one($node, "SELECT mq.send_batch('big', NULL::jsonb[], NULL, array_fill('\\x00'::bytea, array[50]))");
 	my $all = one($node, 'SELECT count(*) FROM mq.q_big');
+	# some ranges in it that follow each other
+	one($node, "SELECT mq.discard('big', 'default', ARRAY(SELECT id FROM mq.q_big WHERE id % 7000 = 0))");
+	my ($pages, $shown) = split /\|/, one($node, <<'SQL') =~ s/.*\n//sr;
+CREATE FUNCTION pg_temp.page_through() RETURNS text LANGUAGE plpgsql AS $$
+DECLARE last bigint := 0; n int := 0; pages int := 0; page bigint[];
+BEGIN
+	LOOP
+		page := ARRAY(SELECT id FROM mq.browse('big', states => '{ready,finished}', max_messages => 9000, after_id => last));
+		EXIT WHEN page = '{}';
+		IF page <> ARRAY(SELECT unnest(page) ORDER BY 1) THEN RAISE EXCEPTION 'not by id: % .. %', page[1], page[cardinality(page)]; END IF;
+		n := n + cardinality(page); pages := pages + 1; last := page[cardinality(page)];
+	END LOOP;
+	RETURN pages || '|' || n;
+END $$;
+SELECT pg_temp.page_through();
+SQL
+	is($shown, $all, "mq.browse pages through all of them, by id, in $pages pages");
+	one($node, "SELECT mq.seek('big', 'default', start => 'earliest')");
 	is(one($node, "SELECT count(*) || ' ' || count(DISTINCT id) FROM mq.pop('big', max_messages => 100000)"), "$all $all", 'all are there, each once');
 	my @said = slurp_file($node->logfile) =~ /not in the order of ids/g;
 	is(scalar @said, 1, 'said once');
