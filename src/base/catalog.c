@@ -40,19 +40,23 @@
 #include "base/definitions.h"
 #include "base/settings.h"
 
+/* What the last look-up found. An invalidation sets extension_valid to false: not to be trusted until the next one. */
 static MqExtension extension;
 static bool extension_valid = false;
+/* Holds the three caches, which are thrown away together. */
 static MemoryContext cache_context = NULL;
 static HTAB *queue_cache = NULL;	/* by NameData */
 static HTAB *group_cache = NULL;	/* by group_no */
 static HTAB *table_cache = NULL;	/* by the oid of a queue's table */
 
+/* A cached queue. Entries of the other caches point to it: it stays where it is until all three are thrown away. */
 typedef struct QueueEntry
 {
 	MqQueue		queue;			/* begins with its name */
 	bool		valid;			/* nothing has happened to its table */
 } QueueEntry;
 
+/* Leads from a table, which is what an invalidation names, to the queue that has it. */
 typedef struct TableEntry
 {
 	Oid			table;
@@ -66,6 +70,7 @@ typedef struct GroupEntry
 	const QueueEntry *queue;	/* of its queue */
 } GroupEntry;
 
+/* May run at any time, in the middle of a look-up too: it only marks what is out of date, and never throws. */
 static void
 relcache_callback(Datum arg, Oid relid)
 {
@@ -83,6 +88,7 @@ mq_catalog_init(void)
 	CacheRegisterRelcacheCallback(relcache_callback, (Datum) 0);
 }
 
+/* Begins with empty caches. May run out of memory: extension_valid is still false then, and the next look-up begins anew. */
 static void
 reset_caches(void)
 {
@@ -206,6 +212,10 @@ mq_own_relation_open(Oid relid, LOCKMODE mode)
 	return rel;
 }
 
+/*
+ * With missing_ok it returns NULL also where the script has another version. Finds or makes the slot of the database, which may
+ * raise 53400.
+ */
 const MqExtension *
 mq_extension(bool missing_ok)
 {
@@ -263,6 +273,7 @@ remember_queue(const MqQueue *queue)
 	return entry;
 }
 
+/* A queue whose table is gone is not found. */
 bool
 mq_queue_find(const char *name, MqQueue *queue)
 {
@@ -353,6 +364,7 @@ cached_group_by_name(const MqQueue *queue, const char *name, MqGroup *result)
 	return false;
 }
 
+/* With its queue, whose entry is_valid looks at. */
 static void
 remember_group(const MqGroup *group)
 {
@@ -362,6 +374,7 @@ remember_group(const MqGroup *group)
 	entry->queue = remember_queue(&group->queue);
 }
 
+/* The caller has looked up the queue before, so that the extension is known and there are caches. */
 bool
 mq_group_find(const MqQueue *queue, const char *group_name, MqGroup *result)
 {
@@ -397,6 +410,7 @@ mq_group_by_number(int32 group_no, MqGroup *result)
 	return true;
 }
 
+/* Window and chain stay as the caller had them. When it returns false they may be lost, and the rest be half new. */
 bool
 mq_group_refresh(MqGroup *group, bool past_cache)
 {
@@ -513,6 +527,7 @@ mq_catalog_remember_chain(const MqQueue *queue)
 		cached->queue.chain = queue->chain;
 }
 
+/* False also where the relation is gone; *missing says so. */
 static bool
 has_acl(Oid relid, AclMode modes, bool *missing)
 {
@@ -559,6 +574,7 @@ mq_check_right(const MqQueue *queue, AclMode mode)
 					 quote_literal_cstr(NameStr(queue->name)), right_name(mode))));
 }
 
+/* Says the same whether there is such a group or not (no_such_group). */
 static void
 group_denied(const MqQueue *queue, const char *group_name)
 {
