@@ -40,20 +40,24 @@
 #include "base/definitions.h"
 #include "base/settings.h"
 
+/* What the last look-up found. An invalidation sets extension_valid to false: not to be trusted until the next one. */
 static MqExtension extension;
 static bool extension_valid = false;
+/* Holds the three caches, which are thrown away together. */
 static MemoryContext cache_context = NULL;
 static HTAB *queue_cache = NULL;	/* by NameData */
 static HTAB *group_cache = NULL;	/* by group_no */
 static HTAB *name_cache = NULL; /* groups by GroupName */
 static HTAB *table_cache = NULL;	/* by the oid of a queue's table */
 
+/* A cached queue. Entries of the other caches point to it: it stays where it is until all of them are thrown away. */
 typedef struct QueueEntry
 {
 	MqQueue		queue;			/* begins with its name */
 	bool		valid;			/* nothing has happened to its table */
 } QueueEntry;
 
+/* Leads from a table, which is what an invalidation names, to the queue that has it. */
 typedef struct TableEntry
 {
 	Oid			table;
@@ -80,6 +84,7 @@ typedef struct NameEntry
 	const GroupEntry *group;	/* NULL: none */
 } NameEntry;
 
+/* May run at any time, in the middle of a look-up too: it only marks what is out of date, and never throws. */
 static void
 relcache_callback(Datum arg, Oid relid)
 {
@@ -97,6 +102,7 @@ mq_catalog_init(void)
 	CacheRegisterRelcacheCallback(relcache_callback, (Datum) 0);
 }
 
+/* Begins with empty caches. May run out of memory: extension_valid is still false then, and the next look-up begins anew. */
 static void
 reset_caches(void)
 {
@@ -223,6 +229,10 @@ mq_own_relation_open(Oid relid, LOCKMODE mode)
 	return rel;
 }
 
+/*
+ * With missing_ok it returns NULL also where the script has another version. Finds or makes the slot of the database, which may
+ * raise 53400.
+ */
 const MqExtension *
 mq_extension(bool missing_ok)
 {
@@ -284,6 +294,7 @@ remember_queue(const MqQueue *queue)
 	return entry;
 }
 
+/* A queue whose table is gone is not found. */
 bool
 mq_queue_find(const char *name, MqQueue *queue)
 {
@@ -354,6 +365,7 @@ is_valid(const GroupEntry *entry)
 	return entry->queue->valid && entry->queue->queue.queue_no == entry->group.queue.queue_no;
 }
 
+/* With its queue, whose entry is_valid looks at. */
 static void
 remember_group(const MqGroup *group)
 {
@@ -370,6 +382,7 @@ remember_group(const MqGroup *group)
 	name->group = entry;
 }
 
+/* The caller has looked up the queue before, so that the extension is known and there are caches. */
 bool
 mq_group_find(const MqQueue *queue, const char *group_name, MqGroup *result)
 {
@@ -409,6 +422,7 @@ mq_group_by_number(int32 group_no, MqGroup *result)
 	return true;
 }
 
+/* Window and chain stay as the caller had them. When it returns false they may be lost, and the rest be half new. */
 bool
 mq_group_refresh(MqGroup *group, bool past_cache)
 {
@@ -525,6 +539,7 @@ mq_catalog_remember_chain(const MqQueue *queue)
 		cached->queue.chain = queue->chain;
 }
 
+/* False also where the relation is gone; *missing says so. */
 static bool
 has_acl(Oid relid, AclMode modes, bool *missing)
 {
@@ -571,6 +586,7 @@ mq_check_right(const MqQueue *queue, AclMode mode)
 					 quote_literal_cstr(NameStr(queue->name)), right_name(mode))));
 }
 
+/* Says the same whether there is such a group or not (no_such_group). */
 static void
 group_denied(const MqQueue *queue, const char *group_name)
 {

@@ -68,6 +68,7 @@ mq_table_of(const MqExtension *ext, const char *queue_name)
 	return get_relname_relid(relname, ext->schema);
 }
 
+/* Table and sequence are looked up by name: InvalidOid where there is none now. The chain is not looked up. */
 static void
 queue_from_tuple(const MqExtension *ext, HeapTuple tuple, TupleDesc desc, MqQueue *queue)
 {
@@ -96,6 +97,7 @@ queue_from_tuple(const MqExtension *ext, HeapTuple tuple, TupleDesc desc, MqQueu
 	queue->replaced = !queue->foreign && DatumGetObjectId(v[Q_TABLE - 1]) != queue->table;
 }
 
+/* All but the window, and the queue, whose number goes to *queue_no. */
 static void
 group_from_tuple(const MqExtension *ext, HeapTuple tuple, TupleDesc desc, MqGroup *group, int32 *queue_no)
 {
@@ -149,6 +151,7 @@ read_queue(const MqExtension *ext, const char *index, ScanKey keys, int nkeys, M
 	return read_queue_once(ext, index, keys, nkeys, queue);
 }
 
+/* The queue is looked up when the table of groups is closed. False also where the queue has no table. */
 static bool
 read_group(const MqExtension *ext, const char *index, ScanKey keys, int nkeys, MqGroup *group)
 {
@@ -244,6 +247,7 @@ typedef struct NumberedQueue
 	const MqQueue *queue;
 } NumberedQueue;
 
+/* In the current memory context. Points to the queues of the array. */
 static HTAB *
 by_number(const MqQueue *queues, int count)
 {
@@ -285,6 +289,7 @@ collect_groups(const MqExtension *ext, Relation rel, SysScanDesc scan, const MqQ
 	return groups;
 }
 
+/* Queues are read first: a group whose queue was not there yet, or has no table, is left out. */
 MqDefinitions
 mq_definitions_all(void)
 {
@@ -338,6 +343,7 @@ mq_definitions_fingerprint(void)
 	return rows_fingerprint(ext->group_rel, rows_fingerprint(ext->queue_rel, ext->oid));
 }
 
+/* The queue in each of them is a copy of the caller's. */
 MqGroup *
 mq_groups_of(const MqQueue *queue, int *count)
 {

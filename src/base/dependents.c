@@ -83,6 +83,7 @@ typedef struct Reference
 	bool		is_unread;		/* an expression is too long to know */
 } Reference;
 
+/* How the expressions of a dependent refer to the relation. */
 typedef enum Verdict
 {
 	IS_NUMBER,
@@ -127,6 +128,7 @@ type_of(const Node *node)
 	}
 }
 
+/* Two kinds of nodes have a list of types, the others at most the one that type_of knows. */
 static bool
 names_type(const Node *node, Oid type)
 {
@@ -137,6 +139,7 @@ names_type(const Node *node, Oid type)
 	return type_of(node) == type;
 }
 
+/* As a table in a query, or as the sequence of an identity column. */
 static bool
 names_relation(const Node *node, Oid relid)
 {
@@ -145,6 +148,7 @@ names_relation(const Node *node, Oid relid)
 	return IsA(node, NextValueExpr) && ((const NextValueExpr *) node)->seqid == relid;
 }
 
+/* Whether it is a constant with the oid, of type regclass or regtype: a reference that does no harm (dependents.h). */
 static bool
 is_number(const Node *node, const Reference *ref)
 {
@@ -154,6 +158,7 @@ is_number(const Node *node, const Reference *ref)
 		DatumGetObjectId(c->constvalue) == ref->oid;
 }
 
+/* A tree walker: true ends the walk, for once the object is named nothing else matters. *ref gathers what was found. */
 static bool
 look_at(Node *node, Reference *ref)
 {
@@ -171,6 +176,7 @@ look_at(Node *node, Reference *ref)
 	return expression_tree_walker(node, look_at, ref);
 }
 
+/* Of all expressions of a row. A dependency that nothing found there explains counts as a name, so it is left alone. */
 static Verdict
 verdict(const Reference *ref)
 {
@@ -208,6 +214,7 @@ look_at_row(HeapTuple tuple, TupleDesc desc, Reference *ref, MqDependentsBudget 
 
 /* ---- what has them ---- */
 
+/* As its result, or as an argument of any mode. */
 static bool
 function_has_type(HeapTuple tuple, Oid type)
 {
@@ -270,6 +277,7 @@ read_holder(const Holder *holder, Oid object, Reference *ref, MqDependentsBudget
 	return result;
 }
 
+/* NULL: it has no expressions that we could read. */
 static const Holder *
 holder_of(const FormData_pg_depend *d)
 {
@@ -287,6 +295,7 @@ holder_of(const FormData_pg_depend *d)
 	return NULL;
 }
 
+/* Only an ordinary dependency on the whole object may come from a number; any other is taken for a name without a look. */
 static Verdict
 judge(const FormData_pg_depend *d, bool secret, MqDependentsBudget *budget)
 {
@@ -310,6 +319,10 @@ delete_at_once(Relation rel, HeapTuple tuple)
 	return result == TM_Ok || result == TM_Deleted;
 }
 
+/*
+ * False: the budget does not suffice, or somebody's open transaction changes one of the rows. *budget: less what was read and
+ * deleted.
+ */
 static bool
 forget_dependents_of(Relation rel, const ObjectAddress *object, bool secret, MqDependentsBudget *budget)
 {
@@ -409,6 +422,7 @@ mq_drop(const char *sql, const char *locked, const char *too_many, const char *r
 {
 	MemoryContext context = CurrentMemoryContext;
 
+	/* until mq_sql_end, as what mq_sql_begin has set */
 	if (LockTimeout == 0)
 		(void) set_config_option("lock_timeout", "10s", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 	PG_TRY();

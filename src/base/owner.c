@@ -19,6 +19,7 @@
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
 
+/* Until mq_sql_end, or the end of the transaction. */
 static void
 set_for_now(const char *name, const char *value)
 {
@@ -56,6 +57,7 @@ mq_sql_end(MqSqlContext *context)
 	SetUserIdAndSecContext(context->user, context->security);
 }
 
+/* Its rows are in SPI_tuptable until the next call or mq_sql_end. Raises what the statement raises. */
 uint64
 mq_sql(const char *format,...)
 {
@@ -122,6 +124,7 @@ acl_if_there(Oid relid, Oid *owner)
 	return result;
 }
 
+/* owner: from acl_if_there. 42704 if the relation is gone. */
 static void
 check_there(Oid owner)
 {
@@ -132,6 +135,7 @@ check_there(Oid owner)
 				 errhint("The views mq.queues and mq.groups list what there is.")));
 }
 
+/* Only a grant by the table's owner counts: others who have the right with grant option may pass it on. */
 Oid
 mq_queue_owner_if_there(const MqQueue *queue)
 {
@@ -164,6 +168,7 @@ mq_queue_is_owned_by(const MqQueue *queue, Oid role)
 	return mq_queue_owner_if_there(queue) == role;
 }
 
+/* Appends the roles from whom the grantee has one of these rights, each once. */
 static List *
 add_grantors(List *grantors, const Acl *acl, Oid grantee, AclMode mode)
 {
@@ -185,6 +190,7 @@ mq_grantors(Oid relid, Oid grantee, AclMode mode)
 	List	   *grantors = acl == NULL ? NIL : add_grantors(NIL, acl, grantee, mode);
 
 	check_there(owner);
+	/* dropped columns have rows too: the first number without one is the end */
 	for (AttrNumber column = 1;; column++)
 	{
 		HeapTuple	tuple = SearchSysCache2(ATTNUM, ObjectIdGetDatum(relid), Int16GetDatum(column));

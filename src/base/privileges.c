@@ -129,6 +129,7 @@ check_in_script(const char *function)
 PGDLLEXPORT Datum mq_reset_all_privileges(PG_FUNCTION_ARGS);
 PG_FUNCTION_INFO_V1(mq_reset_all_privileges);
 
+/* For the script of the extension, before its own grants: what ALTER DEFAULT PRIVILEGES gave goes, with whatever else was given. */
 Datum
 mq_reset_all_privileges(PG_FUNCTION_ARGS)
 {

@@ -28,6 +28,7 @@ MqCell	   *mq_cells = NULL;
 MqWaiter   *mq_waiters = NULL;
 int64	   *mq_first_n = NULL;
 
+/* In shared memory, from a key to its slot; guarded by the registry lock. */
 static HTAB *chain_hash = NULL;
 static HTAB *window_hash = NULL;
 
@@ -47,6 +48,7 @@ typedef struct WindowEntry
 #define PROCESS_MASK	0x3FFFF		/* 18 bits: as many processes as there can be */
 #define CELLS_PER_SLICE	16
 
+/* What mq.shared_memory has room for, with cell 0, which is never used. Limited to what counts of cells (int) can hold. */
 static uint32
 cell_count(void)
 {
@@ -60,6 +62,7 @@ process_count(void)
 	return MaxBackends + NUM_AUXILIARY_PROCS + max_prepared_xacts + 1;
 }
 
+/* Everything but the hash tables, in the order in which mq_shmem_startup lays it out. An overflow is an error. */
 static Size
 fixed_size(void)
 {
@@ -86,6 +89,7 @@ mq_shmem_request(void)
 	RequestNamedLWLockTranche("mq_window", mq_max_groups);
 }
 
+/* All slots are free. Spinlocks and condition variables are made here only, and stay when a slot gets another owner. */
 static void
 init_slots(void)
 {
@@ -126,6 +130,7 @@ random_mask(void)
 	return mask | (UINT64CONST(1) << (TOKEN_BITS - 1));
 }
 
+/* Once in a life of the shared memory. Caller holds AddinShmemInitLock. */
 static void
 init_shared(void)
 {
@@ -190,6 +195,7 @@ mq_require_preload(void)
 				 errhint("Add mq to shared_preload_libraries and restart the server.")));
 }
 
+/* Raises 53400. Caller holds the registry lock, which is released here. */
 static void
 slots_full(const char *what, const char *setting)
 {
@@ -200,6 +206,7 @@ slots_full(const char *what, const char *setting)
 			 errhint("Raise %s and restart the server, or drop what is not needed.", setting)));
 }
 
+/* For the new owner of a slot. Caller holds the registry lock. worker_wanted makes the launcher start a worker at its next turn. */
 static void
 database_init(MqDatabase *db, const MqDatabaseKey *key)
 {
@@ -219,6 +226,7 @@ database_init(MqDatabase *db, const MqDatabaseKey *key)
 	db->key = *key;
 }
 
+/* A linear search: a process asks only when it looks up the extension. */
 MqDatabase *
 mq_database_slot(Oid extension)
 {
@@ -251,6 +259,7 @@ mq_database_slot(Oid extension)
 	return found;
 }
 
+/* Caller holds the registry lock, exclusive. Raises 53400 when there is none. */
 static int
 free_chain_slot(void)
 {
@@ -263,6 +272,7 @@ free_chain_slot(void)
 	return -1;
 }
 
+/* Caller holds the registry lock and the append lock. The chain is not ready: mq_log_attach finds out where it ends. */
 static void
 chain_init(MqChain *chain, const MqChainKey *key)
 {
@@ -280,6 +290,7 @@ chain_init(MqChain *chain, const MqChainKey *key)
 	chain->key = *key;
 }
 
+/* NULL: there is none, and none was to be made. Once this returns the slot may go, and get another owner. */
 MqChain *
 mq_chain_slot(const MqChainKey *key, bool create, bool *created)
 {
@@ -319,6 +330,7 @@ mq_windows_are_full(void)
 	return hash_get_num_entries(window_hash) >= mq_max_groups;
 }
 
+/* As free_chain_slot. */
 static int
 free_window_slot(void)
 {
@@ -331,6 +343,7 @@ free_window_slot(void)
 	return -1;
 }
 
+/* As mq_chain_slot. A new window has no root, which says that nobody has filled it yet. */
 MqWindow *
 mq_window_slot(const MqWindowKey *key, bool create, bool *created)
 {
@@ -366,6 +379,7 @@ mq_window_slot(const MqWindowKey *key, bool create, bool *created)
 	return window;
 }
 
+/* Whoever waits for a segment is woken, to see whether the queue is still there. */
 void
 mq_chain_forget(const MqChainKey *key)
 {
@@ -464,6 +478,7 @@ take_slice(MqCellList *list, int count, uint32 keep)
 	SpinLockRelease(&mq_shared->arena_mutex);
 }
 
+/* The spinlock is let go between slices, so of two that ask for what is left both may get nothing. */
 bool
 mq_cells_reserve(MqCellList *list, int count, bool may_use_reserve)
 {
@@ -550,6 +565,7 @@ mq_token_time(uint64 token)
 	return (TimestampTz) (token ^ mq_shared->token_mask);
 }
 
+/* From the top: 14 bits of the backend id (before 17), 18 of the process number, 32 of the local xid. */
 uint64
 mq_session_transaction(void)
 {
@@ -576,6 +592,7 @@ mq_session_transaction_pid(uint64 owner)
 	return mq_session_transaction_open(owner) ? pid : 0;
 }
 
+/* turn: not only to look at the queues that notify. Takes the mutex of the database; never throws, for callbacks use it. */
 static void
 wake_worker(MqDatabase *db, bool turn)
 {

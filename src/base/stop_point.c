@@ -18,6 +18,7 @@
 #include "storage/lock.h"
 #include "utils/guc.h"
 
+/* The setting mq.stop_point. */
 static char *armed = NULL;
 
 bool		mq_wake_sweep = true;
@@ -32,6 +33,7 @@ mq_stop_point_define(void)
 							   &armed, "", PGC_SUSET, GUC_NOT_IN_SAMPLE, NULL, NULL, NULL);
 }
 
+/* Returns when nobody has pg_advisory_lock(77, 1). */
 static void
 wait_for_advisory_lock(void)
 {
@@ -42,6 +44,7 @@ wait_for_advisory_lock(void)
 	(void) LockRelease(&tag, ShareLock, false);
 }
 
+/* The file mq_reached tells the test that the process has come here. No interrupt ends it: it is for callbacks of transactions. */
 static void
 spin_while_file_exists(void)
 {

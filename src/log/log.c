@@ -48,6 +48,7 @@ stamp(HeapTuple tuple, int64 id, TimestampTz time)
 
 /* ---- position ---- */
 
+/* Whether the slot is still this queue's. Caller holds the append lock. */
 static bool
 chain_is(const MqChain *chain, const MqChainKey *key)
 {
@@ -75,6 +76,7 @@ segment_max(Relation rel, bool ordered, int64 lo, int64 hi)
 	return max;
 }
 
+/* Of the last segment that has rows; max_id -1: there is none. Waits for locks on segments, so no LWLock may be held. */
 static MqPageRange
 queue_max(const MqQueue *queue, int level)
 {
@@ -104,6 +106,7 @@ queue_max(const MqQueue *queue, int level)
 	return max;
 }
 
+/* Segments are read without the append lock: of several processes that do so at once the first one sets the position. */
 void
 mq_log_attach(MqQueue *queue, int level, int64 floor)
 {
@@ -202,6 +205,7 @@ mq_log_skip(const MqQueue *queue, int level, int64 next_id)
 			mq_log_pass_over(chain, next_id);
 			chain->reserved_end = Max(chain->reserved_end, next_id);
 		}
+		/* part of what a remembered place is valid for (file_tag, walk.c) */
 		chain->truncations++;
 	}
 	LWLockRelease(MqAppendLock(chain));
@@ -222,6 +226,7 @@ ids_per_block(const MqQueue *queue)
 	return Max(queue->segment_size / 64, 1);
 }
 
+/* Raises 55000 unless nextval answers above that after a number of calls, a whole block at a time. */
 static void
 check_sequence(const MqQueue *queue, int64 above)
 {
@@ -278,6 +283,7 @@ reserve_ids(const MqQueue *queue, int64 above, int64 *end)
 	return start;
 }
 
+/* Reserves the next block of ids, for all senders of the queue. Caller holds no LWLock, for nextval writes WAL. */
 static void
 reservation_extend(const MqQueue *queue, int level)
 {
@@ -334,6 +340,7 @@ aim_at_tail(MqChain *chain, int64 segment, Relation rel)
 		RelationSetTargetBlock(rel, blocks > 0 ? blocks - 1 : InvalidBlockNumber);
 }
 
+/* slots hold the same tuples; they are used, and get the places, only if there are several. Caller holds the append lock. */
 static void
 insert_tuples(Relation rel, HeapTuple *tuples, TupleTableSlot **slots, int count, CommandId cid)
 {
@@ -434,6 +441,7 @@ fill_slots(TupleTableSlot **slots, HeapTuple *tuples, int count)
 		ExecStoreHeapTuple(tuples[i], slots[i], true);
 }
 
+/* Nobody drops them: they go with the memory context of the call. */
 static TupleTableSlot **
 make_slots(int count)
 {

@@ -19,6 +19,7 @@ mq_order_check(const MqQueue *queue, int64 segment, Relation rel, MqOrderCheck *
 	int64		lo = segment * queue->segment_size;
 	int64		hi = lo + queue->segment_size - 1;
 
+	/* also when the file is shorter than what was looked at */
 	if (check->file != MqRelFileNumber(rel) || check->next > blocks)
 		*check = (MqOrderCheck) {.file = MqRelFileNumber(rel), .max_id = -1, .max_time = -1, .in_order = true};
 	for (; pages > 0 && check->next < blocks && check->in_order; pages--, check->next++)

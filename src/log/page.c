@@ -45,12 +45,14 @@ mq_xid_is_ancient(uint64 full_xid)
 	return U64FromFullTransactionId(ReadNextFullTransactionId()) - full_xid > (uint64) PG_INT32_MAX - 1000000;
 }
 
+/* 0 for a page that was never written, which ends loops at once. Never more than callers have room for. */
 static OffsetNumber
 last_offset(Page page)
 {
 	return PageIsNew(page) ? InvalidOffsetNumber : Min(PageGetMaxOffsetNumber(page), MaxHeapTuplesPerPage);
 }
 
+/* False for a null too. Our own rows always have id and enqueued_at (log.c); this is for what somebody else wrote. */
 static bool
 is_stored(HeapTupleHeader header, MqColumn column)
 {
@@ -158,6 +160,7 @@ judge_row(HeapTuple tuple, Buffer buffer, Snapshot judge, uint64 *xid)
 		return MQ_ROW_COMMITTED;
 	if (XidInMVCCSnapshot(xmin, judge))
 	{
+		/* rows of one sender lie together, and the look into pg_subtrans is costly */
 		static TransactionId last_xmin = InvalidTransactionId;
 		static uint64 last_top = 0;
 
@@ -210,6 +213,9 @@ mq_log_read_page(Relation rel, BlockNumber block, int64 lo, int64 hi, Snapshot j
 	return count;
 }
 
+/*
+ * By the statement's snapshot, however old it is: what judge_row finds committed may be too new for it. Caller has the page locked.
+ */
 static MqSight
 sight(HeapTuple tuple, Buffer buffer, Snapshot snapshot)
 {
@@ -248,6 +254,7 @@ same_id(const MqFetched *rows, int at)
 	return i;
 }
 
+/* Ends as soon as the snapshot has seen every id of the range; *page_max is the greatest one until there. */
 int
 mq_log_fetch_page(Relation rel, BlockNumber block, int64 lo, int64 hi, Snapshot snapshot, MqFetched *rows,
 				  Buffer *buffer, int64 *page_max)
@@ -301,6 +308,7 @@ mq_log_fetch_page(Relation rel, BlockNumber block, int64 lo, int64 hi, Snapshot 
 	return count;
 }
 
+/* Whether every row of a page is before the bound, an id or a time. */
 typedef bool (*PageIsBefore) (MqPageRange range, int64 bound);
 
 static bool
@@ -383,6 +391,7 @@ mq_log_first_since(Relation rel, bool ordered, TimestampTz time, int64 lo, int64
 	BlockNumber blocks = RelationGetNumberOfBlocks(rel);
 	int64		first = -1;
 
+	/* in an ordered one the first page with such a row has the smallest id */
 	for (BlockNumber block = ordered ? locate(rel, time_is_before, time) : 0; block < blocks; block++)
 	{
 		int64		id;

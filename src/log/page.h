@@ -78,6 +78,7 @@ extern BlockNumber mq_log_locate(Relation rel, int64 id);
  */
 extern int64 mq_log_first_since(Relation rel, bool ordered, TimestampTz time, int64 lo, int64 hi);
 
+/* The full form of a normal xid: the latest one with these 32 bits that is not ahead of the next xid. */
 extern uint64 mq_full_xid(TransactionId xid);
 
 /* So old that its 32-bit form means another transaction by now: decided, but its fate is on its rows only. */

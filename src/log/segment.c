@@ -50,6 +50,7 @@ typedef struct CachedSegment
 	bool		checked;		/* nothing that an append would bypass */
 } CachedSegment;
 
+/* A segment takes the place of the one before that has the same hash. */
 static CachedSegment cache[CACHED_SEGMENTS];
 
 bool		mq_segment_waits = true;
@@ -57,6 +58,7 @@ bool		mq_segment_waits = true;
 /* goes up whenever this process has thrown away what it knew of a relation */
 static uint64 invalidations = 0;
 
+/* May run at any time; never throws. Forgets a leaf, or those of a queue whose table has changed; what is open stays open. */
 static void
 relcache_callback(Datum arg, Oid relid)
 {
@@ -80,6 +82,7 @@ segment_keys(ScanKey keys, const MqQueue *queue, int level, int64 segment)
 	ScanKeyInit(&keys[2], 3, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(segment));
 }
 
+/* All but relid, which is no column. */
 static void
 info_from_tuple(HeapTuple tuple, TupleDesc desc, MqSegmentInfo *info)
 {
@@ -116,6 +119,7 @@ read_info(const MqQueue *queue, int level, int64 segment, MqSegmentInfo *info)
 	return found;
 }
 
+/* Tables are looked up by name and not locked: one may be gone by the time it is opened. */
 MqSegmentInfo *
 mq_segment_list(const MqQueue *queue, int *count)
 {
@@ -148,6 +152,7 @@ mq_segment_list(const MqQueue *queue, int *count)
 	return list;
 }
 
+/* Where the segment is, if it is in the cache: another one may be there (cached_is). */
 static CachedSegment *
 cached(const MqQueue *queue, int level, int64 segment)
 {
@@ -160,6 +165,7 @@ cached_is(const CachedSegment *c, const MqQueue *queue, int level, int64 segment
 	return OidIsValid(c->relid) && c->queue_no == queue->queue_no && c->level == level && c->segment == segment;
 }
 
+/* By name, and waits for the lock. NULL: there is no such table. The cache is neither asked nor filled. */
 static Relation
 open_uncached(const MqQueue *queue, int level, int64 segment, LOCKMODE mode)
 {
@@ -173,12 +179,17 @@ open_uncached(const MqQueue *queue, int level, int64 segment, LOCKMODE mode)
 	return OidIsValid(relid) ? try_relation_open(relid, mode) : NULL;
 }
 
+/*
+ * A wait for the lock may throw the cached entry away: that is looked at again under it. 55000 for what is no heap, or has other
+ * columns.
+ */
 Relation
 mq_segment_open(const MqQueue *queue, int level, int64 segment, LOCKMODE mode)
 {
 	CachedSegment *c = cached(queue, level, segment);
 	MqSegmentInfo info;
 	Relation	rel = NULL;
+	RelFileNumber looked_at;
 
 	if (cached_is(c, queue, level, segment))
 		rel = try_relation_open(c->relid, mode);
@@ -201,13 +212,15 @@ mq_segment_open(const MqQueue *queue, int level, int64 segment, LOCKMODE mode)
 	}
 	if (!read_info(queue, level, segment, &info))
 		info.file = InvalidOid;
+	looked_at = c->relid == RelationGetRelid(rel) ? c->looked_at : InvalidRelFileNumber;
+	/* not the numbers of the one and the table of the other, if an error comes */
+	c->relid = InvalidOid;
 	c->queue_no = queue->queue_no;
 	c->level = level;
 	c->segment = segment;
 	c->file = queue->foreign ? InvalidOid : info.file;
 	c->guarded = mq_segment_is_guarded(rel);
-	if (c->relid != RelationGetRelid(rel))
-		c->looked_at = InvalidRelFileNumber;
+	c->looked_at = looked_at;
 	c->checked = false;
 	c->parent = queue->table;
 	mq_segment_check_columns(rel, mq_row_descriptor());
@@ -215,6 +228,7 @@ mq_segment_open(const MqQueue *queue, int level, int64 segment, LOCKMODE mode)
 	return rel;
 }
 
+/* The segment is open and locked. What is not in the cache, for whatever reason, is not trusted. */
 MqTrust
 mq_segment_trust(const MqQueue *queue, int level, int64 segment, Relation rel)
 {
@@ -284,6 +298,7 @@ mq_segment_open_at_once(const MqQueue *queue, int level, int64 segment)
 	return NULL;
 }
 
+/* Only the oid of a segment that is in the cache can be locked at once: the first attempt may do no more than bring it there. */
 Relation
 mq_segment_open_still(const MqQueue *queue, int level, int64 segment, LOCKMODE *mode)
 {
@@ -338,6 +353,7 @@ mq_segment_complain(Relation rel, const char *what, const char *detail)
 			 errhint("Somebody has written to it past mq, with triggers disabled.")));
 }
 
+/* True also if a process that does not wait finds it locked: then it is not known to be gone. */
 static bool
 is_there(const MqQueue *queue, int level, int64 segment)
 {
@@ -406,6 +422,7 @@ must_create_here(const MqQueue *queue)
 	return result;
 }
 
+/* Senders may wait for several: the greatest one counts. Takes the append lock, and sets the worker's latch after it. */
 static void
 ask_worker(const MqQueue *queue, int level, int64 segment)
 {
@@ -472,6 +489,7 @@ guard_is_locked_here(Relation rel)
 	return MqLockHeldByMe(&tag, ShareRowExclusiveLock) || MqLockHeldByMe(&tag, AccessExclusiveLock);
 }
 
+/* Raises 55000. rel: as in wait_for_segment. */
 static void
 not_in_time(const MqQueue *queue, int64 segment, Relation rel)
 {
@@ -526,6 +544,7 @@ mq_segment_open_to_append(const MqQueue *queue, int level, int64 segment)
 	if (rel == NULL || !mq_segment_is_guarded(rel))
 		rel = wait_for_segment(queue, level, segment, rel);
 	check_appendable(queue, rel);
+	/* until an invalidation, which comes with each alteration */
 	if (cached_is(c, queue, level, segment))
 		c->checked = true;
 	return rel;

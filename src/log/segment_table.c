@@ -31,6 +31,7 @@
 #include "base/stop_point.h"
 #include "log/segment.h"
 
+/* Of the first so many columns. In TopMemoryContext, for good. */
 static TupleDesc
 make_descriptor(int columns)
 {
@@ -156,6 +157,7 @@ mq_segment_is_guarded(Relation rel)
 	return false;
 }
 
+/* Whatever is not ours; a foreign key has triggers, too. */
 static bool
 has_foreign_trigger(Relation rel)
 {
@@ -168,6 +170,7 @@ has_foreign_trigger(Relation rel)
 	return false;
 }
 
+/* As the catalog has it; the table need not be open. False if it is gone. */
 static bool
 has_row_security(Oid relid)
 {
@@ -215,6 +218,7 @@ mq_segment_check_unaltered(const MqQueue *queue, Relation rel)
 		mq_segment_refuse(rel, "row level security");
 }
 
+/* For mq_check_made: an event trigger may switch it on for every new table. */
 static void
 take_off_row_security(Oid relid)
 {
@@ -229,6 +233,7 @@ mq_check_made(Oid relid, TupleDesc ours)
 	Relation	rel;
 
 	take_off_row_security(relid);
+	/* this transaction has made it, so it is locked */
 	rel = relation_open(relid, NoLock);
 	check_nothing_added(rel, ours);
 	relation_close(rel, NoLock);
@@ -371,6 +376,7 @@ mq_segment_record_order(const MqQueue *queue, int level, int64 segment, RelFileN
 	mq_sql_end(&context);
 }
 
+/* Does nothing if the segment is gone. */
 void
 mq_segment_seal(const MqQueue *queue, int level, int64 segment)
 {
@@ -408,6 +414,7 @@ mq_segment_drop(const MqQueue *queue, int level, int64 segment)
 	mq_sql_end(&context);
 }
 
+/* As mq_segment_seal. */
 void
 mq_segment_close_all(const MqQueue *queue)
 {

@@ -27,6 +27,7 @@
 #define SWEEP_AT_LEAST	64
 #define KEPT_US			(600 * MQ_S)	/* of an object that is no more */
 
+/* Hashed as bytes: number is as wide as segment, so that there is no padding. */
 typedef struct FailureKey
 {
 	MqJob		job;
@@ -40,6 +41,7 @@ typedef struct Failure
 	MqBackoff	backoff;
 } Failure;
 
+/* Jobs that failed when they were tried last. */
 static HTAB *failures = NULL;
 static long sweep_at = SWEEP_AT_LEAST;
 
@@ -72,12 +74,14 @@ mq_job_init(void)
 
 /* ---- failures ---- */
 
+/* Without `urgent`: the same job may become so, and keeps its failures. */
 static FailureKey
 failure_key(MqJob job, MqJobFor object)
 {
 	return (FailureKey) {job, object.segment, object.number};
 }
 
+/* Whether it is too early to try the job again. */
 static bool
 has_failed_lately(MqJob job, MqJobFor object)
 {
@@ -128,6 +132,7 @@ note_failure(MqJob job, MqJobFor object)
 	return mq_backoff_failed(&failure->backoff);
 }
 
+/* Logged only for a job that had failed before. */
 static void
 note_success(MqJob job, MqJobFor object, const char *what)
 {
@@ -175,6 +180,7 @@ may_wait(int sharers)
 	return now;
 }
 
+/* Takes the time since then off what is left, whatever it was spent on. */
 static void
 has_waited(int64 since)
 {
@@ -354,6 +360,7 @@ mq_job_reread_queue(MqQueue *queue)
 	return true;
 }
 
+/* One that is ancient is over: its 32 bits may be another transaction's by now. */
 bool
 mq_job_xid_is_open(uint64 full)
 {

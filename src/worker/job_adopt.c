@@ -77,6 +77,7 @@ begin_anew(void *arg)
 	return true;
 }
 
+/* Slots are freed when the new epoch is committed, so that whoever makes them again finds it. */
 bool
 mq_job_take_over_table(MqQueueItem *item)
 {

@@ -47,6 +47,7 @@ static MqMemo groups = {"mq groups", sizeof(GroupMemo)};
 
 /* ---- windows ---- */
 
+/* Needs no transaction. Lets others into the window after some leases each time (mq_window_expire). */
 static void
 expire_leases(const MqWindowRef *ref)
 {
@@ -96,6 +97,7 @@ is_time_for_checkpoint(const MqWindowRef *ref, int32 group_no, const MqQueueWork
 	return mq_monotonic_us() >= due;
 }
 
+/* Job; false: the window is gone. The group is copied because mq_checkpoint_write clears the struct that it is in. */
 static bool
 write_checkpoint(void *arg)
 {
@@ -108,6 +110,7 @@ write_checkpoint(void *arg)
 	return written;
 }
 
+/* Whether something in [lo, hi] is unfinished by the checkpoint, whose ranges are sorted and do not overlap. */
 static bool
 intersects(const MqCheckpoint *checkpoint, int64 lo, int64 hi)
 {
@@ -137,6 +140,7 @@ compare_finished(const void *a, const void *b)
 	return (x->segment > y->segment) - (x->segment < y->segment);
 }
 
+/* 0: not known to be finished. The caller sees to it that the epoch is still the same. */
 static int64
 finished_since(const GroupMemo *memo, int32 level, int64 segment)
 {
@@ -173,6 +177,7 @@ note_finished_segments(GroupMemo *memo, const MqCheckpoint *checkpoint, const Mq
 	memo->epoch = checkpoint->epoch;
 }
 
+/* The window is told after the commit; if there is none, failures that were counted still want a checkpoint. */
 void
 mq_job_checkpoint(const MqGroup *group, const MqQueueWork *work)
 {
@@ -218,6 +223,7 @@ look_past_segment(void *arg)
 	return mq_walk(group, &ref, 1);
 }
 
+/* Whether everything below next id is finished, and the log has gone on to a later segment. */
 static bool
 is_stuck_behind(const MqWindowRef *ref, const MqQueueWork *work)
 {
@@ -255,6 +261,7 @@ mq_job_care_for_group(MqGroup *group, const MqQueueWork *work)
 	return settled;
 }
 
+/* The epoch is that of the window now, for a seek may have come since the checkpoint was noted. */
 int64
 mq_job_finished_since(const MqGroup *group, int32 level, int64 segment)
 {

@@ -36,12 +36,14 @@ typedef struct Watch
 	char	   *payload;		/* of the next one */
 } Watch;
 
+/* Outlives the watches, which are made anew whenever a definition has changed. */
 typedef struct LastSent
 {
 	MqMemoHead	head;
 	int64		sent;			/* of mq_monotonic_us */
 } LastSent;
 
+/* Watches are ascending by queue number. They live in this context, until the next plan. */
 static MemoryContext watch_context = NULL;
 static Watch *watches = NULL;
 static int	nwatches = 0;
@@ -64,6 +66,7 @@ tell_senders(MqQueue *queue)
 	return true;
 }
 
+/* Caller has made the room, and switched to watch_context. An interval has to pass after the last notification. */
 static void
 watch(const MqQueueItem *item)
 {
@@ -102,6 +105,7 @@ mq_job_notify_plan(MqQueueList *all)
 	MemoryContextSwitchTo(old);
 }
 
+/* NULL: the queue does not notify, as of the last plan. */
 static Watch *
 find_watch(int32 queue_no)
 {
@@ -129,6 +133,10 @@ mq_job_notify_visited(const MqQueue *queue)
 		w->look_at = AT_ONCE;
 }
 
+/*
+ * Walks until there is something, or nothing to read. Then *next_event is lowered to when to look again; not where the group is
+ * paused or full, or has no window.
+ */
 static bool
 has_something(MqGroup *group, TimestampTz *next_event)
 {

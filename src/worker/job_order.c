@@ -42,6 +42,7 @@ static uint32 generation = 0;	/* goes up when anything may have changed; 0: not 
 static int64 turn_until;		/* of mq_monotonic_us */
 static bool unfinished;
 
+/* A segment for the two jobs, and what they have found. */
 typedef struct OrderJob
 {
 	MqQueue		queue;
@@ -52,6 +53,7 @@ typedef struct OrderJob
 	bool		more;			/* pages to look at */
 } OrderJob;
 
+/* May run at any time; never throws, never allocates. Where invalidations were lost all segments are looked at again. */
 static void
 relcache_callback(Datum arg, Oid relid)
 {
@@ -112,6 +114,7 @@ look_at_order(OrderJob *job, Relation rel)
 	return true;
 }
 
+/* Job: false if the segment is locked, its guard is off, or more pages are left; guard_is_off and more tell which. */
 static bool
 look_at_segment(void *arg)
 {
@@ -140,7 +143,7 @@ greatest_id(const OrderJob *job)
 	BlockNumber blocks = RelationGetNumberOfBlocks(rel);
 	int64		lo = job->info->segment * job->queue.segment_size;
 	int64		max = -1;
-	bool		others;
+	bool		others = false;
 
 	for (BlockNumber block = 0; block < blocks; block++)
 	{
@@ -170,6 +173,7 @@ put_guard_back(void *arg)
 	return true;
 }
 
+/* Pages that a turn has no time for are left to the next one (unfinished). */
 static void
 care_for_segment(const MqQueueWork *work, MqSegmentInfo *info)
 {

@@ -60,6 +60,7 @@ mq_job_segment_is_old(const MqQueueWork *work)
 	return now - active->since >= work->queue->retention_us / STEPS_PER_RETENTION;
 }
 
+/* Asks for another visit where time alone will let it go. */
 bool
 mq_job_retention_lets_go(const MqQueue *queue, const MqSegmentInfo *segment, int64 kept)
 {
@@ -76,6 +77,7 @@ mq_job_retention_lets_go(const MqQueue *queue, const MqSegmentInfo *segment, int
 	return queue->retention_bytes >= 0 && kept > queue->retention_bytes;
 }
 
+/* bytes: one for each segment of the list, 0 to begin with. */
 typedef struct BytesJob
 {
 	const MqQueueWork *work;
@@ -152,6 +154,7 @@ count_unread(const MqWindowRef *ref, Relation rel, int64 lo, int64 hi)
 	return unread;
 }
 
+/* Waits for nobody: lock_definition has locked the row. */
 static void
 count_as_dropped(const MqGroup *group, int64 unread)
 {
@@ -178,6 +181,10 @@ lock_definition(const MqGroup *group)
 	return locked;
 }
 
+/*
+ * The caller holds ACCESS EXCLUSIVE on the segment. Where something is in the way nothing is done: for that group it stays
+ * unfinished, and so the segment stays.
+ */
 static void
 finish_for_group(MqGroup *group, Relation rel, int64 lo, int64 hi)
 {
@@ -216,6 +223,7 @@ finish_for_group(MqGroup *group, Relation rel, int64 lo, int64 hi)
 		count_as_dropped(group, unread);
 }
 
+/* Job: all groups in one transaction. True also if one was passed over; a later visit tries again. */
 static bool
 drop_unread(void *arg)
 {

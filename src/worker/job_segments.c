@@ -30,6 +30,7 @@
 
 static MqDependentsBudget dependents_left;	/* of this turn */
 
+/* A segment for a job; for one that is to be made only the first two are set. */
 typedef struct SegmentJob
 {
 	MqQueue		queue;
@@ -46,6 +47,7 @@ table_exists(Oid relid)
 	return SearchSysCacheExists1(RELOID, ObjectIdGetDatum(relid));
 }
 
+/* A record without a table does not count. */
 static bool
 has_segment(const MqSegmentInfo *list, int count, int64 segment)
 {
@@ -55,6 +57,7 @@ has_segment(const MqSegmentInfo *list, int count, int64 segment)
 	return false;
 }
 
+/* Job; true: it is there, whoever made it. Takes the lock that ATTACH needs, without waiting. */
 static bool
 make_segment(void *arg)
 {
@@ -73,6 +76,7 @@ make_segment(void *arg)
 	return true;
 }
 
+/* Job; false: somebody has it locked, or it is gone. */
 static bool
 seal_segment(void *arg)
 {
@@ -162,6 +166,7 @@ drop_segment(void *arg)
 	return false;
 }
 
+/* Wakes senders; also for a segment that was there before, for one may wait until its guard is back. Takes the append lock. */
 static void
 segment_made(const MqQueue *queue, int64 segment)
 {
@@ -288,6 +293,7 @@ is_waited_for(const Missed *m)
 	return m->work.wanted >= m->first;
 }
 
+/* Only if it was a lock that was missing, and not if the queue stood in line in vain lately. */
 static void
 note_missed(const MqQueueWork *work, int64 first, int64 last)
 {
@@ -317,6 +323,7 @@ mq_job_make_segments(MqQueueWork *work)
 	return missing > last;
 }
 
+/* While the session has the lock, the jobs get it at once when they ask for it. */
 static void
 make_in_line(Missed *m, int sharers)
 {
@@ -365,6 +372,7 @@ empty_segment(void *arg)
 	return true;
 }
 
+/* One step in each visit, which asks for the next one. What is finished goes even if it was never sealed. */
 static void
 clear_segment(MqQueueWork *work, const MqSegmentInfo *segment, int64 kept)
 {

@@ -93,6 +93,7 @@ typedef struct Database
 	bool		lets_connect;	/* not while ALLOW_CONNECTIONS is false, nor after a DROP DATABASE that was interrupted */
 } Database;
 
+/* A list of Database, in that context. In a transaction of its own. */
 static List *
 list_databases(MemoryContext context)
 {
@@ -182,6 +183,7 @@ complain(const Database *database)
 			 errhint("Raise max_worker_processes and restart the server: mq takes one process for each database that has the extension, and one more.")));
 }
 
+/* That it has started is no success yet: pause doubles until the worker was seen in its slot (miss_dead_workers). */
 static void
 start_for(Start *start, const Database *database)
 {
@@ -196,6 +198,7 @@ start_for(Start *start, const Database *database)
 		ereport(LOG, (errmsg("a process is free for the mq worker of database \"%s\" again", NameStr(database->name))));
 }
 
+/* pg_database is read only if a worker is wanted. Keys are read without the registry lock: at worst that costs a start in vain. */
 static void
 start_wanted(MemoryContext context)
 {
@@ -253,12 +256,14 @@ forget_dropped(MemoryContext context)
 	}
 }
 
+/* Nobody is to set the latch of whoever gets this process number next. */
 static void
 leave(int code, Datum arg)
 {
 	mq_shared->launcher_procno = -1;
 }
 
+/* Connected to no database: of the catalogs it reads pg_database only. After an error the postmaster starts it again. */
 void
 mq_launcher_main(Datum arg)
 {
@@ -294,6 +299,10 @@ mq_launcher_main(Datum arg)
 	}
 }
 
+/*
+ * Keeps workers from being started for STOPPED_FOR from now on. The pid of the one that is running, 0: none. Takes each slot's
+ * mutex.
+ */
 static pid_t
 pause_worker(Oid dboid)
 {

@@ -17,6 +17,7 @@
 #include "base/definitions.h"
 #include "worker/visit.h"
 
+/* The table of a queue in the list, by its oid, which is what invalidations name. */
 typedef struct QueueTable
 {
 	Oid			table;
@@ -29,6 +30,7 @@ static HTAB *tables = NULL;		/* QueueTable, of the queues in the list; NULL: not
 static uint64 touches = 0;		/* how often the callback has seen one of them, */
 static uint64 touches_seen = 0;	/* and until which of them it was looked after */
 static bool stale = true;		/* what the callback was told of could not be noted */
+/* Of the last reading: MqDefinitions.whole, and the fingerprint from before it, so that no change in between is missed. */
 static bool whole;
 static uint64 fingerprint;
 static MqQueueItem *items;		/* as in the list, for the callback */
@@ -79,6 +81,7 @@ tables_are_same(void)
 	return true;
 }
 
+/* Whether the list is what would be read now. Looks at the place of each row, and at nothing in it. */
 static bool
 is_current(void)
 {
@@ -181,6 +184,7 @@ read_anew(MqQueueList *list)
 	MqDefinitions all;
 	MqGroup    *groups;
 
+	/* until it is set again every invalidation makes the list stale */
 	tables = NULL;
 	stale = false;
 	list->count = list->ngroups = 0;

@@ -24,6 +24,7 @@ make(MqMemo *memo)
 	memo->sweep_at = SWEEP_AT_LEAST;
 }
 
+/* What was not asked for in KEPT goes, and its data. The next sweep comes when there are twice as many as were left. */
 static void
 sweep(MqMemo *memo, int64 now)
 {

@@ -13,6 +13,7 @@ typedef struct Setting
 	const char *value;
 } Setting;
 
+/* Set as PGC_S_OVERRIDE, so that nothing in files or catalogs takes precedence, now or later. */
 static const Setting settings[] = {
 	/* jobs write, and look again after each lock */
 	{"default_transaction_read_only", "off"},

@@ -15,6 +15,7 @@
 #include "worker/job.h"
 #include "worker/memo.h"
 
+/* What the last look at a queue saw, and what its last visit left. */
 typedef struct SeenQueue
 {
 	MqMemoHead	head;
@@ -26,6 +27,7 @@ typedef struct SeenQueue
 	bool		touched;
 } SeenQueue;
 
+/* What a look at a window saw. `window`: another slot is a change, too. */
 typedef struct SeenWindow
 {
 	MqMemoHead	head;
@@ -77,6 +79,7 @@ mq_visit_end(const MqQueueItem *item)
 
 /* ---- slots; a place that was known is looked at without a lock ---- */
 
+/* NULL: nobody has attached the queue. */
 static const MqChain *
 chain_of(MqQueue *queue)
 {
@@ -118,6 +121,7 @@ has_work_for_waiters(const MqGroup *group, int64 next_id)
 	return mq_wake_sweep && pg_atomic_read_u32(&group->window->waiters) > 0 && mq_window_has_work(&ref, next_id);
 }
 
+/* Whether the group needs rows of a table of the offset log that could be emptied otherwise (mq_ring_blocked_by). */
 static bool
 blocks_ring(MqWindow *window, const MqQueueList *list)
 {
@@ -126,6 +130,7 @@ blocks_ring(MqWindow *window, const MqQueueList *list)
 	return needed != 0 && needed <= list->blocked_by;
 }
 
+/* Since it was asked last: it remembers what it sees. */
 static bool
 has_changed(const MqGroup *group)
 {
@@ -138,6 +143,7 @@ has_changed(const MqGroup *group)
 	return !same;
 }
 
+/* Reads the window without its lock, but for has_marks and has_work_for_waiters. */
 static bool
 group_is_due(MqGroup *group, const MqQueueList *list, int64 next_id)
 {
@@ -193,6 +199,7 @@ mq_visit_is_due(MqQueueItem *item, const MqQueueList *list)
 	const MqChain *chain = chain_of(&item->queue);
 	bool		due = queue_is_due(item, chain) || (chain != NULL && chain->wanted_segment >= 0);
 
+	/* all of them, due or not, for each remembers what was seen */
 	for (int i = 0; i < item->ngroups; i++)
 		due |= group_is_due(&item->groups[i], list, chain == NULL ? 0 : chain->next_id);
 	return due;

@@ -47,6 +47,7 @@ static MqQueueList list;
 
 /* ---- ring ---- */
 
+/* Job; *arg: a table was made, which is taken into use after the commit. */
 static bool
 move_on(void *arg)
 {
@@ -60,6 +61,7 @@ truncate_table(void *arg)
 	return mq_ring_truncate(mq_worker_database, *(int *) arg);
 }
 
+/* The database's slot is told of a table after the commit that makes or empties it. One is emptied in each turn at most. */
 static void
 care_for_ring(const MqQueueList *all)
 {
@@ -81,6 +83,7 @@ care_for_ring(const MqQueueList *all)
 
 /* ---- clearing up ---- */
 
+/* Slots of this database whose extension nobody can see any more. Keys are read without a lock. */
 static void
 forget_dead_extensions(void)
 {
@@ -99,6 +102,7 @@ is_mine(const MqDatabaseKey *key)
 	return memcmp(key, &mq_worker_database->key, sizeof(MqDatabaseKey)) == 0;
 }
 
+/* Of the extension that is there, but not in the list: dropped, or of a transaction that is still open, or was rolled back. */
 static bool
 is_unknown_window(const MqWindowKey *key)
 {
@@ -179,6 +183,7 @@ has_slot(void)
 	return mine;
 }
 
+/* False: one could not be attached; the next turn tries again. */
 static bool
 attach_missing(void)
 {
@@ -189,6 +194,7 @@ attach_missing(void)
 	return all;
 }
 
+/* Job that each turn begins with. Ends the process if the extension is gone, or the slot is its own no more. */
 static bool
 list_all(void *arg)
 {
@@ -221,6 +227,7 @@ has_room(const MqQueue *queue)
 	return queue->chain != NULL || !mq_chains_are_full();
 }
 
+/* Job that fails as long as there are such queues: then it is logged as rarely as failures are (backoff.h). */
 static bool
 report_no_room(void *arg)
 {
@@ -349,6 +356,7 @@ last_checkpoints(void)
 		(void) mark_offset_log(true);
 }
 
+/* The ring comes after the groups, for a checkpoint may make a table superfluous. */
 static void
 turn(void)
 {
@@ -383,6 +391,7 @@ turn(void)
 
 /* ---- process ---- */
 
+/* At the end of the process, however it ends. A slot that is another worker's by now is left alone. */
 static void
 leave_slot(int code, Datum arg)
 {
@@ -424,6 +433,7 @@ claim_slot(void)
 	return claimed;
 }
 
+/* Ends the process if there is nothing to claim. What gives the slot back is registered before it is claimed. */
 static void
 attach(void)
 {
@@ -474,6 +484,7 @@ handle_sigterm(SIGNAL_ARGS)
 		die(postgres_signal_arg);
 }
 
+/* arg: oid of the database. If it ends nobody but the launcher starts another one. */
 void
 mq_worker_main(Datum arg)
 {

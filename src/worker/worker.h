@@ -9,6 +9,7 @@
 extern PGDLLEXPORT MQ_NORETURN_PREFIX void mq_launcher_main(Datum arg) MQ_NORETURN_SUFFIX;
 extern PGDLLEXPORT MQ_NORETURN_PREFIX void mq_worker_main(Datum arg) MQ_NORETURN_SUFFIX;
 
+/* While the library is preloaded, from _PG_init. */
 extern void mq_launcher_register(void);
 
 /*

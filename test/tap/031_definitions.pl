@@ -130,5 +130,25 @@ is(sqlstate($node, "SELECT * FROM mq.receive('d')"), '42704', 'and for a receive
 unlike(slurp_file($node->logfile), qr/terminated by signal/, 'no process died');
 my @errors = slurp_file($node->logfile) =~ /mq worker.*ERROR|ERROR.*already exists/g;
 is(scalar @errors, 0, 'and the worker has no errors');
+
+# --- a segment that is refused, and one that a session remembers in the same place --------------------------------------------------------
+{
+	make('near');
+	my $far = number('near') + 32;
+	one($node, "SELECT mq.create_queue('between' || i) FROM generate_series(1, 31) i");
+	make('far');
+	is(number('far'), $far, 'two queues whose first segments have one place in a session\'s memory');
+	put('far', 1);
+	one($node, 'ALTER TABLE mq.q_far ADD COLUMN x int');
+	my $session = session($node);
+	$session->q("SELECT mq.send('near', '1')");
+	is($session->try("SELECT mq.$_"), '55000', "refused: $_")
+	  for ("send('far', '2')") x 3, ("receive('far')") x 3;
+	is($session->q("SELECT count(*) FROM mq.q_near"), '1', 'nothing is written to the other queue');
+	is($session->q("SELECT count(*) FROM mq.receive('near')"), '1', 'which works');
+	$session->close;
+	one($node, 'ALTER TABLE mq.q_far DROP COLUMN x');
+}
+
 $node->stop;
 done_testing();
