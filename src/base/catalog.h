@@ -76,7 +76,7 @@ extern Relation mq_own_relation_open(Oid relid, LOCKMODE mode);
 
 /*
  * Look-ups copy into the caller's struct; results are cached until a definition changes. The by-name ones raise
- * 42704 when there is none, the others return false.
+ * 42704 when there is none (mq_group_by_name 42501, if the caller may not know the queue's groups), the others return false.
  */
 extern void mq_queue_by_name(const char *name, MqQueue *queue);
 extern bool mq_queue_find(const char *name, MqQueue *queue);

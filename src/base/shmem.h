@@ -87,7 +87,7 @@ typedef struct MqChain
 	int64		tail_segment;
 	RelFileNumber tail_file;	/* InvalidRelFileNumber: not known, look it up */
 	BlockNumber tail_block;
-	uint32		truncations;	/* how often pages at the end were found to be gone (VACUUM (TRUNCATE)) */
+	uint32		truncations;	/* how often the end was found to be another: pages gone (VACUUM (TRUNCATE)), or ids skipped */
 	int64		wanted_segment;	/* a sender waits for this segment; -1: none */
 	bool		adopt_wanted;	/* a client used a queue that came from elsewhere */
 	ConditionVariable segment_made;

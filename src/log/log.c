@@ -433,7 +433,7 @@ batch_size(HeapTuple *tuples, int count, bool *toast)
 	return n;
 }
 
-/* heap_multi_insert wants slots; the tuples stay ours. */
+/* heap_multi_insert wants slots. They own the tuples, and free each when they are filled again. */
 static void
 fill_slots(TupleTableSlot **slots, HeapTuple *tuples, int count)
 {

@@ -13,7 +13,7 @@
 
 #include "log/segment.h"
 
-/* Makes the chain's append position known: above the sequence, the highest id on disk, and floor. */
+/* Makes the chain's append position known: above the highest id on disk, and floor. The first append asks the sequence. */
 extern void mq_log_attach(MqQueue *queue, int level, int64 floor);
 
 /*

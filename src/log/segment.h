@@ -15,7 +15,7 @@ mq_segment_of(int64 id, int64 segment_size)
 	return id / segment_size;
 }
 
-/* Opens a segment, or returns NULL when it does not exist (for this transaction). */
+/* Opens a segment, or returns NULL when it does not exist (for this transaction). 55000: it is no heap, or has other columns. */
 extern Relation mq_segment_open(const MqQueue *queue, int level, int64 segment, LOCKMODE mode);
 
 /* The same with ACCESS SHARE, for a look that neither waits nor fails: NULL also when somebody is in the way, or has altered it. */

@@ -57,7 +57,7 @@ expire_leases(const MqWindowRef *ref)
 		CHECK_FOR_INTERRUPTS();
 }
 
-/* Settles what transactions without callbacks (prepared, or from before a restart) left behind. */
+/* Settles what transactions without callbacks (prepared, or from before a restart) left behind. False: there may be more of them. */
 static bool
 settle_decided(void *arg)
 {

@@ -224,7 +224,7 @@ segment_blocks(const MqQueueWork *work, int64 segment)
 bool
 mq_job_look_at_queue(void *arg)
 {
-	MqQueueWork  *work = arg;
+	MqQueueWork *work = arg;
 
 	if (!mq_job_is_ours(work->queue))
 		return false;

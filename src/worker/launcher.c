@@ -224,7 +224,7 @@ start_wanted(MemoryContext context)
 	}
 }
 
-/* A slot without a worker that was not told to stop wants one again: its worker has died. */
+/* A slot whose worker has died wants one again. That of a database that is being dropped is held back by its pause (is_wanted). */
 static void
 miss_dead_workers(void)
 {

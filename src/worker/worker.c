@@ -4,7 +4,7 @@
  *
  * States: ATTACHING (find the extension, claim the database's slot, build the windows) -> TURNING (one turn a second,
  * or when woken) -> ended (extension or slot gone, or told to). Each job runs in a transaction of its own; one that
- * fails is logged and tried again next turn, and the others go on. No job waits for a lock (D14): it takes locks
+ * fails is tried again ever more rarely (backoff.h), and the others go on. No job waits for a lock (D14): it takes locks
  * conditionally and leaves the work for the next turn. For segments that are missing the worker stands in line, when the other
  * work of the turn is done; that, and what waits in DDL all the same, has a part of each second together (job.c). Between turns
  * there is no transaction and no lock. A crash loses nothing but the clocks that say since when something is superfluous.
