@@ -8,7 +8,7 @@ use Test::More;
 use MqTest;
 
 my $others = 200_000;
-my $node = mq_node('long_lists', conf => "mq.shared_memory = '128MB'\nmq.max_groups = 2100\nautovacuum = off\nsynchronous_commit = off\nfsync = off\n");
+my $node = mq_node('long_lists', conf => "mq.shared_memory = '128MB'\nmq.max_groups = 8100\nautovacuum = off\nsynchronous_commit = off\nfsync = off\n");
 
 # the shortest of several times that rolling back a receive of two messages takes, in microseconds. The first one is the lowest
 # id there is, the second the highest.
@@ -79,9 +79,9 @@ SQL
 	cmp_ok($last, '<', 3 * $first, 'names of consumers are found whatever their number');
 }
 {
-	my $groups = 2_000;
+	my $groups = 8_000;
 	one($node, "SELECT mq.create_queue('wide', groups => ARRAY(SELECT 'g' || i FROM generate_series(1, $groups) i))");
-	my ($first, $last) = split /\|/, one($node, sprintf q{SELECT t.elapsed(s, 1, 1), t.elapsed(s, 1, 2000), t.elapsed(a, 1, %d) IS NULL, t.elapsed(s, 1, 2000)
+	my ($first, $last) = split /\|/, one($node, sprintf q{SELECT t.elapsed(s, 1, 1), t.elapsed(s, 1, 2000), t.elapsed(a, 1, %d) IS NULL, t.elapsed(a, 1, 2000)
 		FROM (SELECT $s$SELECT FROM mq.receive('wide', 'g1')$s$ AS s, $s$SELECT FROM mq.receive('wide', 'g' || $1)$s$ AS a) q}, $groups) =~ s/^[^|]*\|//r =~ s/\|f\|/|/r;
 	diag("receiving from a group: $first us, in a session that knows $groups $last us");
 	cmp_ok($last, '<', 3 * $first, 'a group is found whatever number the session knows');
