@@ -5,6 +5,7 @@
 
 #include "window/consumer.h"
 
+/* The cell of the name; 0: it has none. */
 static uint32
 find(const MqWindow *window, const char *name)
 {
@@ -15,6 +16,7 @@ find(const MqWindow *window, const char *name)
 	return c;
 }
 
+/* Takes one cell, which the list must have. It counts as an entry of the window, as every cell that hangs on it. */
 static uint32
 add(MqWindow *window, const char *name, MqCellList *cells)
 {
@@ -27,6 +29,7 @@ add(MqWindow *window, const char *name, MqCellList *cells)
 	return c;
 }
 
+/* No entry may point to it any more: its cell is freed. */
 static void
 remove_name(MqWindow *window, uint32 consumer)
 {
@@ -65,6 +68,7 @@ mq_consumer_join(MqNode *n, uint32 consumer)
 		MqConsumerAt(consumer)->in_flight += n->hi - n->lo + 1;
 }
 
+/* The name goes with the last of its messages in flight. */
 void
 mq_consumer_leave(MqWindow *window, MqNode *n)
 {
