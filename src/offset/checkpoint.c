@@ -20,6 +20,7 @@
 /* A checkpoint is written when the acks since the last one take this many times its size. */
 #define CHECKPOINT_WORTH	4
 
+/* In one hold of the mutex: an n that PREPARE moves from the process to the list is seen in one of the two, at least. */
 int64
 mq_oldest_undecided_n(MqDatabase *db)
 {
@@ -49,6 +50,7 @@ mq_checkpoint_is_due(const MqWindowRef *ref)
 	return due;
 }
 
+/* The most ranges that a list of chunks can become: of a bit map, every other id. */
 static int64
 bitmap_cells(uint32 chunk)
 {
@@ -70,6 +72,7 @@ entries_bound(const MqWindow *window)
 	return entries;
 }
 
+/* The ids of a chunk, as ranges. There is room (bitmap_cells); returns how many. */
 static int
 add_chunk(MqUnfinished *out, const MqChunk *chunk)
 {
@@ -92,6 +95,7 @@ add_chunk(MqUnfinished *out, const MqChunk *chunk)
 	return n;
 }
 
+/* The same for a list of chunks. */
 static int
 add_chunks(MqUnfinished *out, uint32 chunk)
 {
@@ -102,6 +106,7 @@ add_chunks(MqUnfinished *out, uint32 chunk)
 	return n;
 }
 
+/* The array that add_node appends to; it has room for one range for each node. */
 typedef struct Collected
 {
 	MqUnfinished *out;
@@ -165,6 +170,7 @@ read_window(const MqWindowRef *ref, MqCheckpoint *c)
 	c->next_id = mq_window_next_id(ref->window);
 	c->changes = ref->window->changes;
 	c->failures_changed = ref->window->failures_changed;
+	/* one that is counted from here on is for the next checkpoint */
 	ref->window->failures_changed = false;
 	mq_window_unlock(ref);
 	c->count = mq_unfinished_sort(c->unfinished, c->count);
@@ -179,6 +185,7 @@ mq_checkpoint_write(const MqGroup *group, MqCheckpoint *c)
 
 	memset(c, 0, sizeof(*c));
 	c->group = *group;
+	/* before the window is read */
 	c->replay_from = mq_oldest_undecided_n(group->queue.db);
 	if (!read_window(&ref, c))
 		return false;

@@ -9,6 +9,7 @@
 #include "window/tree.h"
 #include "window/window.h"
 
+/* Takes one cell. Attempts are not on disk: there were as many as failures, at least. */
 static void
 insert_unread(MqWindow *window, const MqUnfinished *range, MqCellList *cells)
 {

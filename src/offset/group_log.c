@@ -18,6 +18,7 @@ make_room(void *array, int64 count, int64 *room, Size size)
 	return array == NULL ? MemoryContextAllocHuge(CurrentMemoryContext, *room * size) : repalloc_huge(array, *room * size);
 }
 
+/* The committed one with the greatest n counts. A large one is several rows with the same n: they add up. */
 static void
 take_checkpoint(MqGroupLog *log, const MqOffsetRow *row)
 {
@@ -43,6 +44,7 @@ take_ack(MqGroupLog *log, int64 n, int64 lo, int64 hi, uint64 xid)
 	log->acks[log->nacks++] = (MqAck) {n, lo, hi, xid};
 }
 
+/* One entry for each id: so first_void finds it. */
 static void
 take_void(MqGroupLog *log, int64 n, int64 lo, int64 hi)
 {
@@ -134,6 +136,7 @@ apply_voids(MqGroupLog *log)
 		qsort(log->voids, log->nvoids, sizeof(MqVoid), compare_voids);
 	for (int64 i = 0; i < count; i++)
 	{
+		/* a copy, for take_ack may move the array */
 		MqAck		ack = log->acks[i];
 
 		for (int64 v = first_void(log, ack.lo); v < log->nvoids && log->voids[v].id <= ack.hi; v++)
@@ -175,6 +178,7 @@ mq_group_log_sort_acks(MqGroupLog *log)
 	return committed;
 }
 
+/* With failures and due time of `from`. Nothing is added where lo is greater than hi. */
 static void
 add_part(MqUnfinished **parts, int64 *count, int64 *room, const MqUnfinished *from, int64 lo, int64 hi)
 {

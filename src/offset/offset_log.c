@@ -37,6 +37,7 @@
 #define HAND_OUT (-1)
 #define VOID (-2)
 
+/* The columns, by number: the tables are read and written without the executor, and no name is looked up. */
 enum
 {
 	O_N = 1, O_GROUP, O_LEVEL, O_EPOCH, O_LO, O_HI, O_RANGES, O_REPLAY, O_COLUMNS = O_REPLAY
@@ -95,6 +96,7 @@ int8_array(const int64 *values, int count)
 	return construct_array(datums, count, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE);
 }
 
+/* Their types, as mq has made them; check_table compares. */
 static const Oid column_types[O_COLUMNS] = {INT8OID, INT4OID, INT4OID, INT4OID, INT8OID, INT8OID, INT8ARRAYOID, INT8OID};
 
 /* Of a row as it is written: columns that were added and dropped again need not be stored. Lives as long as the process. */
@@ -184,6 +186,7 @@ check_table(Relation rel)
 				 errhint("It belongs to the offset log of mq: undo that.")));
 }
 
+/* 42704: the extension was dropped. 55000: it has other columns behind those that mq has made. */
 static Relation
 open_table(int table, LOCKMODE mode)
 {
@@ -244,6 +247,7 @@ set_bounds(MqOffsetRow *row, const MqRange *ranges, int count)
 	}
 }
 
+/* n and its table are published before the row is written: the ring relies on it (ring.c). One range needs no array. */
 static MqWritten
 write_ranges(const MqGroup *group, MqOffsetRow row, const MqRange *ranges, int count)
 {
@@ -318,6 +322,7 @@ mq_offset_log_hand_out(const MqGroup *group, int level, int32 epoch, const MqRan
 	rel = open_for(&group->queue, table);
 	(void) insert_rows(rel, &row, (int64 *) ranges, count == 1 ? 0 : count * 2);
 	table_close(rel, NoLock);
+	/* it has to be there after a crash, whatever becomes of this transaction */
 	XLogFlush(XactLastRecEnd);
 }
 
@@ -413,6 +418,7 @@ row_from_tuple(HeapTuple tuple, TupleDesc desc, MqOffsetRow *row)
 	return is_sound(row);
 }
 
+/* With SnapshotAny: undecided rows are wanted too. What mq cannot have written is passed over, with a WARNING. Keeps the lock. */
 static void
 scan_table(int table, MqOffsetRowHandler handler, void *arg)
 {

@@ -50,6 +50,7 @@ extern MqWritten mq_offset_log_ack(const MqGroup *group, int level, int32 epoch,
 /* Writes that the transaction's own acks of these ids do not count; ranges in any order. Errors as heap_insert. */
 extern MqWritten mq_offset_log_void(const MqGroup *group, int level, int32 epoch, const MqRange *ranges, int count);
 
+/* Writes what is unfinished below next_id, ascending; there may be nothing. Errors as heap_insert. */
 extern MqWritten mq_offset_log_checkpoint(const MqGroup *group, int level, int32 epoch, int64 low, int64 next_id,
 										  int64 replay_from, const MqUnfinished *ranges, int count);
 
@@ -89,6 +90,7 @@ extern int	mq_offset_log_lock(void);
 /* Hands every row that is not aborted, and every hand-out, to the handler. */
 extern void mq_offset_log_scan(int tables, MqOffsetRowHandler handler, void *arg);
 
+/* The oid of a ring table; InvalidOid: there is none of that number. */
 extern Oid	mq_offset_log_table(int table);
 
 #endif

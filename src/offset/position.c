@@ -20,6 +20,7 @@
 #include "log/order.h"
 #include "log/page.h"
 
+/* A part that begins right behind the last one is joined with it. No order is asked for. */
 static void
 add_part(MqPosition *position, int64 lo, int64 hi)
 {
@@ -114,6 +115,7 @@ find_undecided(const MqQueue *queue, const MqSegmentInfo *segments, int count, i
 	position->count = mq_unfinished_sort(position->parts, position->count);
 }
 
+/* What is undecided below next_id, and everything from there on. */
 static void
 find_latest(const MqQueue *queue, const MqSegmentInfo *segments, int count, int64 next_id, MqPosition *position)
 {
@@ -140,6 +142,7 @@ warn_of_undecided(const MqQueue *queue, const MqSegmentInfo *segments, int count
 				 errhint("To miss nothing, start at 'latest', or at a lower id, or when their transactions have ended.")));
 }
 
+/* The first id appended at that time or later; next_id: none. Times never go back: the first segment with one has it. */
 static int64
 find_time(const MqQueue *queue, const MqSegmentInfo *segments, int count, int64 next_id, TimestampTz time)
 {
@@ -162,6 +165,7 @@ find_time(const MqQueue *queue, const MqSegmentInfo *segments, int count, int64 
 	return first;
 }
 
+/* Where the first segment that still has a table begins; next_id: there is none. */
 static int64
 first_id(const MqQueue *queue, const MqSegmentInfo *segments, int count, int64 next_id)
 {

@@ -40,6 +40,7 @@ left_out(const MqWindowRef *ref)
 	return cells;
 }
 
+/* Takes the mutex: who waited for another process's rebuild sees that it is done. */
 static bool
 is_rebuilt(MqDatabase *db)
 {
@@ -61,6 +62,7 @@ begin_rebuild(void)
 	return MemoryContextSwitchTo(context);
 }
 
+/* The lock goes now, not with the transaction: what the pass has made is in shared memory already. */
 static void
 end_rebuild(MemoryContext old)
 {
@@ -88,6 +90,7 @@ mq_attach_database(MqDatabase *db)
 		for (int i = 0; i < count; i++)
 		{
 			known = Max(known, groups[i].group_no);
+			/* a foreign one has a pass of its own, at its first use */
 			if (!groups[i].queue.foreign)
 				groups[native++] = groups[i];
 		}
@@ -100,6 +103,7 @@ mq_attach_database(MqDatabase *db)
 	end_rebuild(old);
 }
 
+/* False: there is no window, or it has no entries yet. A filled one has the frontier, at least. */
 static bool
 window_is_filled(const MqWindowRef *ref)
 {
@@ -139,6 +143,7 @@ attach_window(MqGroup *group)
 	return ref.window != NULL && left_out(&ref) == 0;
 }
 
+/* Raises 53400 if all slots are taken, 53200 if it does not fit. After a rollback the worker clears the window away. */
 void
 mq_attach_new_group(MqGroup *group, const MqUnfinished *parts, int64 count, int64 oldest_needed)
 {
@@ -226,6 +231,7 @@ mq_attach_queue(MqQueue *queue)
 	mq_catalog_remember_chain(queue);
 }
 
+/* The caller has locked it; false, too, if it was dropped before that. */
 static bool
 has_pages(Oid relid)
 {
@@ -297,6 +303,7 @@ mq_attach_group_if_it_fits(MqGroup *group)
 	return true;
 }
 
+/* 53200: what is unfinished for it does not fit. 53400: there is no room for one more window. */
 void
 mq_attach_group(MqGroup *group)
 {
@@ -319,6 +326,7 @@ mq_attach_group(MqGroup *group)
 			 errhint(MQ_MEMORY_HINT)));
 }
 
+/* It may have rows in the offset log that no window asks to be kept. One that was left out does ask (oldest_needed). */
 static bool
 needs_window(const MqDatabase *db, const MqGroup *group)
 {
@@ -363,6 +371,7 @@ mq_attach_missing(MqDatabase *db, MqGroup *groups, int count)
 	return all;
 }
 
+/* extension: InvalidOid for any of the database. */
 static bool
 is_of(const MqDatabaseKey *key, Oid database, Oid extension)
 {
@@ -372,6 +381,7 @@ is_of(const MqDatabaseKey *key, Oid database, Oid extension)
 void
 mq_forget_database(Oid database, Oid extension)
 {
+	/* windows before chains: who is in line relies on both (wake.c) */
 	for (int i = 0; i < mq_max_groups; i++)
 	{
 		MqWindowKey key = mq_windows[i].key;

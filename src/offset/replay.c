@@ -25,6 +25,7 @@
 #include "window/prepared.h"
 #include "window/window.h"
 
+/* What one pass over the ring has collected. */
 typedef struct Replay
 {
 	MqGroupLog *groups;			/* by number, until all is read */
@@ -46,6 +47,7 @@ typedef struct Undecided
 
 /* ---- reading ---- */
 
+/* NULL: the row is of no group of this pass. */
 static MqGroupLog *
 log_of(Replay *replay, const MqOffsetRow *row)
 {
@@ -66,6 +68,7 @@ log_of(Replay *replay, const MqOffsetRow *row)
 	return NULL;
 }
 
+/* By xid. Goes with the current memory context, as all that a pass allocates. */
 static HTAB *
 make_undecided(void)
 {
@@ -77,6 +80,7 @@ make_undecided(void)
 	return hash_create("mq undecided", 64, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 }
 
+/* Of each transaction the smallest n: from there on it holds back the ring. */
 static void
 note_undecided(Replay *replay, const MqOffsetRow *row)
 {
@@ -86,6 +90,7 @@ note_undecided(Replay *replay, const MqOffsetRow *row)
 	undecided->first_n = found ? Min(undecided->first_n, row->n) : row->n;
 }
 
+/* What a row says of the ring counts, whatever group it is of; what it says of the group, only in the present epoch of that. */
 static void
 replay_row(const MqOffsetRow *row, void *arg)
 {
@@ -120,6 +125,7 @@ mark_passed(MqWindow *window, int64 next_id)
 
 /* ---- installing ---- */
 
+/* Marks what of the ack's range is in the window; the worker settles it once the transaction is decided. Takes up to two cells. */
 static void
 mark_settling(MqWindow *window, const MqAck *ack, MqCellList *cells)
 {
@@ -291,6 +297,7 @@ remember_prepared(MqDatabase *db, const Replay *replay)
 	}
 }
 
+/* Others may be writing to the ring already, if this is the pass of a single group: no number goes back. */
 static void
 publish_ring(MqDatabase *db, const Replay *replay, int tables)
 {
@@ -352,6 +359,7 @@ mq_replay_groups(MqDatabase *db, MqGroup *groups, int count, bool first)
 	qsort(replay.groups, count, sizeof(MqGroupLog), compare_need);
 	for (int i = 0; i < count; i++)
 	{
+		/* it was a crash, unless the last row says stopped, or there is none: then mq is new here */
 		install(replay.groups[i].group, &replay.groups[i], first && replay.max_n > 0 && !replay.stopped);
 		without_slot += replay.groups[i].group->window == NULL;
 	}

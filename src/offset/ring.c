@@ -67,6 +67,7 @@ own_table(int table)
 	mq_reset_privileges(made.objectId);
 }
 
+/* In the current transaction; in use after its commit only (mq_ring_grown). 55000: somebody's event trigger has altered it. */
 static void
 make_table(int table)
 {
@@ -91,6 +92,7 @@ mq_ring_own_tables(void)
 		own_table(table);
 }
 
+/* The first table behind the current one, around the ring, that holds no rows; -1: none. */
 static int
 find_empty(MqDatabase *db)
 {
@@ -140,6 +142,7 @@ mq_ring_move_on(MqDatabase *db)
 		make_table(db->ring_count);
 		return true;
 	}
+	/* no more tables may be made: the current one grows beyond its size */
 	if (next < 0)
 		return false;
 	SpinLockAcquire(&db->mutex);

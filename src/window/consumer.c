@@ -13,6 +13,7 @@ list_of(const char *name)
 	return hash_bytes((const unsigned char *) name, (int) strlen(name)) % MQ_CONSUMER_LISTS;
 }
 
+/* The cell of the name; 0: it has none. */
 static uint32
 find(const MqWindow *window, const char *name)
 {
@@ -23,6 +24,7 @@ find(const MqWindow *window, const char *name)
 	return c;
 }
 
+/* Takes one cell, which the list must have. It counts as an entry of the window, as every cell that hangs on it. */
 static uint32
 add(MqWindow *window, const char *name, MqCellList *cells)
 {
@@ -37,6 +39,7 @@ add(MqWindow *window, const char *name, MqCellList *cells)
 	return c;
 }
 
+/* No entry may point to it any more: its cell is freed. */
 static void
 remove_name(MqWindow *window, uint32 consumer)
 {
@@ -77,6 +80,7 @@ mq_consumer_join(MqWindow *window, MqNode *n, uint32 consumer)
 	window->named += n->hi - n->lo + 1;
 }
 
+/* The name goes with the last of its messages in flight. */
 void
 mq_consumer_leave(MqWindow *window, MqNode *n)
 {

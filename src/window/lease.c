@@ -38,6 +38,7 @@ pause_end(const MqNode *n, bool failed)
 	return end + pause / 8 - end % (pause / 8);
 }
 
+/* The number of the node means nothing afterwards: it may have joined a neighbour (mq_tree_coalesce). */
 void
 mq_lease_put_back(MqWindow *window, uint32 node, bool failed, TimestampTz due)
 {
@@ -53,6 +54,7 @@ mq_lease_put_back(MqWindow *window, uint32 node, bool failed, TimestampTz due)
 		mq_wake_note_time(window, n->due);
 	window->failures_changed |= failed;
 	window->changes++;
+	/* its sender may still be undecided: look-ahead finds out */
 	if (n->flags & MQ_NODE_OWN_SENT)
 	{
 		n->flags = 0;
@@ -66,6 +68,7 @@ mq_lease_put_back(MqWindow *window, uint32 node, bool failed, TimestampTz due)
 	mq_tree_coalesce(window, node);
 }
 
+/* Attempts and failures stay: the messages inherit them when they are read. Where they are is forgotten. */
 void
 mq_lease_put_unread(MqWindow *window, uint32 node, TimestampTz due)
 {

@@ -43,6 +43,7 @@ mq_chunk_count(const MqChunk *chunk)
 	return count;
 }
 
+/* Its ids stay the same; they must lie within MQ_CHUNK_BITS. */
 static void
 to_bitmap(MqChunk *chunk)
 {
@@ -105,6 +106,7 @@ drop_empty(MqWindow *window, uint32 *link)
 	return true;
 }
 
+/* A whole list. The caller takes its messages off pending_ids. */
 static void
 free_chunks(MqWindow *window, uint32 chunk)
 {
@@ -130,6 +132,7 @@ mq_pending_find(const MqWindow *window, uint64 xid)
 	return p;
 }
 
+/* Takes one cell. The sender must not be there yet. */
 static uint32
 add_sender(MqWindow *window, uint64 xid, MqCellList *cells)
 {
@@ -142,6 +145,7 @@ add_sender(MqWindow *window, uint64 xid, MqCellList *cells)
 	return p;
 }
 
+/* Frees its cell only: its chunks have gone, or are somebody else's by now. */
 static void
 remove_sender(MqWindow *window, uint32 pending)
 {
@@ -225,6 +229,7 @@ mq_pending_resolve(MqWindow *window, uint64 xid, bool aborted)
 	}
 	else
 	{
+		/* they stay in pending_ids until they are read */
 		MqChunkAt(MqPendingAt(p)->last)->next = window->rewalk;
 		window->rewalk = MqPendingAt(p)->first;
 	}
@@ -265,6 +270,7 @@ mq_pending_clear(MqWindow *window)
 	window->pending_ids = 0;
 }
 
+/* A bound from below: of a bit map the first ids may have been taken out. */
 static int64
 low_of(uint32 chunk, int64 low)
 {

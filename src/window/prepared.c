@@ -25,6 +25,7 @@ mq_prepared_add(MqDatabase *db, uint32 cell)
 	SpinLockRelease(&db->mutex);
 }
 
+/* The array grows in the context that it was made in. */
 static void
 add_xid(MqDecided *list, uint64 xid)
 {
@@ -42,6 +43,7 @@ compare_xids(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
+/* is_open is asked without the spinlock. May raise out-of-memory. */
 MqDecided
 mq_prepared_decided(MqDatabase *db, bool (*is_open) (uint64 xid), MemoryContext context)
 {

@@ -68,6 +68,7 @@ claim_holds(const MqWindow *window, const MqClaim *claim, MqClaimAction action, 
 	return true;
 }
 
+/* A whole entry that is not SETTLING yet. After FAIL and RELEASE its number means nothing: it may have joined a neighbour. */
 static void
 claim_node(MqWindow *window, uint32 node, MqClaimAction action, uint64 xid, TimestampTz due)
 {
@@ -77,6 +78,7 @@ claim_node(MqWindow *window, uint32 node, MqClaimAction action, uint64 xid, Time
 	{
 		case MQ_CLAIM_POP:
 		case MQ_CLAIM_SETTLE:
+			/* a discard: so far the field is the file_tag */
 			if (n->state == MQ_UNREAD)
 				n->consumer = 0;
 			n->flags &= ~MQ_NODE_OVERDUE;
@@ -112,6 +114,7 @@ leave_pop(MqNode *n, MqClaimAction action, TimestampTz due)
 	n->due = due;
 }
 
+/* A claim that holds; the list has the cells that claim_holds has counted. Returns how many messages it has. */
 static int64
 claim_apply(MqWindow *window, MqClaim *claim, MqClaimAction action, uint64 xid, TimestampTz due,
 			MqCellList *cells)
@@ -158,6 +161,7 @@ mq_window_claim(const MqWindowRef *ref, MqClaim *claims, int count, MqClaimActio
 		claims[i].refused = !claim_holds(window, &claims[i], action, xid, now, &cuts);
 		refused |= claims[i].refused;
 	}
+	/* who only checks has no cells, and needs none */
 	if (cells != NULL && cuts.cells > 0 && !(refused && all_or_nothing))
 	{
 		bool		over = cuts.growth > 0 && !mq_window_may_grow(window, cells->count, finishing);
@@ -211,6 +215,7 @@ discard_stretch(MqWindow *window, const int64 *ids, int at, int count, uint64 xi
 		return 0;
 	while (last + 1 < count && ids[last + 1] == ids[last] + 1 && ids[last + 1] <= MqNodeAt(node)->hi)
 		last++;
+	/* a walker that is reading it at this moment must not apply what it finds */
 	if (MqNodeAt(node)->state == MQ_UNREAD)
 		window->walk_seq++;
 	node = mq_tree_cut(window, node, ids[at], ids[last], cells);
@@ -218,6 +223,7 @@ discard_stretch(MqWindow *window, const int64 *ids, int at, int count, uint64 xi
 	return last + 1;
 }
 
+/* discarded may be the array ids itself: it is never written further than ids was read. */
 int64
 mq_window_discard(const MqWindowRef *ref, const int64 *ids, int count, uint64 xid, MqCellList *cells,
 				  int64 *discarded, int32 *epoch)
@@ -263,6 +269,7 @@ mq_window_discard_range(const MqWindowRef *ref, int64 lo, int64 hi, uint64 xid, 
 			break;
 		if (MqNodeAt(node)->state != MQ_SETTLING)
 		{
+			/* as in discard_stretch */
 			if (MqNodeAt(node)->state == MQ_UNREAD)
 				window->walk_seq++;
 			node = mq_tree_cut(window, node, lo, hi, cells);

@@ -19,13 +19,16 @@
 #include "base/compat.h"
 #include "window/transaction.h"
 
+/* A query that runs. It lies in the C stack of the hook that runs it, which takes it out again in any case. */
 typedef struct Running
 {
 	struct Running *outer;
 	const QueryDesc *query;
 } Running;
 
+/* The query that runs at this moment, those around it behind it; NULL: none. */
 static Running *innermost = NULL;
+/* The hooks that were there before ours: they are called from ours. */
 static ExecutorRun_hook_type previous_run = NULL;
 static ExecutorFinish_hook_type previous_finish = NULL;
 static ProcessUtility_hook_type previous_utility = NULL;
@@ -52,6 +55,7 @@ is_table(const RangeTblEntry *rte)
 											rte->relkind == RELKIND_MATVIEW || rte->relkind == RELKIND_FOREIGN_TABLE);
 }
 
+/* A table that it only inserts into does not count, nor what a function reads in a query of its own. */
 static bool
 reads_table(const PlannedStmt *stmt)
 {
@@ -78,6 +82,7 @@ mq_statement_reads_with(void)
 	return snapshot;
 }
 
+/* Whoever calls this has to set innermost back to the outer one, also after an error. */
 static void
 enter(Running *running, const QueryDesc *query)
 {
@@ -89,6 +94,7 @@ enter(Running *running, const QueryDesc *query)
 static bool
 is_timeout(void)
 {
+	/* an error is not to be copied into ErrorContext, which is the current one */
 	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
 	ErrorData  *error = CopyErrorData();
 	bool		result = error->message_id != NULL && strcmp(error->message_id, "canceling statement due to statement timeout") == 0;
@@ -107,6 +113,7 @@ note_error(void)
 	mq_transaction_failed(sqlstate, sqlstate == ERRCODE_QUERY_CANCELED && is_timeout());
 }
 
+/* ExecutorRun_hook. That something is executed shows that an error which came before was caught. */
 static void
 executor_run(MQ_EXECUTOR_RUN_PARAMETERS)
 {
@@ -165,6 +172,7 @@ next_utility(PlannedStmt *pstmt, const char *text, bool read_only_tree, ProcessU
 		standard_ProcessUtility(pstmt, text, read_only_tree, context, params, env, dest, completion);
 }
 
+/* ProcessUtility_hook. A query that a command runs (CREATE TABLE AS, EXPLAIN ANALYZE) gets into the stack by executor_run. */
 static void
 utility(PlannedStmt *pstmt, const char *text, bool read_only_tree, ProcessUtilityContext context, ParamListInfo params,
 		QueryEnvironment *env, DestReceiver *dest, QueryCompletion *completion)

@@ -14,6 +14,7 @@
 /* while there is plenty to hand out, undecided senders are looked at no more often than this */
 #define PENDING_RECHECK_US 10000
 
+/* Ends one lease, as MqOutcome says. Afterwards the entry may be gone, or have joined a neighbour. */
 static void
 apply_outcome(MqWindow *window, uint32 node, MqOutcome outcome, TimestampTz due)
 {
@@ -54,6 +55,7 @@ run_from_node(MqRun *run, uint32 node)
 	run->block = n->block;
 	run->attempts = n->attempts;
 	run->failures = n->failures;
+	/* that of the entry is the end of the lease by now; for own sends the caller fills it in */
 	run->due = 0;
 }
 
@@ -106,6 +108,7 @@ taking_begin(Taking *t, const MqWindowRef *ref, MqTaker *taker, int max, int cel
 	return true;
 }
 
+/* Gives back the lock and the cells that are left. A name that has nothing in flight goes again. */
 static void
 taking_end(Taking *t, const MqWindowRef *ref)
 {
@@ -115,6 +118,7 @@ taking_end(Taking *t, const MqWindowRef *ref)
 	mq_cells_return(&t->for_name);
 }
 
+/* The entry may have no more messages than the call may still have (cut_to_size). */
 static void
 take_node(Taking *t, MqWindow *window, uint32 node, const MqTaker *taker, MqRun *run)
 {
@@ -285,6 +289,7 @@ mq_window_end_lease(const MqWindowRef *ref, int64 lo, int64 hi, uint64 token, Mq
 	return e.changed;
 }
 
+/* Each counts as a failure, as a lease that ends by the clock does. */
 void
 mq_window_end_overdue(const MqWindowRef *ref, int64 lo, int64 hi, uint64 token)
 {

@@ -27,6 +27,7 @@
 #include "window/take.h"
 #include "window/wake.h"
 
+/* RECEIVE, BORROW: leases to end. SETTLE: acks to take back. LEAVE: nacks and releases of what the transaction had popped. */
 typedef enum UndoKind
 {
 	UNDO_RECEIVE,
@@ -42,6 +43,7 @@ typedef struct Range
 	int64		hi;
 } Range;
 
+/* What one call, or a part of it, has marked in one window. In TopTransactionContext. */
 struct MqUndo
 {
 	MqUndo	   *older;
@@ -86,6 +88,7 @@ static int	last_error = 0;		/* SQLSTATE of the error that ends a statement; 0: n
 static bool last_error_is_timeout = false;
 static bool committing = false; /* what fails now is the commit, not the work */
 
+/* Covers nothing yet (mq_undo_widen). May raise out-of-memory, and has changed nothing then. */
 static MqUndo *
 push(UndoKind kind, const MqWindowRef *ref)
 {
@@ -165,6 +168,7 @@ mq_undo_leave(const MqWindowRef *ref)
 	return push(UNDO_LEAVE, ref);
 }
 
+/* The caller links it, once nothing can fail any more. */
 static Replacement *
 push_replacement(const MqWindowRef *ref)
 {
@@ -194,6 +198,7 @@ mq_transaction_drops(const MqWindowRef *ref)
 	replacements = push_replacement(ref);
 }
 
+/* The queue's entry, made if there is none. All memory that waking takes is taken here: may raise out-of-memory. */
 static Sent *
 remember_queue(const MqQueue *queue)
 {
@@ -227,6 +232,10 @@ mq_transaction_xid(void)
 	return U64FromFullTransactionId(GetTopFullTransactionId());
 }
 
+/*
+ * In one hold of the mutex, so that nobody gets a greater n before this one is published: for its table and, if it is the first
+ * of the transaction, for the process.
+ */
 int64
 mq_transaction_next_n(MqDatabase *db, int *table)
 {
@@ -298,6 +307,7 @@ is_innocent(void)
 	}
 }
 
+/* The transaction is the running one, so it is "mine": leases that it took go on here, and are ended by their own entries. */
 static void
 settled(const MqUndo *undo, FullTransactionId xid, bool committed)
 {
@@ -305,6 +315,7 @@ settled(const MqUndo *undo, FullTransactionId xid, bool committed)
 		mq_window_settled(&undo->ref, undo->ranges[i].lo, undo->ranges[i].hi, U64FromFullTransactionId(xid), committed, true);
 }
 
+/* Never throws, never allocates: leases and acks that are undone are whole entries, so no cell is needed. */
 static void
 undo_one(const MqUndo *undo)
 {
@@ -345,6 +356,7 @@ undo_level(int level)
 			undo_one(undo_list);
 }
 
+/* From here on this process holds back neither checkpoints nor tables of the offset log. */
 static void
 forget_n(void)
 {
@@ -370,6 +382,7 @@ apply_replacements(void)
 	replacements = NULL;
 }
 
+/* Frees the content of seeks that are rolled back, for nobody else knows it. level: as in undo_level. */
 static void
 drop_replacements(int level)
 {
@@ -378,6 +391,7 @@ drop_replacements(int level)
 			mq_window_clear(replacements->content);
 }
 
+/* To be called when others see the end of the transaction: who is woken looks at once. */
 static void
 wake_receivers(void)
 {
@@ -408,6 +422,7 @@ keep_lease(const MqUndo *undo)
 			mq_window_end_overdue(&undo->ref, undo->ranges[i].lo, undo->ranges[i].hi, undo->token);
 }
 
+/* The memory of the lists goes with TopTransactionContext. */
 static void
 reset(void)
 {
@@ -418,6 +433,7 @@ reset(void)
 	committing = false;
 }
 
+/* The commit record is written, and others see the rows. Never throws: that would be a PANIC. */
 static void
 at_commit(void)
 {
@@ -425,6 +441,7 @@ at_commit(void)
 
 	if (numbered_in != NULL)
 		MQ_STOP_POINT("commit_recorded");
+	/* before keep_lease reads `overdue`: see put_off (lease.c) */
 	pg_memory_barrier();
 	for (MqUndo *undo = undo_list; undo != NULL; undo = undo->older)
 		if (undo->kind == UNDO_SETTLE)
@@ -440,6 +457,7 @@ at_commit(void)
 	reset();
 }
 
+/* Never throws. Also after a PREPARE that failed, which may have taken its cell. */
 static void
 at_abort(void)
 {
@@ -474,6 +492,7 @@ before_prepare(void)
 	prepared_cell = mq_cell_take(&cells);
 }
 
+/* The transaction has left this process. Never throws. What it acked stays SETTLING; the worker settles it once it is decided. */
 static void
 at_prepare(void)
 {
@@ -483,6 +502,7 @@ at_prepare(void)
 
 		prepared->xid = U64FromFullTransactionId(GetTopFullTransactionIdIfAny());
 		prepared->first_n = mq_first_n[MqMyProcNumber()];
+		/* before forget_n: at every moment one of the two says that the n is undecided */
 		mq_prepared_add(numbered_in, prepared_cell);
 		prepared_cell = 0;
 	}
@@ -524,6 +544,7 @@ xact_callback(XactEvent event, void *arg)
 	}
 }
 
+/* What a savepoint did belongs to the level around it when it is released, and is undone when it is rolled back. */
 static void
 subxact_callback(SubXactEvent event, SubTransactionId sub, SubTransactionId parent, void *arg)
 {

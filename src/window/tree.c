@@ -20,6 +20,7 @@ own_bits(const MqNode *n)
 	return STATE_BIT(n->state) | (n->flags & MQ_NODE_OVERDUE) | (n->state == MQ_READY && n->due != 0 ? DELAYED_BIT : 0);
 }
 
+/* A hash of the cell number is as good as random, needs no state, and is the same as long as the node is linked. */
 static inline uint32
 priority(uint32 node)
 {
@@ -34,6 +35,7 @@ summarize(uint32 index)
 
 	n->states = own_bits(n);
 	n->min_ready = n->state == MQ_READY ? n->due : PG_INT64_MAX;
+	/* LEASED and nothing else: one that is overdue does not end by the clock */
 	n->min_deadline = n->states == STATE_BIT(MQ_LEASED) ? n->due : PG_INT64_MAX;
 	for (int side = 0; side < 2; side++)
 	{
@@ -69,6 +71,7 @@ split(uint32 tree, int64 key, uint32 *left, uint32 *right)
 	summarize(tree);
 }
 
+/* The nodes of both as one tree, whose root is returned; every id in left must be smaller than every id in right. */
 static uint32
 join(uint32 left, uint32 right)
 {
@@ -87,6 +90,7 @@ join(uint32 left, uint32 right)
 	return right;
 }
 
+/* Returns the root of the tree with the node in it; its range must be free. */
 static uint32
 insert(uint32 tree, uint32 node)
 {
@@ -104,6 +108,7 @@ insert(uint32 tree, uint32 node)
 	return tree;
 }
 
+/* Returns the root of what is left. The node is found by its lo; its cell is not freed. */
 static uint32
 unlink_node(uint32 tree, uint32 node)
 {
@@ -120,6 +125,7 @@ unlink_node(uint32 tree, uint32 node)
 	return tree;
 }
 
+/* Recomputes the summaries on the way from the node, which is found by its lo, up to the root. */
 static void
 refresh(uint32 tree, uint32 node)
 {
@@ -146,6 +152,7 @@ mq_tree_seek(const MqWindow *window, int64 id)
 
 	while (tree != 0)
 	{
+		/* ranges never overlap: they are in the order of their ends, too */
 		if (MqNodeAt(tree)->hi < id)
 			tree = MqNodeAt(tree)->right;
 		else
@@ -157,6 +164,7 @@ mq_tree_seek(const MqWindow *window, int64 id)
 	return best;
 }
 
+/* 0: none. A subtree in which nothing is due is passed over by its summary. */
 static uint32
 first_ready(uint32 tree, int64 after, TimestampTz now)
 {
@@ -202,6 +210,7 @@ mq_tree_first_expired(const MqWindow *window, TimestampTz now)
 	return 0;
 }
 
+/* The first one, at or behind id, that has the bit (own_bits); 0: none. Subtrees in which nobody has it are passed over. */
 static uint32
 first_with(uint32 tree, uint8 bit, int64 id)
 {
@@ -267,6 +276,7 @@ mq_tree_insert(MqWindow *window, uint32 node)
 	return true;
 }
 
+/* The cell is freed. */
 void
 mq_tree_remove(MqWindow *window, uint32 node)
 {
@@ -308,6 +318,7 @@ link_part(MqWindow *window, uint32 node, int64 lo, int64 hi, MqCellList *cells)
 	return part;
 }
 
+/* The node becomes the part that is wanted; what is left on either side gets cells of its own, alike but for the range. */
 uint32
 mq_tree_cut(MqWindow *window, uint32 node, int64 lo, int64 hi, MqCellList *cells)
 {
@@ -332,6 +343,7 @@ mq_tree_cut(MqWindow *window, uint32 node, int64 lo, int64 hi, MqCellList *cells
 	return node;
 }
 
+/* Whether one entry can stand for both; that they are neighbours the caller has seen. */
 static bool
 alike(const MqNode *a, const MqNode *b)
 {
@@ -347,9 +359,11 @@ swallow(MqWindow *window, uint32 first, uint32 second)
 
 	mq_tree_remove(window, second);
 	window->ids[MqNodeAt(first)->state] += hi - MqNodeAt(first)->hi;
+	/* no summary depends on hi */
 	MqNodeAt(first)->hi = hi;
 }
 
+/* The node may be swallowed by the one before it: its number means nothing afterwards. */
 void
 mq_tree_coalesce(MqWindow *window, uint32 node)
 {
@@ -364,6 +378,7 @@ mq_tree_coalesce(MqWindow *window, uint32 node)
 		swallow(window, other, node);
 }
 
+/* In the order of ids. What is visited may not be linked or unlinked meanwhile. */
 static void
 each(uint32 tree, void (*visit) (const MqNode *node, void *arg), void *arg)
 {
@@ -380,6 +395,7 @@ mq_tree_each(const MqWindow *window, void (*visit) (const MqNode *node, void *ar
 	each(window->root, visit, arg);
 }
 
+/* Only frees the cells: the caller forgets the root. */
 static void
 clear(uint32 tree)
 {

@@ -27,6 +27,7 @@ static int *to_wake = NULL;
 static MqChain *my_chain = NULL;
 static MqWindow *my_window = NULL;
 
+/* Never throws. The process may have ended, or another one have its place: a latch that is set in vain does no harm. */
 static void
 set_latch(int procno)
 {
@@ -35,6 +36,7 @@ set_latch(int procno)
 
 /* ---- lines; the caller holds wait_mutex ---- */
 
+/* Of the window and of its queue. Wakers read these without wait_mutex, so that they return at once when nobody waits. */
 static void
 count_waiters(MqChain *chain, MqWindow *window, int change)
 {
@@ -42,6 +44,7 @@ count_waiters(MqChain *chain, MqWindow *window, int change)
 	(void) pg_atomic_fetch_add_u32(&chain->waiters, change);
 }
 
+/* Into the list of the groups of the queue that have receivers in line: a sender wakes one receiver of each. */
 static void
 link_window(MqChain *chain, MqWindow *window)
 {
@@ -49,6 +52,7 @@ link_window(MqChain *chain, MqWindow *window)
 	chain->first_waiting = (int) (window - mq_windows);
 }
 
+/* Does nothing if it is not in the list. */
 static void
 unlink_window(MqChain *chain, MqWindow *window)
 {
@@ -61,6 +65,7 @@ unlink_window(MqChain *chain, MqWindow *window)
 	window->next_waiting = -1;
 }
 
+/* Whether it has to be in the list of its chain (link_window). */
 static bool
 has_waiters(const MqWindow *window)
 {
@@ -70,6 +75,7 @@ has_waiters(const MqWindow *window)
 	return false;
 }
 
+/* The process must not be in line yet. Where there is no timekeeper it becomes that. */
 static void
 put_into_line(MqChain *chain, MqWindow *window, int procno, MqBlocked blocked, bool at_front)
 {
@@ -95,6 +101,7 @@ put_into_line(MqChain *chain, MqWindow *window, int procno, MqBlocked blocked, b
 	count_waiters(chain, window, 1);
 }
 
+/* The process must be in line. If it is the timekeeper it remains that until it leaves for good (mq_wait_leave). */
 static void
 take_out_of_line(MqChain *chain, MqWindow *window, int procno)
 {
@@ -153,6 +160,7 @@ wake_lines(MqChain *chain, bool all)
 		MqWindow   *window = &mq_windows[slot];
 		int			procno;
 
+		/* the last one that is taken out takes the window out of the list */
 		next = window->next_waiting;
 		do
 		{
@@ -189,11 +197,13 @@ mq_wake_queue(MqChain *chain)
 void
 mq_wake_queue_all(MqChain *chain)
 {
+	/* a full barrier too: a receiver gets into line first, and then reads it */
 	(void) pg_atomic_fetch_add_u32(&chain->definition, 1);
 	if (pg_atomic_read_u32(&chain->waiters) > 0)
 		wake_lines(chain, true);
 }
 
+/* False: nobody of the group is blocked so. A slot that another queue has by now is left alone: the old receivers have gone. */
 static bool
 wake_one(MqWindow *window, MqBlocked blocked)
 {
@@ -266,6 +276,7 @@ mq_wake_note_time(MqWindow *window, TimestampTz time)
 	if (pg_atomic_read_u32(&window->waiters) == 0 || time >= window->clock || procno < 0)
 		return;
 	window->clock = time;
+	/* this process is awake, and looks at the clock again before it sleeps */
 	if (procno != MqMyProcNumber())
 		set_latch(procno);
 }
@@ -323,12 +334,14 @@ mq_wait_block(MqBlocked why)
 	return changed;
 }
 
+/* Without wait_mutex: whom another process makes the timekeeper gets its latch set after that. */
 bool
 mq_wait_is_timekeeper(void)
 {
 	return my_window->timekeeper == MqMyProcNumber();
 }
 
+/* Whether a waker has taken this process out of the line. Its latch says less: it is set for many reasons. */
 static bool
 was_woken(void)
 {

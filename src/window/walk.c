@@ -61,6 +61,7 @@ typedef struct Findings
 
 /* ---- senders that were undecided ---- */
 
+/* The xid is one of a top transaction. False for the running transaction, and for one whose end the snapshot does not see. */
 static bool
 is_decided(uint64 full_xid, Snapshot judge)
 {
@@ -71,6 +72,7 @@ is_decided(uint64 full_xid, Snapshot judge)
 	return !TransactionIdIsCurrentTransactionId(xid) && !XidInMVCCSnapshot(xid, judge);
 }
 
+/* Copies them, for they are judged without the window lock, which this takes shared. At most room; returns how many. */
 static int
 pending_xids(const MqWindowRef *ref, uint64 *xids, int room)
 {
@@ -94,6 +96,7 @@ mq_walk_settle(const MqWindowRef *ref)
 	int			decided = 0;
 	Snapshot	judge;
 
+	/* read without the lock: what is missed is seen the next time */
 	if (ref->window->pending == 0)
 		return false;
 	xids = palloc(room * sizeof(uint64));
@@ -104,6 +107,7 @@ mq_walk_settle(const MqWindowRef *ref)
 	{
 		if (!is_decided(xids[i], judge))
 			continue;
+		/* who committed may have rolled back parts, and of an ancient one only the rows tell: those are read again */
 		xids[decided] = xids[i];
 		aborted[decided++] = !mq_xid_is_ancient(xids[i]) && !TransactionIdDidCommit(XidFromFullTransactionId(FullTransactionIdFromU64(xids[i])));
 	}
@@ -122,6 +126,7 @@ mq_walk_settle(const MqWindowRef *ref)
 
 /* ---- picking ---- */
 
+/* Takes the window lock, shared, and leaves no mark: others may pick the same. False: there is nothing to read, or no window. */
 static bool
 pick_job(const MqWindowRef *ref, WalkJob *job)
 {
@@ -216,6 +221,7 @@ compare_rows(const void *a, const void *b)
 	return (x->block > y->block) - (x->block < y->block);
 }
 
+/* The first row whose id is not greater than that of the row before; 0: there is none. */
 static int
 first_double(const Findings *found)
 {
@@ -342,6 +348,7 @@ read_job(const MqGroup *group, const WalkJob *job, int want, Findings *found)
 
 	memset(found, 0, sizeof(*found));
 	found->block = InvalidBlockNumber;
+	/* before any page is read: all that there is below its next_id is on the pages then */
 	if (!mq_log_tail(queue, 0, &tail) || job->lo >= tail.next_id)
 		return false;
 	rel = mq_segment_open_still(queue, 0, segment, &mode);
@@ -396,6 +403,7 @@ cells_needed(const Findings *found)
 	return cells;
 }
 
+/* Takes up to two cells. Attempts, failures and due time are those of what was read. */
 static void
 add_pending(MqWindow *window, const WalkJob *job, const MqRow *row, int64 n, uint32 file_tag, MqCellList *cells)
 {
@@ -411,6 +419,7 @@ add_pending(MqWindow *window, const WalkJob *job, const MqRow *row, int64 n, uin
 	mq_pending_add(window, row->xid, &range, cells);
 }
 
+/* Takes one cell. If somebody has written an id twice, and it is in the window already, nothing is added. */
 static void
 add_ready(MqWindow *window, const WalkJob *job, const MqRow *row, int64 n, MqCellList *cells)
 {

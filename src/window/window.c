@@ -43,6 +43,7 @@ mq_window_may_grow(const MqWindow *window, int cells, bool finishing)
 	return free > reserve && window->nodes < free - reserve;
 }
 
+/* Of the tree: what undecided senders sent is not in it (mq_pending_low). 0: no entries. Caller holds the lock. */
 static int64
 low_watermark(const MqWindow *window)
 {
@@ -56,6 +57,7 @@ mq_window_next_id(const MqWindow *window)
 {
 	uint32		last = mq_tree_seek(window, PG_INT64_MAX);
 
+	/* the last one is UNREAD up to the end of all ids: it begins where look-ahead ends */
 	return last == 0 ? 0 : MqNodeAt(last)->lo;
 }
 
@@ -85,6 +87,7 @@ mq_window_enlist(const MqWindowRef *ref, MqChain *chain, bool again, MqBlocked b
 	return !dropped;
 }
 
+/* Where the window is gone the answer is now: the caller wakes at once, and finds that out when it gets into line again. */
 TimestampTz
 mq_window_set_clock(const MqWindowRef *ref, TimestampTz looked_at)
 {
@@ -121,6 +124,7 @@ mq_window_next_event(const MqWindowRef *ref)
 	return next;
 }
 
+/* What was not read yet counts as work, though there may be no message in it; what is pending does not. */
 bool
 mq_window_has_work(const MqWindowRef *ref, int64 next_id)
 {
@@ -164,6 +168,7 @@ mq_window_is_full(const MqWindowRef *ref, int max_in_flight)
 	return full;
 }
 
+/* The mark first, then the wake-ups: who gets into line later is refused (mq_window_enlist). */
 void
 mq_window_set_dropped(const MqWindowRef *ref)
 {
@@ -174,6 +179,7 @@ mq_window_set_dropped(const MqWindowRef *ref)
 	mq_wake_all(ref->window);
 }
 
+/* The first id in the tree that is due or not read yet, next_id at most; PG_INT64_MAX: no entries. Caller holds the lock. */
 static int64
 oldest_ready(const MqWindow *window)
 {
@@ -194,6 +200,7 @@ mq_window_counts(const MqWindowRef *ref, MqWindowCounts *counts)
 	counts->low_watermark = mq_pending_low(window, low_watermark(window));
 	counts->next_id = mq_window_next_id(window);
 	memcpy(counts->ids, window->ids, sizeof(counts->ids));
+	/* it did not fit at the rebuild: where it begins and ends is all that is known */
 	if (window->root == 0 && window->left_out > 0)
 	{
 		counts->low_watermark = window->left_out_low;
@@ -243,6 +250,7 @@ mq_window_clear(MqWindow *window)
 
 #define SWAP(type, a, b) do { type swap_ = (a); (a) = (b); (b) = swap_; } while (0)
 
+/* Entries, and the counts that go with them; the rest stays with the slot. Caller holds the lock of the one that others know. */
 static void
 swap_entries(MqWindow *a, MqWindow *b)
 {
@@ -289,6 +297,7 @@ mq_window_replace(const MqWindowRef *ref, MqWindow *content, int32 epoch, int64 
 			swap_entries(window, content);
 			window->left_out = 0;
 			window->epoch = epoch;
+			/* what walkers are reading at this moment is for the old content */
 			window->walk_seq++;
 			window->changes++;
 			window->failures_changed = false;
