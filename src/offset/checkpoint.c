@@ -119,7 +119,10 @@ add_node(const MqNode *m, void *arg)
 {
 	Collected  *c = arg;
 	MqUnfinished *last = c->n > 0 ? &c->out[c->n - 1] : NULL;
-	int64		due = m->state == MQ_READY || m->state == MQ_UNREAD ? m->due : 0;
+	/* of what was discarded, or left its pop, due is that of the message, should the transaction be undone; else the end of a lease */
+	bool		delayed = m->state == MQ_READY || m->state == MQ_UNREAD ||
+		(m->state == MQ_SETTLING && (m->token == 0 || (m->flags & MQ_NODE_LEFT) != 0));
+	int64		due = delayed ? m->due : 0;
 
 	Assert(c->out != NULL);
 	if (m->hi == PG_INT64_MAX)

@@ -151,7 +151,7 @@ apply_voids(MqGroupLog *log)
 	}
 }
 
-/* The committed acks that count, ascending; and behind them, from *ncommitted on, the undecided ones. */
+/* Those that count: the committed ones ascending, as many as is returned, and the undecided ones behind them. */
 int64
 mq_group_log_sort_acks(MqGroupLog *log)
 {

@@ -186,7 +186,7 @@ check_table(Relation rel)
 				 errhint("It belongs to the offset log of mq: undo that.")));
 }
 
-/* 42704: the extension was dropped. 55000: it has other columns behind those that mq has made. */
+/* 42704: the extension was dropped. 55000: it has other columns than mq has made. */
 static Relation
 open_table(int table, LOCKMODE mode)
 {
@@ -200,8 +200,7 @@ open_table(int table, LOCKMODE mode)
 		relid = mq_offset_log_table(table);
 	}
 	rel = mq_own_relation_open(relid, mode);
-	if (RelationGetDescr(rel)->natts != O_COLUMNS)
-		check_table(rel);
+	check_table(rel);
 	return rel;
 }
 

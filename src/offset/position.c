@@ -146,7 +146,7 @@ warn_of_undecided(const MqQueue *queue, const MqSegmentInfo *segments, int count
 static int64
 find_time(const MqQueue *queue, const MqSegmentInfo *segments, int count, int64 next_id, TimestampTz time)
 {
-	int64		first = next_id;	/* where what could not be looked at begins */
+	int64		first = next_id;
 
 	for (int i = 0; i < count && first == next_id; i++)
 	{

@@ -14,11 +14,11 @@
  */
 extern void mq_attach_database(MqDatabase *db);
 extern void mq_attach_queue(MqQueue *queue);
+extern void mq_attach_group(MqGroup *group);
 extern bool mq_queue_is_attached(MqQueue *queue);
 
-/* The same for who does not wait for other people's locks on segments; false: somebody has one. */
+/* mq_attach_queue without waiting for other people's locks on segments; false: somebody has one. */
 extern bool mq_attach_queue_at_once(MqQueue *queue);
-extern void mq_attach_group(MqGroup *group);
 
 /*
  * The same without an error where the group cannot be used. False, and its window has no entries: what is unfinished for it does

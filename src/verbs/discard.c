@@ -90,8 +90,17 @@ lease_own(const MqWindowRef *ref, uint64 xid, OwnLease *own)
 	{
 		mq_undo_room(undo, room - own->count);
 		count = mq_window_take_own(ref, xid, PG_INT32_MAX, &taker, own->runs + own->count, room - own->count);
-		if (count == 0)
+		if (count == 0 && !taker.starved)
 			break;
+		if (count == 0)
+		{
+			MqCellList	cells;
+
+			/* an error, unless there are some by now */
+			mq_need_cells(&cells, 1, true);
+			mq_cells_return(&cells);
+			CHECK_FOR_INTERRUPTS();
+		}
 		for (int i = own->count; i < own->count + count; i++)
 			mq_undo_widen(undo, own->runs[i].lo, own->runs[i].hi);
 		own->count += count;

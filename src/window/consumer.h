@@ -19,10 +19,11 @@ typedef struct MqTaker
 	const char *consumer;		/* NULL: no name */
 	int			max_in_flight;	/* of the group; 0: no limit */
 	int			max_per_consumer;	/* of all with that name, or with none; 0: no limit */
-	bool		early;			/* what the transaction itself sent is taken before it is due */
+	bool		early;			/* what the transaction itself sent is taken before it is due, and from the reserve */
 	TimestampTz own_due;		/* out: when the next of that is due, if there was nothing; PG_INT64_MAX: never */
+	bool		starved;		/* out: there was something of that, but no memory */
 	bool		limited;		/* out: one of the two stood in the way */
-	bool		blocked;		/* out: the second one did; others may take what this one may not */
+	bool		blocked;		/* out: so, and there is a limit for each consumer: others may take what this one may not */
 } MqTaker;
 
 /* How many of max messages the taker may have now; sets what it tells the taker, and the window's `limited`. */

@@ -33,7 +33,7 @@ extern void mq_rewalk_advance(MqWindow *window, int64 done, BlockNumber block, u
 /* Frees all senders and chunks. */
 extern void mq_pending_clear(MqWindow *window);
 
-/* The smallest id in any chunk, or `low` if that is smaller. */
+/* No id in any chunk is smaller: a bound, for a bit map keeps its first id when that is taken. `low` if that is smaller. */
 extern int64 mq_pending_low(const MqWindow *window, int64 low);
 
 /* Of a chunk: its smallest id, how many it has, whether it has this one. */

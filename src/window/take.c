@@ -94,7 +94,8 @@ static bool
 taking_begin(Taking *t, const MqWindowRef *ref, MqTaker *taker, int max, int cells)
 {
 	t->now = GetCurrentTimestamp();
-	(void) mq_cells_reserve(&t->cells, cells, false);
+	if (!mq_cells_reserve(&t->cells, cells, taker->early))
+		(void) mq_cells_reserve(&t->cells, 1, taker->early);
 	(void) mq_cells_reserve(&t->for_name, taker->consumer != NULL, mq_window_may_grow(ref->window, 0, true));
 	if (!mq_window_lock(ref, LW_EXCLUSIVE))
 	{
@@ -193,6 +194,19 @@ add_own_sent(MqWindow *window, const MqChunk *part, MqCellList *cells)
 	return mq_tree_insert(window, node) ? node : 0;
 }
 
+/* Why nothing was taken of what the transaction has sent itself, and when to look again. */
+static void
+note_own_due(const Taking *t, MqWindow *window, uint64 xid, MqTaker *taker)
+{
+	taker->own_due = mq_pending_due(window, xid);
+	taker->starved = t->cells.count == 0 && t->max > 0 && taker->own_due < PG_INT64_MAX &&
+		(taker->early || taker->own_due <= t->now);
+	if (!taker->starved)
+		return;
+	taker->own_due = TimestampTzPlusMilliseconds(t->now, MQ_HELD_BACK_RECHECK_MS);
+	window->held_back++;
+}
+
 int
 mq_window_take_own(const MqWindowRef *ref, uint64 xid, int max, MqTaker *taker, MqRun *runs, int max_runs)
 {
@@ -203,7 +217,7 @@ mq_window_take_own(const MqWindowRef *ref, uint64 xid, int max, MqTaker *taker, 
 
 	if (!taking_begin(&t, ref, taker, max, max_runs))
 		return 0;
-	/* a cell for each run, or none at all */
+	taker->starved = false;
 	while (t.cells.count > 0 && t.max > 0 && mq_pending_take(window, xid, taker->early ? PG_INT64_MAX : t.now, t.max, &part))
 	{
 		uint32		node = add_own_sent(window, &part, &t.cells);
@@ -216,7 +230,7 @@ mq_window_take_own(const MqWindowRef *ref, uint64 xid, int max, MqTaker *taker, 
 	if (count > 0)
 		window->walk_seq++;
 	else
-		taker->own_due = mq_pending_due(window, xid);
+		note_own_due(&t, window, xid, taker);
 	taking_end(&t, ref);
 	return count;
 }

@@ -16,7 +16,6 @@
 #include "window/wake.h"
 
 /* messages that are ready and could not be handed out to who waits are tried again after this */
-#define HELD_BACK_RECHECK_MS 1000
 
 bool
 mq_window_lock(const MqWindowRef *ref, LWLockMode mode)
@@ -103,7 +102,7 @@ mq_window_set_clock(const MqWindowRef *ref, TimestampTz looked_at)
 
 		/* it was there and could not be had: memory, a limit, the snapshot */
 		if (ready <= looked_at)
-			ready = TimestampTzPlusMilliseconds(now, HELD_BACK_RECHECK_MS);
+			ready = TimestampTzPlusMilliseconds(now, MQ_HELD_BACK_RECHECK_MS);
 		clock = Min(ready, MqNodeAt(window->root)->min_deadline);
 	}
 	window->clock = clock;

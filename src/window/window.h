@@ -1,8 +1,9 @@
 /*
  * window.h: a delivery window as a whole: its lock, what is in it, clearing and replacing it.
  *
- * Every function here, in take.h and in settle.h takes the window lock itself and releases it before it returns. Where a window no longer exists (its
- * queue was dropped) they do nothing and report nothing done. None does heap, catalog or commit log work.
+ * Unless its comment says otherwise, a function here, in take.h or in settle.h takes the window lock itself and releases it before
+ * it returns. Where a window no longer exists (its queue was dropped) it does nothing and reports nothing done. None does heap,
+ * catalog or commit log work.
  */
 #ifndef MQ_WINDOW_H
 #define MQ_WINDOW_H
@@ -10,6 +11,9 @@
 #include "base/catalog.h"
 #include "window/consumer.h"
 #include "window/tree.h"
+
+/* When to look again for what could not be taken for lack of memory. */
+#define MQ_HELD_BACK_RECHECK_MS 1000
 
 /* Names a window safely: the slot may have got another owner. */
 typedef struct MqWindowRef

@@ -209,5 +209,20 @@ SQL
 
 # --- the stop point in PREPARE is covered in 002_crash; here: two-phase with a standby's promotion --------------------------
 is(one($node, 'SELECT count(*) FROM pg_prepared_xacts'), '0', 'nothing is left prepared');
+# --- a delay, under a discard that is undone after a restart ---------------------------------------------------------------------------
+{
+	one($node, "SELECT mq.create_queue('delayed'); SELECT mq.send('delayed', '1'); SELECT mq.nack(receipt, '1 h') FROM mq.receive('delayed')");
+	my $retrying = "SELECT state || ' ' || (due_at > now() + interval '50 min') FROM mq.browse('delayed') WHERE id = 1";
+	is(one($node, $retrying), 'retrying true', 'a message waits for an hour');
+	one($node, "BEGIN; SELECT mq.discard('delayed', 'default', '{1}'); PREPARE TRANSACTION 'discards'");
+	# so that there is something new to be written down at the stop
+	one($node, "SELECT mq.send('delayed', '2'); SELECT mq.nack(receipt, '2 h') FROM mq.receive('delayed')");
+	$node->restart;
+	is(one($node, "SELECT state FROM mq.browse('delayed') WHERE id = 1"), 'settling', 'discarded by a prepared transaction, after a restart');
+	one($node, "ROLLBACK PREPARED 'discards'");
+	ok(poll_until('the rollback to be seen', sub { one($node, "SELECT state FROM mq.browse('delayed') WHERE id = 1") ne 'settling' }), 'rolled back');
+	is(one($node, $retrying), 'retrying true', 'it waits as before');
+}
+
 $node->stop;
 done_testing();

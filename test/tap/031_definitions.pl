@@ -126,6 +126,15 @@ is(sqlstate($node, "SELECT * FROM mq.receive('d')"), '42704', 'and for a receive
 	is(sqlstate($node, "SELECT count(*) FROM mq.pop('o')"), '55000', 'another column: 55000') if put('o', 1);
 	one($node, "ALTER TABLE $in.consumer_offset_0 DROP extra");
 	is(one($node, "SELECT count(*) FROM mq.pop('o')"), '1', 'dropped again: it goes on');
+	# a session that has written to it before
+	my $writer = session($node);
+	put('o', 2);
+	is($writer->q("SELECT count(*) FROM mq.pop('o')"), '1', 'a session that acks');
+	one($node, "ALTER TABLE $in.consumer_offset_$_ ALTER COLUMN lo TYPE text") for 0 .. 3;
+	is($writer->try("SELECT count(*) FROM mq.pop('o')"), '55000', 'another type: 55000');
+	one($node, "ALTER TABLE $in.consumer_offset_$_ ALTER COLUMN lo TYPE bigint USING lo::bigint") for 0 .. 3;
+	is($writer->q("SELECT count(*) FROM mq.pop('o')"), '1', 'and back');
+	$writer->close;
 }
 unlike(slurp_file($node->logfile), qr/terminated by signal/, 'no process died');
 my @errors = slurp_file($node->logfile) =~ /mq worker.*ERROR|ERROR.*already exists/g;

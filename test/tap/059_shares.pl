@@ -58,6 +58,40 @@ SQL
 	is($mallory->q("SELECT mq.drop_queue('d', force => true)"), '', 'dropped');
 }
 
+# --- memory that others have filled: discard of what its own transaction has sent tells, or does it -----------------------------------
+{
+	my $super = session($node);
+	$super->q("SELECT mq.create_queue('full', groups => ARRAY(SELECT 'g' || i FROM generate_series(1, 10) i)); SELECT count(*) FROM mq.send_batch('full', array_fill('1'::jsonb, ARRAY[6000]))");
+	# none next to the one before
+	$alice->q('BEGIN');
+	my @ids;
+	for (1 .. 300)
+	{
+		push @ids, $alice->q("SELECT mq.send('a', '1')");
+		$super->q("SELECT mq.send('a', '2')");
+	}
+	my $ids = '{' . join(',', @ids) . '}';
+	# look-ahead sees them while there is memory
+	is($alice->q("SAVEPOINT s; SELECT mq.discard('a', 'default', '$ids')"), '300', 'what a transaction has sent itself can be discarded');
+	$alice->q('ROLLBACK TO s');
+	$super->q(<<'SQL');
+DO $$ DECLARE n int; BEGIN
+	FOR g IN 1 .. 10 LOOP
+		FOR i IN 1 .. 2000 LOOP
+			SELECT count(*) INTO n FROM mq.receive('full', 'g' || g, visibility_timeout => '1 h');
+			EXIT WHEN n = 0;
+		END LOOP;
+		COMMIT;
+	END LOOP;
+END $$
+SQL
+	is($super->q("SELECT count(*) FROM mq.receive('full', 'g10')"), '0', 'no memory for one more hand-out');
+	is($alice->q("SELECT mq.discard('a', 'default', '$ids')"), '300', 'with memory full, all of them, not those that fit');
+	$alice->q('ROLLBACK');
+	$super->q("SELECT mq.drop_queue('full', force => true)");
+	$super->close;
+}
+
 # --- slots ------------------------------------------------------------------------------------------------------------------------
 {
 	my $with = sub { my ($n, $letter) = @_; return "groups => ARRAY(SELECT '$letter' || i FROM generate_series(1, $n) i)"; };
