@@ -131,7 +131,7 @@ discard_lot(const MqGroup *group, const MqWindowRef *ref, int64 *ids, int count,
 	int32		epoch = 0;
 
 	mq_undo_room(undo, count);
-	mq_need_cells(&cells, 2 * count, true);
+	mq_need_cells(&cells, 2 * (int64) count, true);
 	discarded = mq_window_discard(ref, ids, count, xid, &cells, ids, &epoch);
 	for (int64 i = 0; i < discarded; i++)
 		mq_undo_widen(undo, ids[i], ids[i]);

@@ -10,7 +10,7 @@
 static int
 list_of(const char *name)
 {
-	return hash_bytes((const unsigned char *) name, (int) strlen(name)) % MQ_CONSUMER_LISTS;
+	return (int) (hash_bytes((const unsigned char *) name, (int) strlen(name)) % MQ_CONSUMER_LISTS);
 }
 
 /* The cell of the name; 0: it has none. */
