@@ -43,7 +43,7 @@
 /* What the last look-up found. An invalidation sets extension_valid to false: not to be trusted until the next one. */
 static MqExtension extension;
 static bool extension_valid = false;
-/* Holds the three caches, which are thrown away together. */
+/* Holds the caches, which are thrown away together. */
 static MemoryContext cache_context = NULL;
 static HTAB *queue_cache = NULL;	/* by NameData */
 static HTAB *group_cache = NULL;	/* by group_no */
@@ -285,7 +285,7 @@ remember_queue(const MqQueue *queue)
 	TableEntry *table;
 
 	/* there may be no memory for the second entry */
-	entry->valid = entry->valid && found;
+	entry->valid = found && entry->valid;
 	table = hash_search(table_cache, &queue->table, HASH_ENTER, NULL);
 	entry->queue = *queue;
 	/* where it seems so, every look is a new one */

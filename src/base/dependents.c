@@ -451,16 +451,15 @@ mq_drop(const char *sql, const char *locked, const char *too_many, const char *r
 }
 
 void
-mq_drop_internal(const char *kind, const char *name, const char *what)
+mq_drop_internal(const char *kind, const char *name, const char *what, MqDependentsBudget *budget)
 {
-	MqDependentsBudget budget = MQ_DEPENDENTS_UNDER_LOCK;
 	Oid			relid = get_relname_relid(name, mq_extension(false)->internal);
 
 	if (!OidIsValid(relid))
 		return;
-	/* what is left is what somebody's open transaction drops: that is waited for, not for long */
-	(void) mq_forget_dependents(relid, &budget);
-	mq_drop(psprintf("DROP %s mq_internal.%s CASCADE", kind, quote_identifier(name)),
+	/* what is left, because somebody's open transaction drops it say, is waited for, not for long */
+	(void) mq_forget_dependents(relid, budget);
+	mq_drop(psprintf("DROP %s IF EXISTS mq_internal.%s CASCADE", kind, quote_identifier(name)),
 			psprintf("Somebody has a lock on what depends on %s by its number, a default say (pg_locks, pg_depend).", what),
 			"Raise max_locks_per_transaction.", NULL);
 }

@@ -39,9 +39,9 @@ extern bool mq_forget_dependents(Oid relid, MqDependentsBudget *budget);
 extern void mq_drop(const char *sql, const char *locked, const char *too_many, const char *restricted);
 
 /*
- * The same for a relation of mq_internal, if it is there: nobody can name it, so what depends on its number only is taken off first.
- * kind: TABLE or SEQUENCE; what: says in a hint what it is.
+ * The same for a relation of mq_internal, if it is there: nobody can name it, so what depends on its number only is taken off first,
+ * as far as the budget reaches. kind: TABLE or SEQUENCE; what: says in a hint what it is.
  */
-extern void mq_drop_internal(const char *kind, const char *name, const char *what);
+extern void mq_drop_internal(const char *kind, const char *name, const char *what, MqDependentsBudget *budget);
 
 #endif

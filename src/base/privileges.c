@@ -55,7 +55,8 @@ set_acl(const AclPlace *place, Oid object, Acl *acl)
 
 	if (HeapTupleIsValid(tuple))
 		old = SysCacheGetAttr(place->cache, tuple, place->acl, &isnull);
-	if (HeapTupleIsValid(tuple) && !(isnull && acl == NULL))
+	if (HeapTupleIsValid(tuple) && !(isnull && acl == NULL) &&
+		(isnull || acl == NULL || !aclequal(DatumGetAclP(old), acl)))
 	{
 		bool		none;
 		Oid			owner = DatumGetObjectId(SysCacheGetAttr(place->cache, tuple, place->owner, &none));

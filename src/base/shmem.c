@@ -430,6 +430,7 @@ mq_database_forget(MqDatabase *db)
 	SpinLockAcquire(&db->mutex);
 	cell = db->prepared;
 	db->prepared = 0;
+	db->prepared_emptied++;
 	db->prepared_first_n = PG_INT64_MAX;
 	SpinLockRelease(&db->mutex);
 	memset(&db->key, 0, sizeof(db->key));

@@ -46,6 +46,7 @@ typedef struct MqDatabase
 	int			ring_current;	/* mutex; where new rows go */
 	int64		max_n[MQ_MAX_OFFSET_TABLES];	/* mutex; largest n that may be in each table, 0: empty */
 	uint32		prepared;		/* mutex; list of MqPrepared: prepared transactions that acked */
+	uint32		prepared_emptied;	/* mutex; goes up when the list is thrown away */
 	int64		prepared_first_n;	/* mutex; no row of them has a smaller n; PG_INT64_MAX: there is none */
 	int64		prepared_since_sweep;	/* mutex; the same of those that came since the worker's last sweep of the list began */
 	int			worker_procno;	/* mutex; -1: none */

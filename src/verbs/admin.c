@@ -59,7 +59,7 @@ insert_queue_row(const char *name, int64 segment_size)
 
 /* Sequences have no table that they would go with: they are in another schema than the queue's. */
 static void
-drop_definition(int32 queue_no)
+drop_definition(int32 queue_no, MqDependentsBudget budget)
 {
 	List	   *groups;
 	ListCell   *cell;
@@ -67,8 +67,8 @@ drop_definition(int32 queue_no)
 	mq_sql("DELETE FROM mq_internal.consumer_group WHERE queue_no = %d RETURNING group_no", queue_no);
 	groups = mq_sql_int32_list();
 	foreach(cell, groups)
-		mq_group_drop_sequence(lfirst_int(cell));
-	mq_drop_internal("SEQUENCE", psprintf("i_%d", queue_no), "the queue's sequence");
+		mq_group_drop_sequence(lfirst_int(cell), &budget);
+	mq_drop_internal("SEQUENCE", psprintf("i_%d", queue_no), "the queue's sequence", &budget);
 	mq_sql("DELETE FROM mq_internal.segment WHERE queue_no = %d", queue_no);
 	mq_sql("DELETE FROM mq_internal.queue WHERE queue_no = %d", queue_no);
 }
@@ -80,7 +80,7 @@ drop_orphan(const char *name, const char *table)
 	if (mq_sql("SELECT queue_no FROM mq_internal.queue WHERE name = %s AND NOT EXISTS "
 			   "(SELECT FROM pg_class WHERE relnamespace = 'mq'::regnamespace AND relname = %s)",
 			   quote_literal_cstr(name), quote_literal_cstr(table)) > 0)
-		drop_definition(mq_sql_int32());
+		drop_definition(mq_sql_int32(), MQ_ALL_DEPENDENTS);
 }
 
 /*
@@ -90,6 +90,7 @@ drop_orphan(const char *name, const char *table)
 static bool
 take_over_table(const char *table)
 {
+	MqDependentsBudget budget = MQ_ALL_DEPENDENTS;
 	ListCell   *cell;
 
 	if (mq_sql("SELECT FROM pg_class WHERE relnamespace = 'mq'::regnamespace AND relname = %s", quote_literal_cstr(table)) == 0)
@@ -108,12 +109,14 @@ take_over_table(const char *table)
 	{
 		const char *name = get_rel_name(lfirst_oid(cell));
 
+		if (name == NULL)
+			continue;
 		if (get_rel_namespace(lfirst_oid(cell)) != mq_extension(false)->internal)
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 					 errmsg("table mq.%s has a partition \"%s\" that mq has not made", quote_identifier(table), name),
 					 errhint("Have a superuser detach or drop it.")));
-		mq_drop_internal("TABLE", name, "a partition that a restore left");
+		mq_drop_internal("TABLE", name, "a partition that a restore left", &budget);
 	}
 	return true;
 }
@@ -489,7 +492,7 @@ drop_queue(const MqQueue *queue, bool force)
 	/* those that came since */
 	forget_dependents(queue, force, MQ_DEPENDENTS_UNDER_LOCK);
 	drop_table(table, force);
-	drop_definition(queue->queue_no);
+	drop_definition(queue->queue_no, MQ_DEPENDENTS_UNDER_LOCK);
 	mq_sql_end(&context);
 	mq_catalog_changed();
 	/* it also clears up what is left in shared memory */

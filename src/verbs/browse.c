@@ -14,6 +14,7 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
@@ -84,7 +85,7 @@ typedef struct Browse
 	Snapshot	snapshot;
 	ReturnSetInfo *result;
 	MemoryContext row_context;
-	Oid			placed;			/* segment of which the places are known, for it is not in the order of ids */
+	Oid			placed;			/* segment of which the places are known, for it is not in the order of ids; locked */
 	Place	   *places;			/* of the rows that the snapshot sees, ascending */
 	int64		nplaces;
 	int64		room_places;
@@ -304,14 +305,24 @@ note_places(Browse *b, Relation rel, BlockNumber block)
 	ReleaseBuffer(buffer);
 }
 
-/* Reads a segment whole, once for all the ranges in it that follow each other. */
+static void
+forget_places(Browse *b)
+{
+	if (OidIsValid(b->placed))
+		UnlockRelationOid(b->placed, AccessShareLock);
+	b->placed = InvalidOid;
+	b->nplaces = 0;
+}
+
+/* Reads a segment whole, once for all the ranges in it that follow each other: until then nobody may rewrite or empty it. */
 static void
 find_places(Browse *b, Relation rel)
 {
 	BlockNumber blocks = RelationGetNumberOfBlocks(rel);
 
+	forget_places(b);
+	LockRelationOid(RelationGetRelid(rel), AccessShareLock);
 	b->placed = RelationGetRelid(rel);
-	b->nplaces = 0;
 	for (BlockNumber block = 0; block < blocks; block++)
 	{
 		CHECK_FOR_INTERRUPTS();
@@ -414,6 +425,7 @@ browse(Browse *b, int64 after_id)
 		for (int i = 0; i < count && b->left > 0; i++)
 			show(b, &ranges[i], segments, nsegments);
 	}
+	forget_places(b);
 }
 
 /*

@@ -353,18 +353,19 @@ mq_alter_group(PG_FUNCTION_ARGS)
 }
 
 void
-mq_group_drop_sequence(int32 group_no)
+mq_group_drop_sequence(int32 group_no, MqDependentsBudget *budget)
 {
-	mq_drop_internal("SEQUENCE", psprintf("g_%d", group_no), "the group's sequence");
+	mq_drop_internal("SEQUENCE", psprintf("g_%d", group_no), "the group's sequence", budget);
 }
 
 static void
 drop_sequence(const MqGroup *group)
 {
 	MqSqlContext context;
+	MqDependentsBudget budget = MQ_DEPENDENTS_UNDER_LOCK;
 
 	mq_sql_begin(&context);
-	mq_group_drop_sequence(group->group_no);
+	mq_group_drop_sequence(group->group_no, &budget);
 	mq_sql_end(&context);
 }
 

@@ -5,6 +5,7 @@
 #define MQ_GROUPS_H
 
 #include "base/catalog.h"
+#include "base/dependents.h"
 
 /*
  * The next number of a queue or group, at least `above`: one that no row of the table has in that column, and no relation
@@ -22,7 +23,7 @@ extern int32 mq_group_insert(const MqQueue *queue, const char *name, int64 start
 extern void mq_group_hand_on(const MqGroup *group, Oid from, Oid to);
 
 /* The sequence that carries the rights of a group; in a bracket of mq_sql_begin. */
-extern void mq_group_drop_sequence(int32 group_no);
+extern void mq_group_drop_sequence(int32 group_no, MqDependentsBudget *budget);
 
 /*
  * Whether the group has a message left, as far as this transaction can see; reads ahead to find out. What this transaction has

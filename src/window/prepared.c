@@ -2,7 +2,7 @@
  * prepared.c: the prepared transactions that acked.
  *
  * Lock: the mutex of the database, for a slice of the list at most. A cell that stayed is a place to go on from, for only the worker
- * takes cells out. A crash empties the list with the rest of the shared memory; the rebuild makes it again from the offset log.
+ * takes cells out; when the database is forgotten the whole list goes, and prepared_emptied says so. A crash empties the list with the rest of the shared memory; the rebuild makes it again from the offset log.
  */
 #include "postgres.h"
 
@@ -49,16 +49,20 @@ mq_prepared_decided(MqDatabase *db, bool (*is_open) (uint64 xid), MemoryContext 
 {
 	MqDecided	decided = {MemoryContextAlloc(context, SLICE * sizeof(uint64)), 0, SLICE};
 	uint64		slice[SLICE];
+	uint32		emptied;
 	uint32		at;
 
 	SpinLockAcquire(&db->mutex);
 	at = db->prepared;
+	emptied = db->prepared_emptied;
 	SpinLockRelease(&db->mutex);
 	while (at != 0)
 	{
 		int			count = 0;
 
 		SpinLockAcquire(&db->mutex);
+		if (db->prepared_emptied != emptied)
+			at = 0;
 		for (; at != 0 && count < SLICE; at = MqPreparedAt(at)->next)
 			slice[count++] = MqPreparedAt(at)->xid;
 		SpinLockRelease(&db->mutex);
@@ -74,6 +78,7 @@ mq_prepared_decided(MqDatabase *db, bool (*is_open) (uint64 xid), MemoryContext 
 typedef struct Sweep
 {
 	uint32		behind;			/* goes on behind this cell, the last that stayed; 0: in front */
+	uint32		emptied;		/* of the database, when it began */
 	int64		first_n;		/* of those that stayed */
 } Sweep;
 
@@ -88,7 +93,15 @@ forget_slice(MqDatabase *db, const MqDecided *decided, Sweep *sweep)
 
 	SpinLockAcquire(&db->mutex);
 	if (sweep->behind == 0)
+	{
+		sweep->emptied = db->prepared_emptied;
 		db->prepared_since_sweep = PG_INT64_MAX;
+	}
+	else if (sweep->emptied != db->prepared_emptied)
+	{
+		SpinLockRelease(&db->mutex);
+		return false;
+	}
 	link = sweep->behind == 0 ? &db->prepared : &MqPreparedAt(sweep->behind)->next;
 	for (int i = 0; i < SLICE && *link != 0; i++)
 	{
@@ -118,7 +131,7 @@ forget_slice(MqDatabase *db, const MqDecided *decided, Sweep *sweep)
 void
 mq_prepared_forget(MqDatabase *db, const MqDecided *decided)
 {
-	Sweep		sweep = {0, PG_INT64_MAX};
+	Sweep		sweep = {0, 0, PG_INT64_MAX};
 
 	while (decided->count > 0 && forget_slice(db, decided, &sweep))
 		;

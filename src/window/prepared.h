@@ -1,8 +1,9 @@
 /*
  * prepared.h: the prepared transactions that acked. Until they are decided they hold back the offset log, as open ones do.
  *
- * They are cells in a list of the database. Others put new ones in front, only the worker takes some out. The list is guarded by
- * the database's spinlock, so it is looked at a slice at a time, and the smallest n of any of them is kept beside it.
+ * They are cells in a list of the database. Others put new ones in front, only the worker takes some out, or mq_database_forget all
+ * of them. The list is guarded by the database's spinlock, so it is looked at a slice at a time, and the smallest n of any of them is
+ * kept beside it.
  */
 #ifndef MQ_PREPARED_H
 #define MQ_PREPARED_H

@@ -215,9 +215,9 @@ mq_window_take_own(const MqWindowRef *ref, uint64 xid, int max, MqTaker *taker, 
 	Taking		t;
 	int			count = 0;
 
+	taker->starved = false;
 	if (!taking_begin(&t, ref, taker, max, max_runs))
 		return 0;
-	taker->starved = false;
 	while (t.cells.count > 0 && t.max > 0 && mq_pending_take(window, xid, taker->early ? PG_INT64_MAX : t.now, t.max, &part))
 	{
 		uint32		node = add_own_sent(window, &part, &t.cells);

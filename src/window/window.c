@@ -15,8 +15,6 @@
 #include "window/pending.h"
 #include "window/wake.h"
 
-/* messages that are ready and could not be handed out to who waits are tried again after this */
-
 bool
 mq_window_lock(const MqWindowRef *ref, LWLockMode mode)
 {

@@ -32,11 +32,12 @@ adopt(void *arg)
 	MqQueue    *queue = arg;
 	MqSqlContext context;
 
+	/* before there are locks on rows that drop_queue takes after the table's own */
+	mq_segment_close_all(queue);
 	mq_sql_begin(&context);
 	mq_sql("UPDATE mq_internal.segment SET file = 0 WHERE queue_no = %d", queue->queue_no);
 	record_place(queue);
 	mq_sql_end(&context);
-	mq_segment_close_all(queue);
 	mq_ring_own_tables();
 	mq_catalog_changed();
 	return true;

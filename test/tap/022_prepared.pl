@@ -24,6 +24,12 @@ my $first = last_n();
 # until acks have filled the table and go to another one
 ok(poll_until('the next table', sub { one($node, 'SET synchronous_commit = off; CALL t.pops(200)'); one($node, 'SELECT count(DISTINCT t) FROM (SELECT 0 AS t FROM mq_internal.consumer_offset_0 UNION ALL SELECT 1 FROM mq_internal.consumer_offset_1 UNION ALL SELECT 2 FROM mq_internal.consumer_offset_2) o') > 1 }), 'acks go on in another table');
 one($node, join "\n", map { prepare("stuck $_") } 1 .. $STUCK);
+# the worker has had a whole turn when it has made segments for a second queue
+for my $marker (qw(m1 m2))
+{
+	one($node, "SELECT mq.create_queue('$marker')");
+	ok(poll_until('a turn', sub { one($node, "SELECT count(*) FROM mq.segments WHERE queue = '$marker'") ne '0' }, 30), "a turn: $marker");
+}
 cmp_ok(rows_below($first), '>', 0, 'the prepared ones hold their table');
 one($node, "$_ PREPARED 'first " . ($_ eq 'ROLLBACK' ? 2 : 1) . "'") for 'COMMIT', 'ROLLBACK';
 one($node, "COMMIT PREPARED 'first 3'");

@@ -343,6 +343,7 @@ use Time::HiRes qw(time sleep);
 sub new
 {
 	my ($class, $node, %o) = @_;
+	for (keys %o) { die "session: unknown option $_" if !/^(?:db|user|nopid)$/; }
 	my $self = bless { in => '', out => '', err => '', n => 0, node => $node }, $class;
 	local %ENV = $node->_get_env();
 	my @cmd = ('psql', '-XAtq', '-v', 'VERBOSITY=verbose', '-d', $node->connstr($o{db} || 'postgres') . ($o{user} ? " user=$o{user}" : ''), '-f', '-');
