@@ -185,6 +185,30 @@ verdict(const Reference *ref)
 	return IS_NAME;
 }
 
+/* One that is nested deeper than the stack allows is as unknown as one that is too long. Reads memory only, so it may be caught. */
+static void
+look_at_expression(Datum value, Reference *ref)
+{
+	MemoryContext context = CurrentMemoryContext;
+
+	PG_TRY();
+	{
+		(void) look_at(stringToNode(TextDatumGetCString(value)), ref);
+	}
+	PG_CATCH();
+	{
+		const ErrorData *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		if (error->sqlerrcode != ERRCODE_STATEMENT_TOO_COMPLEX)
+			PG_RE_THROW();
+		FlushErrorState();
+		ref->is_unread = true;
+	}
+	PG_END_TRY();
+}
+
 /* In one of the expressions of a row. False: the budget does not suffice. */
 static bool
 look_at_row(HeapTuple tuple, TupleDesc desc, Reference *ref, MqDependentsBudget *budget)
@@ -206,7 +230,7 @@ look_at_row(HeapTuple tuple, TupleDesc desc, Reference *ref, MqDependentsBudget 
 			if (budget->bytes < (int64) bytes)
 				return false;
 			budget->bytes -= (int64) bytes;
-			(void) look_at(stringToNode(TextDatumGetCString(value)), ref);
+			look_at_expression(value, ref);
 		}
 	}
 	return true;
@@ -250,6 +274,13 @@ is_named_without_expression(HeapTuple tuple, const Holder *holder, const Referen
 	}
 }
 
+/* Views, policies and functions have queries. What else has expressions can refer to a relation only by a constant. */
+static bool
+may_have_queries(const Holder *holder)
+{
+	return holder->catalog == RewriteRelationId || holder->catalog == PolicyRelationId || holder->catalog == ProcedureRelationId;
+}
+
 /* An object that is not there any more names nothing. */
 static Verdict
 read_holder(const Holder *holder, Oid object, Reference *ref, MqDependentsBudget *budget)
@@ -268,7 +299,11 @@ read_holder(const Holder *holder, Oid object, Reference *ref, MqDependentsBudget
 	if (HeapTupleIsValid(tuple))
 	{
 		ref->is_name = is_named_without_expression(tuple, holder, ref);
-		result = look_at_row(tuple, RelationGetDescr(rel), ref, budget) ? verdict(ref) : IS_TOO_MUCH;
+		ref->is_number = ref->catalog == RelationRelationId && !may_have_queries(holder);
+		if (ref->is_number)
+			result = verdict(ref);
+		else
+			result = look_at_row(tuple, RelationGetDescr(rel), ref, budget) ? verdict(ref) : IS_TOO_MUCH;
 	}
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
@@ -418,13 +453,18 @@ mq_forget_dependents(Oid relid, MqDependentsBudget *budget)
 /* ---- DROP ---- */
 
 void
+mq_limit_waits(void)
+{
+	if (LockTimeout == 0)
+		(void) set_config_option("lock_timeout", "10s", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+}
+
+void
 mq_drop(const char *sql, const char *locked, const char *too_many, const char *restricted)
 {
 	MemoryContext context = CurrentMemoryContext;
 
-	/* until mq_sql_end, as what mq_sql_begin has set */
-	if (LockTimeout == 0)
-		(void) set_config_option("lock_timeout", "10s", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	mq_limit_waits();
 	PG_TRY();
 	{
 		mq_sql("%s", sql);

@@ -31,6 +31,9 @@ typedef struct MqDependentsBudget
  */
 extern bool mq_forget_dependents(Oid relid, MqDependentsBudget *budget);
 
+/* No statement waits longer than ten seconds for a lock (55P03), up to mq_sql_end, unless lock_timeout is set. */
+extern void mq_limit_waits(void);
+
 /*
  * DROP of something of mq, between mq_sql_begin and mq_sql_end. Whoever drops has locked others out: for what depends on it, if
  * somebody has that locked, it waits until lock_timeout, or for ten seconds (55P03). With hints, or NULL: for that; for more

@@ -42,6 +42,16 @@ extern List *mq_sql_int32_list(void);
 extern void mq_reset_privileges(Oid relid);
 
 /*
+ * mq gives no privileges on columns, but who has one on the whole table with grant option can. Takes back those of a role (or
+ * PUBLIC, ACL_ID_PUBLIC), and what it passed on in turn, on the table or a column. but: a role that
+ * passed on nothing of it, whatever it seems (the owner). Lock as above.
+ */
+extern void mq_forget_column_privileges(Oid relid, Oid role, AclMode mode, Oid but);
+
+/* All of them. */
+extern void mq_reset_column_privileges(Oid relid);
+
+/*
  * PUBLIC has USAGE on each row type, and a client can give one by its number (the type of a parameter): takes that back, so that
  * nobody has a column of it.
  */

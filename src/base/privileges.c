@@ -14,6 +14,7 @@
 #include "catalog/dependency.h"
 #include "catalog/indexing.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_attribute.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_namespace.h"
 #include "catalog/pg_proc.h"
@@ -21,6 +22,7 @@
 #include "commands/extension.h"
 #include "fmgr.h"
 #include "utils/acl.h"
+#include "utils/array.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
@@ -75,6 +77,139 @@ set_acl(const AclPlace *place, Oid object, Acl *acl)
 	}
 	table_close(rel, RowExclusiveLock);
 }
+
+/* ---- columns ---- */
+
+/* The ACL of a column, copied; NULL: it has none. False: there is no such column. */
+static bool
+column_acl(Oid relid, AttrNumber column, Acl **acl)
+{
+	HeapTuple	tuple = SearchSysCache2(ATTNUM, ObjectIdGetDatum(relid), Int16GetDatum(column));
+	bool		isnull = true;
+	Datum		value = (Datum) 0;
+
+	*acl = NULL;
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	value = SysCacheGetAttr(ATTNUM, tuple, Anum_pg_attribute_attacl, &isnull);
+	if (!isnull)
+		*acl = DatumGetAclPCopy(value);
+	ReleaseSysCache(tuple);
+	return true;
+}
+
+/* acl NULL: none. */
+static void
+set_column_acl(Oid relid, AttrNumber column, Acl *acl)
+{
+	Relation	rel = table_open(AttributeRelationId, RowExclusiveLock);
+	HeapTuple	tuple = SearchSysCacheCopy2(ATTNUM, ObjectIdGetDatum(relid), Int16GetDatum(column));
+	Datum		values[Natts_pg_attribute] = {0};
+	bool		nulls[Natts_pg_attribute] = {false};
+	bool		replace[Natts_pg_attribute] = {false};
+	Acl		   *old;
+
+	if (HeapTupleIsValid(tuple) && column_acl(relid, column, &old) && old != NULL)
+	{
+		Oid		   *old_members;
+		Oid		   *members = NULL;
+		int			nold = aclmembers(old, &old_members);
+		int			nmembers = acl == NULL ? 0 : aclmembers(acl, &members);
+		Form_pg_class form = (Form_pg_class) GETSTRUCT(SearchSysCacheCopy1(RELOID, ObjectIdGetDatum(relid)));
+
+		values[Anum_pg_attribute_attacl - 1] = PointerGetDatum(acl);
+		nulls[Anum_pg_attribute_attacl - 1] = acl == NULL;
+		replace[Anum_pg_attribute_attacl - 1] = true;
+		tuple = heap_modify_tuple(tuple, RelationGetDescr(rel), values, nulls, replace);
+		CatalogTupleUpdate(rel, &tuple->t_self, tuple);
+		updateAclDependencies(RelationRelationId, relid, column, form->relowner, nold, old_members, nmembers, members);
+		CommandCounterIncrement();
+	}
+	table_close(rel, RowExclusiveLock);
+}
+
+/* To the roles: those to whom one of them gave something of it. */
+static List *
+add_heirs(List *roles, const Acl *acl, AclMode mode, Oid but)
+{
+	for (int i = 0; acl != NULL && i < ACL_NUM(acl); i++)
+	{
+		const AclItem *item = &ACL_DAT(acl)[i];
+
+		if ((ACLITEM_GET_RIGHTS(*item) & (mode | ACL_OPTION_TO_PRIVS(mode))) != 0 && item->ai_grantee != ACL_ID_PUBLIC &&
+			item->ai_grantee != but && list_member_oid(roles, item->ai_grantor))
+			roles = list_append_unique_oid(roles, item->ai_grantee);
+	}
+	return roles;
+}
+
+/* The role, and those to whom it passed on something of it, themselves or through others. */
+static List *
+heirs_of(Oid relid, Oid role, AclMode mode, Oid but)
+{
+	List	   *roles = list_make1_oid(role);
+	HeapTuple	tuple = SearchSysCacheCopy1(RELOID, ObjectIdGetDatum(relid));
+	bool		isnull = true;
+	Datum		value = HeapTupleIsValid(tuple) ? SysCacheGetAttr(RELOID, tuple, Anum_pg_class_relacl, &isnull) : (Datum) 0;
+	Acl		   *of_table = isnull ? NULL : DatumGetAclPCopy(value);
+	int			before;
+
+	do
+	{
+		Acl		   *acl;
+
+		before = list_length(roles);
+		roles = add_heirs(roles, of_table, mode, but);
+		for (AttrNumber column = 1; column_acl(relid, column, &acl); column++)
+			roles = add_heirs(roles, acl, mode, but);
+	} while (list_length(roles) > before);
+	return roles;
+}
+
+/* Without what the role has, and what one of the heirs gave. NULL: nothing is left. */
+static Acl *
+without(const Acl *acl, Oid role, const List *heirs, AclMode mode)
+{
+	Acl		   *left = aclcopy(acl);
+	int			n = 0;
+
+	for (int i = 0; i < ACL_NUM(acl); i++)
+	{
+		AclItem		item = ACL_DAT(acl)[i];
+
+		if (item.ai_grantee == role || list_member_oid(heirs, item.ai_grantor))
+			item.ai_privs &= ~(mode | ACL_GRANT_OPTION_FOR(mode));
+		if (item.ai_privs != ACL_NO_RIGHTS)
+			ACL_DAT(left)[n++] = item;
+	}
+	ARR_DIMS(left)[0] = n;
+	SET_VARSIZE(left, ACL_N_SIZE(n));
+	return n == 0 ? NULL : left;
+}
+
+void
+mq_forget_column_privileges(Oid relid, Oid role, AclMode mode, Oid but)
+{
+	List	   *heirs = heirs_of(relid, role, mode, but);
+	Acl		   *acl;
+
+	/* dropped columns have rows too: the first number without one is the end */
+	for (AttrNumber column = 1; column_acl(relid, column, &acl); column++)
+		if (acl != NULL)
+			set_column_acl(relid, column, without(acl, role, heirs, mode));
+}
+
+void
+mq_reset_column_privileges(Oid relid)
+{
+	Acl		   *acl;
+
+	for (AttrNumber column = 1; column_acl(relid, column, &acl); column++)
+		if (acl != NULL)
+			set_column_acl(relid, column, NULL);
+}
+
+/* ---- objects ---- */
 
 void
 mq_reset_privileges(Oid relid)

@@ -502,14 +502,20 @@ mq_cells_reserve(MqCellList *list, int count, bool may_use_reserve)
 }
 
 void
+mq_out_of_cells(int64 needed)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OUT_OF_MEMORY),
+			 errmsg("out of shared memory for unfinished messages"),
+			 errdetail("Entries needed: " INT64_FORMAT ".", needed),
+			 errhint("Raise mq.shared_memory and restart the server, or finish messages that are held.")));
+}
+
+void
 mq_need_cells(MqCellList *list, int64 count, bool may_use_reserve)
 {
 	if (count > PG_INT32_MAX || !mq_cells_reserve(list, (int) count, may_use_reserve))
-		ereport(ERROR,
-				(errcode(ERRCODE_OUT_OF_MEMORY),
-				 errmsg("out of shared memory for unfinished messages"),
-				 errdetail("Entries needed: " INT64_FORMAT ".", count),
-				 errhint("Raise mq.shared_memory and restart the server, or finish messages that are held.")));
+		mq_out_of_cells(count);
 }
 
 uint32

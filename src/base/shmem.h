@@ -204,6 +204,7 @@ typedef struct MqPrepared
 typedef struct MqConsumer
 {
 	int			list;			/* of the window */
+	uint32		previous;		/* in it; 0: the first one */
 	char		name[MQ_NAME_LENGTH_MAX + 1];
 	uint32		next;
 	int64		in_flight;		/* messages in LEASED and SETTLING entries that point here; 0: the cell is freed */
@@ -378,6 +379,7 @@ typedef struct MqCellList
 extern bool mq_cells_reserve(MqCellList *list, int count, bool may_use_reserve);
 
 /* The same, but raises 53200 when there are not enough. */
+extern void mq_out_of_cells(int64 needed); /* raises that */
 extern void mq_need_cells(MqCellList *list, int64 count, bool may_use_reserve);
 extern uint32 mq_cell_take(MqCellList *list);
 extern void mq_cells_return(MqCellList *list);

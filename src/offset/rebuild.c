@@ -149,9 +149,11 @@ mq_attach_new_group(MqGroup *group, const MqUnfinished *parts, int64 count, int6
 {
 	MqWindowKey key = mq_window_key(group, 0);
 	MqWindowRef ref = {mq_window_slot(&key, true, NULL), key};
+	int64		needed = mq_fill(NULL, parts, count, true, NULL);
 	MqCellList	cells;
 
-	mq_need_cells(&cells, mq_fill(NULL, parts, count, true, NULL), true);
+	if (!mq_share_cells(&cells, needed, 0))
+		mq_out_of_cells(needed);
 	if (mq_window_lock(&ref, LW_EXCLUSIVE))
 	{
 		ref.window->queue_no = group->queue.queue_no;

@@ -103,6 +103,9 @@ take_over_table(const char *table)
 				 errmsg("table mq.%s is there without the definition of a queue, and it is not empty", quote_identifier(table)),
 				 errdetail("It was probably restored from a dump without the data of schema mq_internal."),
 				 errhint("Save what is in it, and have a superuser DROP TABLE mq.%s.", quote_identifier(table))));
+	/* anybody can have it locked: create_queue holds the lock on what the role may have */
+	mq_limit_waits();
+	mq_reset_column_privileges(get_relname_relid(table, mq_extension(false)->schema));
 	mq_sql("DROP TRIGGER IF EXISTS refuse_direct_write ON mq.%s", quote_identifier(table));
 	mq_sql("DROP TRIGGER IF EXISTS refuse_direct_row ON mq.%s", quote_identifier(table));
 	foreach(cell, find_inheritance_children(get_relname_relid(table, mq_extension(false)->schema), NoLock))
@@ -281,6 +284,7 @@ hand_on(const MqQueue *queue, Oid from, Oid to)
 	mq_catalog_catch_up();
 	groups = mq_groups_of(queue, &count);
 	mq_sql_begin(&context);
+	mq_forget_column_privileges(queue->table, from, ACL_ALL_RIGHTS_COLUMN, to);
 	if (from != mq_extension(false)->owner)
 		mq_sql("REVOKE ALL ON TABLE mq.%s FROM %s CASCADE", table, quote_identifier(GetUserNameFromId(from, false)));
 	give_to_owner(table, to);

@@ -461,6 +461,7 @@ seek(MqGroup *group, const MqPosition *position)
 	MqWindow   *content;
 	int32		epoch;
 	int64		oldest_needed;
+	int64		needed = mq_fill(NULL, position->parts, position->count, true, NULL);
 
 	/* one that does not fit can be moved to where it does; but it needs a window */
 	if (!mq_attach_group_if_it_fits(group) && group->window == NULL)
@@ -475,7 +476,8 @@ seek(MqGroup *group, const MqPosition *position)
 				 errhint("The view mq.groups lists the groups.")));
 	oldest_needed = write_position(group, epoch, position);
 	content = mq_transaction_replace(&ref, epoch, oldest_needed);
-	mq_need_cells(&cells, mq_fill(NULL, position->parts, position->count, true, NULL), true);
+	if (!mq_share_cells(&cells, needed, mq_transaction_replacing_cells()))
+		mq_out_of_cells(needed);
 	(void) mq_fill(content, position->parts, position->count, true, &cells);
 	mq_cells_return(&cells);
 	mq_catalog_changed();

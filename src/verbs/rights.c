@@ -127,12 +127,16 @@ static void
 take(const MqQueue *queue, int right, Oid relid, Oid role)
 {
 	List	   *grantors;
+	int			before = PG_INT32_MAX;
 
 	check_may_take(queue, right, role);
-	while ((grantors = mq_grantors(relid, role, rights[right].mode)) != NIL)
+	mq_forget_column_privileges(relid, role, rights[right].mode, mq_queue_owner(queue));
+	/* one that nothing takes is left to check_is_gone */
+	while ((grantors = mq_grantors(relid, role, rights[right].mode)) != NIL && list_length(grantors) < before)
 	{
 		MqSqlContext context;
 
+		before = list_length(grantors);
 		CHECK_FOR_INTERRUPTS();
 		mq_sql_begin_as(&context, linitial_oid(grantors));
 		mq_sql("REVOKE %s FROM %s CASCADE", what(right, relid), role_sql(role));

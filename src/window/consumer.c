@@ -7,10 +7,11 @@
 
 #include "common/hashfn.h"
 
+/* With a number of this start of the server, so that nobody can choose names that are all in one list. */
 static int
 list_of(const char *name)
 {
-	return (int) (hash_bytes((const unsigned char *) name, (int) strlen(name)) % MQ_CONSUMER_LISTS);
+	return (int) (hash_bytes_extended((const unsigned char *) name, (int) strlen(name), mq_shared->token_mask) % MQ_CONSUMER_LISTS);
 }
 
 /* The cell of the name; 0: it has none. */
@@ -33,7 +34,10 @@ add(MqWindow *window, const char *name, MqCellList *cells)
 
 	strlcpy(consumer->name, name, sizeof(consumer->name));
 	consumer->list = list_of(name);
+	consumer->previous = 0;
 	consumer->next = window->consumers[consumer->list];
+	if (consumer->next != 0)
+		MqConsumerAt(consumer->next)->previous = c;
 	window->consumers[consumer->list] = c;
 	window->nodes++;
 	return c;
@@ -43,11 +47,14 @@ add(MqWindow *window, const char *name, MqCellList *cells)
 static void
 remove_name(MqWindow *window, uint32 consumer)
 {
-	uint32	   *link = &window->consumers[MqConsumerAt(consumer)->list];
+	const MqConsumer *c = MqConsumerAt(consumer);
 
-	while (*link != consumer)
-		link = &MqConsumerAt(*link)->next;
-	*link = MqConsumerAt(consumer)->next;
+	if (c->previous == 0)
+		window->consumers[c->list] = c->next;
+	else
+		MqConsumerAt(c->previous)->next = c->next;
+	if (c->next != 0)
+		MqConsumerAt(c->next)->previous = c->previous;
 	window->nodes--;
 	mq_cell_free(consumer);
 }

@@ -192,6 +192,16 @@ mq_transaction_replace(const MqWindowRef *ref, int32 epoch, int64 oldest_needed)
 	return r->content;
 }
 
+int64
+mq_transaction_replacing_cells(void)
+{
+	int64		cells = 0;
+
+	for (const Replacement *r = replacements; r != NULL; r = r->older)
+		cells += r->content == NULL ? 0 : r->content->nodes;
+	return cells;
+}
+
 void
 mq_transaction_drops(const MqWindowRef *ref)
 {

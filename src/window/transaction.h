@@ -36,6 +36,9 @@ extern int64 mq_transaction_next_n(MqDatabase *db, int *table);
  */
 extern MqWindow *mq_transaction_replace(const MqWindowRef *ref, int32 epoch, int64 oldest_needed);
 
+/* Entries in all the contents that the transaction has made so, and keeps until its end. */
+extern int64 mq_transaction_replacing_cells(void);
+
 /* This transaction sent to the queue (which is attached): a receiver of each group is woken at commit. */
 extern void mq_transaction_sent(const MqQueue *queue);
 

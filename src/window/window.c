@@ -40,6 +40,20 @@ mq_window_may_grow(const MqWindow *window, int cells, bool finishing)
 	return free > reserve && window->nodes < free - reserve;
 }
 
+#define FEW_AT_ONCE		8
+#define FEW_IN_ALL		256
+
+bool
+mq_share_cells(MqCellList *cells, int64 count, int64 in_use)
+{
+	bool		few = count <= FEW_AT_ONCE && in_use + count <= FEW_IN_ALL;
+
+	if (!few && in_use + count >= (int64) mq_shared->free_cells - mq_shared->total_cells / MQ_RESERVE_PART)
+		return false;
+	mq_need_cells(cells, count, few);
+	return true;
+}
+
 /* Of the tree: what undecided senders sent is not in it (mq_pending_low). 0: no entries. Caller holds the lock. */
 static int64
 low_watermark(const MqWindow *window)

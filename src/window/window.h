@@ -12,6 +12,12 @@
 #include "window/consumer.h"
 #include "window/tree.h"
 
+/*
+ * Cells for so many new entries of somebody who has in_use already: a few from the reserve, so that what gives messages up goes on
+ * with memory full; more only within a share of what is free. False: that is used up. 53200: there are not enough.
+ */
+extern bool mq_share_cells(MqCellList *cells, int64 count, int64 in_use);
+
 /* When to look again for what could not be taken for lack of memory. */
 #define MQ_HELD_BACK_RECHECK_MS 1000
 
