@@ -370,7 +370,8 @@ exists_already(const MqQueue *queue, List *settings, const List *groups, bool ac
 				 errmsg("queue \"%s\" already exists", NameStr(queue->name)),
 				 errhint("Use if_not_exists => true to accept it.")));
 	/* who has no right on it learns that the name is taken, no more */
-	names = mq_has_right(queue, MQ_RIGHT_SEND | MQ_RIGHT_BROWSE | MQ_RIGHT_MANAGE) ? settings_that_differ(queue, settings, groups) : NULL;
+	/* who may only send does not see groups elsewhere either */
+	names = mq_has_right(queue, MQ_RIGHT_BROWSE | MQ_RIGHT_MANAGE) ? settings_that_differ(queue, settings, groups) : NULL;
 	ereport(NOTICE,
 			(errcode(ERRCODE_DUPLICATE_OBJECT),
 			 errmsg("queue \"%s\" already exists, skipping", NameStr(queue->name)),

@@ -166,6 +166,7 @@ MQ_FUNCTION(mq_discard);
 Datum
 mq_discard(PG_FUNCTION_ARGS)
 {
+	MqQueue		queue;
 	MqGroup		group;
 	MqWindowRef ref;
 	MqTail		tail;
@@ -176,8 +177,10 @@ mq_discard(PG_FUNCTION_ARGS)
 	uint64		xid;
 
 	mq_check_writable("mq.discard()");
-	mq_group_by_name(mq_text_arg(fcinfo, 0, "queue"), mq_text_arg(fcinfo, 1, "consumer_group"), &group);
-	mq_check_right(&group.queue, MQ_RIGHT_MANAGE);
+	/* who may not is told the same whether there is such a group or not */
+	mq_queue_by_name(mq_text_arg(fcinfo, 0, "queue"), &queue);
+	mq_check_right(&queue, MQ_RIGHT_MANAGE);
+	mq_group_by_name(NameStr(queue.name), mq_text_arg(fcinfo, 1, "consumer_group"), &group);
 	mq_check_not_null(fcinfo, 2, "ids");
 	mq_refuse_arg(fcinfo, 3, "reason");
 	mq_attach_group(&group);

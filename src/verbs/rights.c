@@ -166,6 +166,9 @@ change_groups(bool grant, const MqQueue *queue, int right, const char *group_nam
 	MqGroup    *groups = &one;
 	int			count = 1;
 
+	/* who may do nothing is told the same whether there is such a group or not */
+	if (group_name != NULL && !mq_group_find(queue, group_name, &one))
+		check_may_grant(queue, queue->table, MQ_RIGHT_MANAGE);
 	if (group_name != NULL)
 		mq_group_by_name(NameStr(queue->name), group_name, &one);
 	else

@@ -94,6 +94,21 @@ SQL
 	is(one($node, "SELECT count(*) FROM pg_attrdef JOIN pg_class c ON c.oid = adrelid WHERE relnamespace = 'bob'::regnamespace"), scalar @oids, 'what depended on numbers is there');
 }
 
+# --- names of groups -------------------------------------------------------------------------------------------------------------------
+{
+	$alice->q("SELECT mq.create_queue('secret'); SELECT mq.grant('secret', 'send', 'bob')");
+	for my $s ($bob, $carl)
+	{
+		for my $call ("mq.grant('secret', 'consume', 'bob', '%s')", "mq.revoke('secret', 'consume', 'bob', '%s')", "mq.discard('secret', '%s', '{1}')",
+			"mq.seek('secret', '%s', start => 'earliest')", "mq.receive('secret', '%s')", "mq.browse('secret', '%s')", "mq.drop_group('secret', '%s')", "mq.create_group('secret', '%s')")
+		{
+			my @said = map { my $g = $_; $s->try(sprintf "SELECT $call", $g); (my $e = $s->{last_err}) =~ s/\b$g\b/-/g; $e =~ s/stdin>:\d+/stdin/g; $e } qw(default nope);
+			is($said[0], $said[1], "the same whether there is such a group: $call");
+		}
+	}
+	$bob->try("SELECT mq.create_queue('secret', groups => '{$_}', if_not_exists => true)"), unlike($bob->{last_err}, qr/differs/, "nor does create_queue tell: $_") for qw(default nope);
+}
+
 # --- leftovers of a restore ----------------------------------------------------------------------------------------------------------------
 {
 	$bob->q("SELECT mq.create_queue('left'); GRANT SELECT (id, payload) ON mq.q_left TO carl, bob");
