@@ -379,6 +379,22 @@ mq_window_slot(const MqWindowKey *key, bool create, bool *created)
 	return window;
 }
 
+/*
+ * The registry is locked exclusively. False: somebody had the lock of the entry's own; that was waited for with the registry free,
+ * for everybody needs the registry, and the entry has to be looked up again.
+ */
+static bool
+lock_at_once(LWLock *lock)
+{
+	if (LWLockConditionalAcquire(lock, LW_EXCLUSIVE))
+		return true;
+	LWLockRelease(mq_shared->registry_lock);
+	LWLockAcquire(lock, LW_EXCLUSIVE);
+	LWLockRelease(lock);
+	LWLockAcquire(mq_shared->registry_lock, LW_EXCLUSIVE);
+	return false;
+}
+
 /* Whoever waits for a segment is woken, to see whether the queue is still there. */
 void
 mq_chain_forget(const MqChainKey *key)
@@ -386,12 +402,13 @@ mq_chain_forget(const MqChainKey *key)
 	ChainEntry *entry;
 
 	LWLockAcquire(mq_shared->registry_lock, LW_EXCLUSIVE);
-	entry = hash_search(chain_hash, key, HASH_FIND, NULL);
+	do
+		entry = hash_search(chain_hash, key, HASH_FIND, NULL);
+	while (entry != NULL && !lock_at_once(MqAppendLock(&mq_chains[entry->slot])));
 	if (entry != NULL)
 	{
 		MqChain    *chain = &mq_chains[entry->slot];
 
-		LWLockAcquire(MqAppendLock(chain), LW_EXCLUSIVE);
 		chain->key.level = -1;
 		LWLockRelease(MqAppendLock(chain));
 		ConditionVariableBroadcast(&chain->segment_made);
@@ -406,12 +423,13 @@ mq_window_slot_free(const MqWindowKey *key, void (*detach) (MqWindow *window, Mq
 	WindowEntry *entry;
 
 	LWLockAcquire(mq_shared->registry_lock, LW_EXCLUSIVE);
-	entry = hash_search(window_hash, key, HASH_FIND, NULL);
+	do
+		entry = hash_search(window_hash, key, HASH_FIND, NULL);
+	while (entry != NULL && !lock_at_once(MqWindowLock(&mq_windows[entry->slot])));
 	if (entry != NULL)
 	{
 		MqWindow   *window = &mq_windows[entry->slot];
 
-		LWLockAcquire(MqWindowLock(window), LW_EXCLUSIVE);
 		detach(window, content);
 		window->key.level = -1;
 		LWLockRelease(MqWindowLock(window));
