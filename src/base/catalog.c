@@ -84,6 +84,8 @@ typedef struct NameEntry
 	const GroupEntry *group;	/* NULL: none */
 } NameEntry;
 
+static const NameEntry *last_name = NULL;	/* the one found last; in name_cache */
+
 /* May run at any time, in the middle of a look-up too: it only marks what is out of date, and never throws. */
 static void
 relcache_callback(Datum arg, Oid relid)
@@ -109,6 +111,7 @@ reset_caches(void)
 	HASHCTL		ctl;
 
 	queue_cache = group_cache = name_cache = table_cache = NULL;
+	last_name = NULL;
 	if (cache_context == NULL)
 		cache_context = AllocSetContextCreate(CacheMemoryContext, "mq definitions", ALLOCSET_DEFAULT_SIZES);
 	MemoryContextReset(cache_context);
@@ -391,10 +394,16 @@ mq_group_find(const MqQueue *queue, const char *group_name, MqGroup *result)
 
 	if (strlen(group_name) >= NAMEDATALEN)
 		return false;
-	namestrcpy(&key.name, group_name);
-	cached = hash_search(name_cache, &key, HASH_FIND, NULL);
+	/* most sessions use one group */
+	cached = last_name;
+	if (cached == NULL || cached->key.queue_no != queue->queue_no || strcmp(NameStr(cached->key.name), group_name) != 0)
+	{
+		namestrcpy(&key.name, group_name);
+		cached = hash_search(name_cache, &key, HASH_FIND, NULL);
+	}
 	if (cached != NULL && cached->group != NULL && is_valid(cached->group))
 	{
+		last_name = cached;
 		*result = cached->group->group;
 		return true;
 	}

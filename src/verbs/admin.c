@@ -284,9 +284,12 @@ hand_on(const MqQueue *queue, Oid from, Oid to)
 	mq_catalog_catch_up();
 	groups = mq_groups_of(queue, &count);
 	mq_sql_begin(&context);
-	mq_forget_column_privileges(queue->table, from, ACL_ALL_RIGHTS_COLUMN, to);
+	/* from the owner of the extension comes what mq gives for everybody */
 	if (from != mq_extension(false)->owner)
+	{
+		mq_forget_column_privileges(queue->table, from, ACL_ALL_RIGHTS_COLUMN, to);
 		mq_sql("REVOKE ALL ON TABLE mq.%s FROM %s CASCADE", table, quote_identifier(GetUserNameFromId(from, false)));
+	}
 	give_to_owner(table, to);
 	for (int i = 0; i < count; i++)
 		mq_group_hand_on(&groups[i], from, to);
