@@ -211,8 +211,8 @@ for my $what (sort keys %op)
 	one($node, "SELECT mq.create_queue('cluster3', options => jsonb_build_object('segment_size', 1024)); SELECT t.put_batch('cluster3', 'a', 5000); SELECT t.take('cluster3', 300)");
 	my $s = session($node);
 	$s->q("BEGIN; SELECT t.put('cluster3', 'open', 5)");
-	my @sealed = split /\n/, one($node, "SELECT segment_table FROM mq.segments WHERE queue = 'cluster3' AND sealed");
-	cmp_ok(scalar @sealed, '>=', 4, 'there are sealed segments');
+	my @sealed;
+	ok(poll_until('sealed segments', sub { @sealed = split /\n/, one($node, "SELECT segment_table FROM mq.segments WHERE queue = 'cluster3' AND sealed"); @sealed >= 4 }, 60), 'there are sealed segments');
 	is(err($node, "SET lock_timeout = '5s'; CREATE INDEX backwards ON $_ (id DESC); CLUSTER $_ USING backwards; DROP INDEX mq_internal.backwards"),
 		'', "CLUSTER of $_")
 		for @sealed;

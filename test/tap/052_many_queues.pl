@@ -86,11 +86,18 @@ cmp_ok($one, '<=', $lots->{'SELECT count(*) FROM mq.queues'} + $insert, 'a look 
 	my $b = session($node);
 	$b->q("SELECT mq.send('q' || i, '1') FROM generate_series(1, 20) i");
 	my $known = fastest(5, sub { $b->q("SELECT mq.send('q3', '1')") });
-	one($node, "SELECT count(*) FROM mq.send_batch('q9', array_fill('1'::jsonb, ARRAY[3000]))");
-	ok(poll_until('segments of another queue to be attached', sub { one($node, "SELECT count(*) FROM mq.segments WHERE queue = 'q9'") >= 5 }), 'another queue gets segments');
-	my $start = time();
-	$b->q("SELECT mq.send('q3', '1')");
-	cmp_ok(time() - $start, '<=', $known + 20 * $insert, 'a send after that is no dearer');
+	my $after;
+	for (1 .. 5)
+	{
+		my $segments = one($node, "SELECT count(*) FROM mq.segments WHERE queue = 'q9'");
+		one($node, "SELECT count(*) FROM mq.send_batch('q9', array_fill('1'::jsonb, ARRAY[3000]))");
+		ok(poll_until('segments of another queue to be attached', sub { one($node, "SELECT count(*) FROM mq.segments WHERE queue = 'q9'") > $segments }), 'another queue gets segments');
+		my $start = time();
+		$b->q("SELECT mq.send('q3', '1')");
+		my $took = time() - $start;
+		$after = $took if !defined $after || $took < $after;
+	}
+	cmp_ok($after, '<=', $known + 20 * $insert, 'a send after that is no dearer');
 	$b->close;
 }
 # many groups of a queue with many partitions: each partition is measured once

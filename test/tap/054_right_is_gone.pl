@@ -49,7 +49,7 @@ for my $verb ('receive', 'pop')
 	my $dba = session($node);
 	$dba->start("SELECT mq.alter_queue('handed', jsonb_build_object('owner', 'bob'))");
 	# it may wait for alice, or not
-	poll_until('the hand-over to be done, or to wait', sub { one($node, "SELECT count(*) FROM pg_stat_activity WHERE query ~ 'owner => .bob' AND pid <> pg_backend_pid() AND (state = 'idle' OR wait_event_type = 'Lock')") ne '0' });
+	poll_until('the hand-over to be done, or to wait', sub { one($node, "SELECT count(*) FROM pg_stat_activity WHERE query ~ 'alter_queue.*owner.*bob' AND pid <> pg_backend_pid() AND (state = 'idle' OR wait_event_type = 'Lock')") ne '0' });
 	$a->q('COMMIT');
 	$dba->finish(60);
 	is(one($node, "SELECT owner FROM mq.queues WHERE queue = 'handed'"), 'bob', 'handed on');
