@@ -396,11 +396,9 @@ mq_group_find(const MqQueue *queue, const char *group_name, MqGroup *result)
 		return false;
 	/* most sessions use one group */
 	cached = last_name;
+	namestrcpy(&key.name, group_name);
 	if (cached == NULL || cached->key.queue_no != queue->queue_no || strcmp(NameStr(cached->key.name), group_name) != 0)
-	{
-		namestrcpy(&key.name, group_name);
 		cached = hash_search(name_cache, &key, HASH_FIND, NULL);
-	}
 	if (cached != NULL && cached->group != NULL && is_valid(cached->group))
 	{
 		last_name = cached;

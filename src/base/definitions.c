@@ -120,10 +120,11 @@ group_from_tuple(const MqExtension *ext, HeapTuple tuple, TupleDesc desc, MqGrou
 	*queue_no = DatumGetInt32(v[G_QUEUE - 1]);
 }
 
-/* Reads the one row that the keys find. */
+/* Reads the one row that the keys find. They are copied, for a scan changes its own. */
 static bool
-read_queue_once(const MqExtension *ext, const char *index, ScanKey keys, int nkeys, MqQueue *queue)
+read_queue_once(const MqExtension *ext, const char *index, const ScanKeyData *wanted, int nkeys, MqQueue *queue)
 {
+	ScanKeyData keys[2] = {wanted[0], wanted[nkeys - 1]};
 	Relation	rel = mq_own_relation_open(ext->queue_rel, AccessShareLock);
 	SysScanDesc scan = systable_beginscan(rel, get_relname_relid(index, ext->internal), true, NULL, nkeys, keys);
 	HeapTuple	tuple = systable_getnext(scan);
@@ -141,7 +142,7 @@ read_queue_once(const MqExtension *ext, const char *index, ScanKey keys, int nke
  * have another table than its row says. That is looked at again before it is believed.
  */
 static bool
-read_queue(const MqExtension *ext, const char *index, ScanKey keys, int nkeys, MqQueue *queue)
+read_queue(const MqExtension *ext, const char *index, const ScanKeyData *keys, int nkeys, MqQueue *queue)
 {
 	if (!read_queue_once(ext, index, keys, nkeys, queue))
 		return false;

@@ -190,20 +190,6 @@ mq_grantors(Oid relid, Oid grantee, AclMode mode)
 	List	   *grantors = acl == NULL ? NIL : add_grantors(NIL, acl, grantee, mode);
 
 	check_there(owner);
-	/* dropped columns have rows too: the first number without one is the end */
-	for (AttrNumber column = 1;; column++)
-	{
-		HeapTuple	tuple = SearchSysCache2(ATTNUM, ObjectIdGetDatum(relid), Int16GetDatum(column));
-		bool		isnull;
-		Datum		value;
-
-		if (!HeapTupleIsValid(tuple))
-			break;
-		value = SysCacheGetAttr(ATTNUM, tuple, Anum_pg_attribute_attacl, &isnull);
-		if (!isnull)
-			grantors = add_grantors(grantors, DatumGetAclPCopy(value), grantee, mode);
-		ReleaseSysCache(tuple);
-	}
 	return grantors;
 }
 

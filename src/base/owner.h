@@ -42,11 +42,11 @@ extern List *mq_sql_int32_list(void);
 extern void mq_reset_privileges(Oid relid);
 
 /*
- * mq gives no privileges on columns, but who has one on the whole table with grant option can. Takes back those of a role (or
- * PUBLIC, ACL_ID_PUBLIC), and what it passed on in turn, on the table or a column. but: a role that
- * passed on nothing of it, whatever it seems (the owner). Lock as above.
+ * mq gives no privileges on columns, but who has one on the whole table with grant option can. Takes those back that a role (PUBLIC:
+ * ACL_ID_PUBLIC) has, and those that were given by somebody who may not pass the right on any more: to be called when the rights on the
+ * table are what they shall be. Lock as above. Waits for whoever gives some in a transaction that is still open.
  */
-extern void mq_forget_column_privileges(Oid relid, Oid role, AclMode mode, Oid but);
+extern void mq_forget_column_privileges(Oid relid, Oid role, AclMode rights);
 
 /* All of them. */
 extern void mq_reset_column_privileges(Oid relid);
@@ -71,7 +71,7 @@ extern bool mq_queue_is_owned_by(const MqQueue *queue, Oid role);	/* false, too,
  */
 extern void mq_lock_rights(const MqQueue *queue, Oid relid);
 
-/* A list of the roles from whom a role (ACL_ID_PUBLIC: everybody) has a privilege on a relation or on columns of it. */
+/* A list of the roles from whom a role (ACL_ID_PUBLIC: everybody) has a privilege on a relation as a whole. */
 extern List *mq_grantors(Oid relid, Oid grantee, AclMode mode);
 
 #endif

@@ -98,7 +98,29 @@ column_acl(Oid relid, AttrNumber column, Acl **acl)
 	return true;
 }
 
-/* acl NULL: none. */
+/* The ACL of the table, copied, and its owner; NULL: it has none. */
+static Acl *
+table_acl(Oid relid, Oid *owner)
+{
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+	Acl		   *acl = NULL;
+	bool		isnull;
+	Datum		value;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for relation %u", relid);
+	*owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+	value = SysCacheGetAttr(RELOID, tuple, Anum_pg_class_relacl, &isnull);
+	if (!isnull)
+		acl = DatumGetAclPCopy(value);
+	ReleaseSysCache(tuple);
+	return acl;
+}
+
+/*
+ * acl NULL: none. Written in any case: a GRANT takes no lock, so that one in a transaction that is still open would come after it; so
+ * it is waited for, and one of the two fails ("tuple concurrently updated").
+ */
 static void
 set_column_acl(Oid relid, AttrNumber column, Acl *acl)
 {
@@ -109,94 +131,87 @@ set_column_acl(Oid relid, AttrNumber column, Acl *acl)
 	bool		replace[Natts_pg_attribute] = {false};
 	Acl		   *old;
 
-	if (HeapTupleIsValid(tuple) && column_acl(relid, column, &old) && old != NULL)
+	if (HeapTupleIsValid(tuple) && column_acl(relid, column, &old))
 	{
-		Oid		   *old_members;
+		Oid		   *old_members = NULL;
 		Oid		   *members = NULL;
-		int			nold = aclmembers(old, &old_members);
+		int			nold = old == NULL ? 0 : aclmembers(old, &old_members);
 		int			nmembers = acl == NULL ? 0 : aclmembers(acl, &members);
-		Form_pg_class form = (Form_pg_class) GETSTRUCT(SearchSysCacheCopy1(RELOID, ObjectIdGetDatum(relid)));
+		Oid			owner;
 
+		(void) table_acl(relid, &owner);
 		values[Anum_pg_attribute_attacl - 1] = PointerGetDatum(acl);
 		nulls[Anum_pg_attribute_attacl - 1] = acl == NULL;
 		replace[Anum_pg_attribute_attacl - 1] = true;
 		tuple = heap_modify_tuple(tuple, RelationGetDescr(rel), values, nulls, replace);
 		CatalogTupleUpdate(rel, &tuple->t_self, tuple);
-		updateAclDependencies(RelationRelationId, relid, column, form->relowner, nold, old_members, nmembers, members);
-		CommandCounterIncrement();
+		updateAclDependencies(RelationRelationId, relid, column, owner, nold, old_members, nmembers, members);
 	}
 	table_close(rel, RowExclusiveLock);
+	CommandCounterIncrement();
 }
 
-/* To the roles: those to whom one of them gave something of it. */
-static List *
-add_heirs(List *roles, const Acl *acl, AclMode mode, Oid but)
+/* Whether the ACL gives a role the right to pass on. */
+static bool
+has_option(const Acl *acl, Oid role, AclMode right)
 {
 	for (int i = 0; acl != NULL && i < ACL_NUM(acl); i++)
-	{
-		const AclItem *item = &ACL_DAT(acl)[i];
-
-		if ((ACLITEM_GET_RIGHTS(*item) & (mode | ACL_OPTION_TO_PRIVS(mode))) != 0 && item->ai_grantee != ACL_ID_PUBLIC &&
-			item->ai_grantee != but && list_member_oid(roles, item->ai_grantor))
-			roles = list_append_unique_oid(roles, item->ai_grantee);
-	}
-	return roles;
+		if (ACL_DAT(acl)[i].ai_grantee == role && (ACLITEM_GET_GOPTIONS(ACL_DAT(acl)[i]) & right) != 0)
+			return true;
+	return false;
 }
 
-/* The role, and those to whom it passed on something of it, themselves or through others. */
-static List *
-heirs_of(Oid relid, Oid role, AclMode mode, Oid but)
+/* Takes out of a column's ACL what was given by a role that may not pass it on any more. True: there may be more of that. */
+static bool
+drop_unbacked(Acl *acl, const Acl *of_table, Oid owner, AclMode right)
 {
-	List	   *roles = list_make1_oid(role);
-	HeapTuple	tuple = SearchSysCacheCopy1(RELOID, ObjectIdGetDatum(relid));
-	bool		isnull = true;
-	Datum		value = HeapTupleIsValid(tuple) ? SysCacheGetAttr(RELOID, tuple, Anum_pg_class_relacl, &isnull) : (Datum) 0;
-	Acl		   *of_table = isnull ? NULL : DatumGetAclPCopy(value);
-	int			before;
+	bool		dropped = false;
 
-	do
+	for (int i = 0; i < ACL_NUM(acl); i++)
 	{
-		Acl		   *acl;
+		AclItem    *item = &ACL_DAT(acl)[i];
+		AclMode		both = right | ACL_GRANT_OPTION_FOR(right);
 
-		before = list_length(roles);
-		roles = add_heirs(roles, of_table, mode, but);
-		for (AttrNumber column = 1; column_acl(relid, column, &acl); column++)
-			roles = add_heirs(roles, acl, mode, but);
-	} while (list_length(roles) > before);
-	return roles;
+		if ((item->ai_privs & both) == 0 || item->ai_grantor == owner || has_option(of_table, item->ai_grantor, right) ||
+			has_option(acl, item->ai_grantor, right))
+			continue;
+		item->ai_privs &= ~both;
+		dropped = true;
+	}
+	return dropped;
 }
 
-/* Without what the role has, and what one of the heirs gave. NULL: nothing is left. */
+/* A column's ACL without what the role has, and what nobody may have passed on then. NULL: nothing is left. */
 static Acl *
-without(const Acl *acl, Oid role, const List *heirs, AclMode mode)
+without(const Acl *acl, const Acl *of_table, Oid owner, Oid role, AclMode rights)
 {
 	Acl		   *left = aclcopy(acl);
 	int			n = 0;
 
-	for (int i = 0; i < ACL_NUM(acl); i++)
-	{
-		AclItem		item = ACL_DAT(acl)[i];
-
-		if (item.ai_grantee == role || list_member_oid(heirs, item.ai_grantor))
-			item.ai_privs &= ~(mode | ACL_GRANT_OPTION_FOR(mode));
-		if (item.ai_privs != ACL_NO_RIGHTS)
-			ACL_DAT(left)[n++] = item;
-	}
+	for (int i = 0; i < ACL_NUM(left); i++)
+		if (ACL_DAT(left)[i].ai_grantee == role)
+			ACL_DAT(left)[i].ai_privs &= ~(rights | ACL_GRANT_OPTION_FOR(rights));
+	for (AclMode right = 1; right <= ACL_ALL_RIGHTS_COLUMN; right <<= 1)
+		while ((rights & right) != 0 && drop_unbacked(left, of_table, owner, right))
+			;
+	for (int i = 0; i < ACL_NUM(left); i++)
+		if (ACL_DAT(left)[i].ai_privs != ACL_NO_RIGHTS)
+			ACL_DAT(left)[n++] = ACL_DAT(left)[i];
 	ARR_DIMS(left)[0] = n;
 	SET_VARSIZE(left, ACL_N_SIZE(n));
 	return n == 0 ? NULL : left;
 }
 
 void
-mq_forget_column_privileges(Oid relid, Oid role, AclMode mode, Oid but)
+mq_forget_column_privileges(Oid relid, Oid role, AclMode rights)
 {
-	List	   *heirs = heirs_of(relid, role, mode, but);
+	Oid			owner;
+	Acl		   *of_table = table_acl(relid, &owner);
 	Acl		   *acl;
 
 	/* dropped columns have rows too: the first number without one is the end */
 	for (AttrNumber column = 1; column_acl(relid, column, &acl); column++)
-		if (acl != NULL)
-			set_column_acl(relid, column, without(acl, role, heirs, mode));
+		set_column_acl(relid, column, acl == NULL ? NULL : without(acl, of_table, owner, role, rights));
 }
 
 void
@@ -205,8 +220,7 @@ mq_reset_column_privileges(Oid relid)
 	Acl		   *acl;
 
 	for (AttrNumber column = 1; column_acl(relid, column, &acl); column++)
-		if (acl != NULL)
-			set_column_acl(relid, column, NULL);
+		set_column_acl(relid, column, NULL);
 }
 
 /* ---- objects ---- */

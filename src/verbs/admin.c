@@ -93,6 +93,8 @@ take_over_table(const char *table)
 	MqDependentsBudget budget = MQ_ALL_DEPENDENTS;
 	ListCell   *cell;
 
+	/* anybody can have it locked: create_queue holds the lock on what the role may have */
+	mq_limit_waits();
 	if (mq_sql("SELECT FROM pg_class WHERE relnamespace = 'mq'::regnamespace AND relname = %s", quote_literal_cstr(table)) == 0)
 		return false;
 	if (mq_sql("SELECT FROM pg_class WHERE relnamespace = 'mq'::regnamespace AND relname = %s AND relkind = 'p' AND relowner = %u",
@@ -103,8 +105,6 @@ take_over_table(const char *table)
 				 errmsg("table mq.%s is there without the definition of a queue, and it is not empty", quote_identifier(table)),
 				 errdetail("It was probably restored from a dump without the data of schema mq_internal."),
 				 errhint("Save what is in it, and have a superuser DROP TABLE mq.%s.", quote_identifier(table))));
-	/* anybody can have it locked: create_queue holds the lock on what the role may have */
-	mq_limit_waits();
 	mq_reset_column_privileges(get_relname_relid(table, mq_extension(false)->schema));
 	mq_sql("DROP TRIGGER IF EXISTS refuse_direct_write ON mq.%s", quote_identifier(table));
 	mq_sql("DROP TRIGGER IF EXISTS refuse_direct_row ON mq.%s", quote_identifier(table));
@@ -284,13 +284,14 @@ hand_on(const MqQueue *queue, Oid from, Oid to)
 	mq_catalog_catch_up();
 	groups = mq_groups_of(queue, &count);
 	mq_sql_begin(&context);
-	/* from the owner of the extension comes what mq gives for everybody */
+	mq_limit_waits();
+	/* first, so that what the new owner has passed on stays */
+	give_to_owner(table, to);
 	if (from != mq_extension(false)->owner)
 	{
-		mq_forget_column_privileges(queue->table, from, ACL_ALL_RIGHTS_COLUMN, to);
 		mq_sql("REVOKE ALL ON TABLE mq.%s FROM %s CASCADE", table, quote_identifier(GetUserNameFromId(from, false)));
+		mq_forget_column_privileges(queue->table, from, ACL_ALL_RIGHTS_COLUMN);
 	}
-	give_to_owner(table, to);
 	for (int i = 0; i < count; i++)
 		mq_group_hand_on(&groups[i], from, to);
 	mq_sql_end(&context);

@@ -120,10 +120,10 @@ create_rights(int32 group_no, Oid owner)
 void
 mq_group_hand_on(const MqGroup *group, Oid from, Oid to)
 {
+	give_consume(group->group_no, to);
 	if (from != mq_extension(false)->owner)
 		mq_sql("REVOKE ALL ON SEQUENCE mq_internal.g_%d FROM %s CASCADE", group->group_no,
 			   quote_identifier(GetUserNameFromId(from, false)));
-	give_consume(group->group_no, to);
 }
 
 /* 0: there is one of that name. */

@@ -13,6 +13,7 @@
 
 #include "base/catalog.h"
 #include "base/definitions.h"
+#include "base/dependents.h"
 #include "base/owner.h"
 #include "verbs/verbs.h"
 
@@ -119,6 +120,18 @@ check_may_take(const MqQueue *queue, int right, Oid role)
 				 errhint("Only the owner can.")));
 }
 
+/* What was given on columns, and is not backed by a right on the table any more. For who has just given some it waits, not for long. */
+static void
+take_columns(int right, Oid relid, Oid role)
+{
+	MqSqlContext context;
+
+	mq_sql_begin(&context);
+	mq_limit_waits();
+	mq_forget_column_privileges(relid, role, rights[right].mode);
+	mq_sql_end(&context);
+}
+
 /*
  * Whoever gave it, also by a GRANT of their own; what the role itself gave on goes too. One grantor at a time: with what the
  * role gave on, what another grantor had given back may have gone already.
@@ -130,7 +143,6 @@ take(const MqQueue *queue, int right, Oid relid, Oid role)
 	int			before = PG_INT32_MAX;
 
 	check_may_take(queue, right, role);
-	mq_forget_column_privileges(relid, role, rights[right].mode, mq_queue_owner(queue));
 	/* one that nothing takes is left to check_is_gone */
 	while ((grantors = mq_grantors(relid, role, rights[right].mode)) != NIL && list_length(grantors) < before)
 	{
@@ -143,6 +155,8 @@ take(const MqQueue *queue, int right, Oid relid, Oid role)
 		mq_sql_end(&context);
 		CommandCounterIncrement();
 	}
+	if (rights[right].mode != MQ_RIGHT_CONSUME)
+		take_columns(right, relid, role);
 	check_is_gone(queue, right, relid, role);
 }
 

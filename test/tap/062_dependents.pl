@@ -59,7 +59,7 @@ sub gone { my ($what, $oid) = @_; return poll_until($what, sub { one($node, "SEL
 	{
 		my $c = "'$oid{$of}'::" . ($of =~ /type|array/ ? 'regtype' : 'regclass');
 		$i++;
-		$b->q($_)
+		$b->q_with_type($_, $oid{$of})
 		  for "CREATE TABLE bob.d$i (i int, x text DEFAULT ($c)::text)",
 		  "ALTER TABLE bob.d$i ADD CHECK (i <> ($c)::oid::int8)";
 		next if $of !~ /^(leaf|table)$/;

@@ -51,7 +51,7 @@ sub gone { my ($what, $oid) = @_; return poll_until($what, sub { one($node, "SEL
 	my ($q, %oid) = queue();
 	my ($type, $leaf) = ("('$oid{type}'::regtype)::oid::int8", "('$oid{leaf}'::regclass)::oid::int8");
 	my $deep = "'$oid{leaf}'::regclass::oid::int8" . ' + 1' x 1000;
-	$b->q($_)
+	$b->q_with_type($_, $oid{type})
 	  for "CREATE TABLE bob.k (i int, g int8 GENERATED ALWAYS AS (i + $leaf) STORED)", "CREATE INDEX ON bob.k ((i + $type))", "CREATE INDEX ON bob.k (i) WHERE i <> $leaf",
 	  "CREATE TABLE bob.p (i int) PARTITION BY RANGE ((i + $type))", "CREATE FUNCTION bob.f() RETURNS int8 LANGUAGE sql RETURN $type",
 	  "CREATE DOMAIN bob.o AS int8 DEFAULT $type CHECK (VALUE <> $leaf)", "CREATE PUBLICATION bob FOR TABLE bob.k WHERE (i <> $leaf)",

@@ -82,6 +82,51 @@ SQL
 	is($carl->try("SELECT id FROM mq.q_$q"), '', 'what the owner gave on a column stays');
 }
 
+# --- a GRANT on columns that is still open when the right is taken ------------------------------------------------------------------------
+{
+	my $reads = sub { my ($s, $q) = @_; return $s->try("SELECT id, payload FROM mq.q_$q"); };
+	$alice->q("SELECT mq.create_queue('open'); GRANT SELECT ON mq.q_open TO bob WITH GRANT OPTION");
+	$bob->q('BEGIN; GRANT SELECT (id, payload) ON mq.q_open TO bob, carl');
+	$alice->q("SET lock_timeout = '1s'");
+	is($alice->try("SELECT mq.revoke('open', 'browse', 'bob')"), '55P03', 'it is waited for, up to lock_timeout');
+	$alice->q('RESET lock_timeout');
+	$alice->start("SELECT mq.revoke('open', 'browse', 'bob')");
+	ok(poll_until('revoke to wait', sub { $alice->waits_on_lock($node) }, 20), 'revoke waits');
+	$bob->q('COMMIT');
+	isnt(($alice->finish)[0], '', 'and fails, when it is there');
+	is($alice->try("SELECT mq.revoke('open', 'browse', 'bob')"), '', 'the next one takes all');
+	is($reads->($_, 'open'), '42501', 'nothing is left of it') for $bob, $carl;
+
+	$alice->q("GRANT SELECT ON mq.q_open TO bob WITH GRANT OPTION; BEGIN; SELECT mq.revoke('open', 'browse', 'bob')");
+	$bob->start('GRANT SELECT (id, payload) ON mq.q_open TO bob, carl');
+	ok(poll_until('the GRANT to wait', sub { $bob->waits_on_lock($node) }, 20), 'the other way round the GRANT waits');
+	$alice->q('COMMIT');
+	isnt(($bob->finish)[0], '', 'and fails');
+	is($reads->($_, 'open'), '42501', 'nothing is left of it') for $bob, $carl;
+}
+
+# --- what others have given on columns, with rights of their own, goes with nobody else's --------------------------------------------------
+{
+	one($node, 'CREATE ROLE eve LOGIN; CREATE ROLE dave LOGIN; GRANT EXECUTE ON FUNCTION mq.create_queue TO eve');
+	my ($eve, $dave) = map { session($node, user => $_) } qw(eve dave);
+	my $reads = sub { my ($s, $q) = @_; return $s->try("SELECT id FROM mq.q_$q"); };
+	$alice->q("SELECT mq.create_queue('k1'); GRANT SELECT ON mq.q_k1 TO bob, eve WITH GRANT OPTION");
+	$eve->q('GRANT SELECT (id) ON mq.q_k1 TO dave');
+	$bob->q('GRANT SELECT (id) ON mq.q_k1 TO eve; GRANT SELECT (id) ON mq.q_k1 TO ' . one($node, 'SELECT current_user'));
+	$alice->q("GRANT SELECT (id) ON mq.q_k1 TO carl; SELECT mq.revoke('k1', 'browse', 'bob')");
+	is($reads->($_, 'k1'), '', 'with a right of its own') for $eve, $dave, $carl;
+	is($reads->($bob, 'k1'), '42501', 'without');
+
+	# handed on to one of those who passed something on
+	$alice->q("SELECT mq.create_queue('k2'); GRANT SELECT ON mq.q_k2 TO bob WITH GRANT OPTION");
+	$bob->q('GRANT SELECT ON mq.q_k2 TO eve WITH GRANT OPTION');
+	$eve->q('GRANT SELECT (id) ON mq.q_k2 TO dave');
+	one($node, q{SELECT mq.alter_queue('k2', '{"owner": "bob"}')});
+	is($reads->($dave, 'k2'), $reads->($eve, 'k2'), 'after a hand-over columns go as tables do');
+	is($reads->($eve, 'k2'), '', 'what the new owner has passed on stays');
+	$_->close for $eve, $dave;
+}
+
 # --- an expression nested deeper than the stack ------------------------------------------------------------------------------------------
 {
 	$alice->q("SELECT mq.create_queue('deep', groups => '{default,other}')");
