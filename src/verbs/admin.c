@@ -481,7 +481,7 @@ drop_table(const char *table, bool force)
 {
 	mq_drop(psprintf("DROP TABLE mq.%s %s", table, force ? "CASCADE" : "RESTRICT"),
 			"Somebody has a lock on what depends on the queue's table, a view say (pg_locks, pg_depend).",
-			force ? "Raise max_locks_per_transaction, or have somebody drop the views and functions on the queue's table first (pg_depend)."
+			force ? "Raise max_locks_per_transaction, or have some go first: segments by mq.purge, a moment later; views and functions on the queue's table (pg_depend) by their owners."
 			: "A great many things depend on the queue's table. Use force => true to drop them with the queue.",
 			"Use force => true to drop them with the queue.");
 }
