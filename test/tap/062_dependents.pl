@@ -112,7 +112,7 @@ sub gone { my ($what, $oid) = @_; return poll_until($what, sub { one($node, "SEL
 	($q, %oid) = queue();
 	one($node, "SET ROLE bob; DO \$\$ BEGIN FOR i IN 1 .. $many LOOP EXECUTE format('CREATE VIEW bob.w%s AS SELECT 1 AS one FROM mq.q_$q', i); COMMIT; END LOOP; END \$\$");
 	is($a->try("SELECT mq.drop_queue('$q', force => true)"), '53200', "$many views");
-	like($a->{last_err}, qr/HINT:  Raise max_locks_per_transaction, or have somebody drop/, 'and what to do');
+	like($a->{last_err}, qr/HINT:  Raise max_locks_per_transaction, or have some go first/, 'and what to do');
 	finish($q);
 	ok(gone('the segment to go', $oid{leaf}), 'its segments go all the same');
 }
