@@ -105,9 +105,8 @@ mq_sql_int32_list(void)
 
 /* ---- who has what ---- */
 
-/* The relation's ACL (copied, NULL: none) and owner; if it is gone that is InvalidOid. */
-static Acl *
-acl_if_there(Oid relid, Oid *owner)
+Acl *
+mq_acl_if_there(Oid relid, Oid *owner)
 {
 	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
 	Datum		acl;
@@ -124,7 +123,7 @@ acl_if_there(Oid relid, Oid *owner)
 	return result;
 }
 
-/* owner: from acl_if_there. 42704 if the relation is gone. */
+/* owner: from mq_acl_if_there. 42704 if the relation is gone. */
 static void
 check_there(Oid owner)
 {
@@ -140,7 +139,7 @@ Oid
 mq_queue_owner_if_there(const MqQueue *queue)
 {
 	Oid			owner;
-	Acl		   *acl = acl_if_there(queue->table, &owner);
+	Acl		   *acl = mq_acl_if_there(queue->table, &owner);
 
 	for (int i = 0; acl != NULL && i < ACL_NUM(acl); i++)
 	{
@@ -176,7 +175,7 @@ add_grantors(List *grantors, const Acl *acl, Oid grantee, AclMode mode)
 	{
 		const AclItem *item = &ACL_DAT(acl)[i];
 
-		if (item->ai_grantee == grantee && (ACLITEM_GET_RIGHTS(*item) & (mode | ACL_OPTION_TO_PRIVS(mode))) != 0)
+		if (item->ai_grantee == grantee && (ACLITEM_GET_RIGHTS(*item) & mode) != 0)
 			grantors = list_append_unique_oid(grantors, item->ai_grantor);
 	}
 	return grantors;
@@ -186,7 +185,7 @@ List *
 mq_grantors(Oid relid, Oid grantee, AclMode mode)
 {
 	Oid			owner;
-	Acl		   *acl = acl_if_there(relid, &owner);
+	Acl		   *acl = mq_acl_if_there(relid, &owner);
 	List	   *grantors = acl == NULL ? NIL : add_grantors(NIL, acl, grantee, mode);
 
 	check_there(owner);

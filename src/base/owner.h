@@ -71,6 +71,9 @@ extern bool mq_queue_is_owned_by(const MqQueue *queue, Oid role);	/* false, too,
  */
 extern void mq_lock_rights(const MqQueue *queue, Oid relid);
 
+/* The relation's ACL (copied, NULL: none) and owner; if it is gone that is InvalidOid. */
+extern Acl *mq_acl_if_there(Oid relid, Oid *owner);
+
 /* A list of the roles from whom a role (ACL_ID_PUBLIC: everybody) has a privilege on a relation as a whole. */
 extern List *mq_grantors(Oid relid, Oid grantee, AclMode mode);
 

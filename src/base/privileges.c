@@ -98,87 +98,66 @@ column_acl(Oid relid, AttrNumber column, Acl **acl)
 	return true;
 }
 
-/* The ACL of the table, copied, and its owner; NULL: it has none. */
-static Acl *
-table_acl(Oid relid, Oid *owner)
-{
-	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
-	Acl		   *acl = NULL;
-	bool		isnull;
-	Datum		value;
-
-	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "cache lookup failed for relation %u", relid);
-	*owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
-	value = SysCacheGetAttr(RELOID, tuple, Anum_pg_class_relacl, &isnull);
-	if (!isnull)
-		acl = DatumGetAclPCopy(value);
-	ReleaseSysCache(tuple);
-	return acl;
-}
-
 /*
- * acl NULL: none. Written in any case: a GRANT takes no lock, so that one in a transaction that is still open would come after it; so
- * it is waited for, and one of the two fails ("tuple concurrently updated").
+ * acl NULL: none. Written in any case: a GRANT takes no lock, so that one in a transaction that is
+ * still open would come after it; so it is waited for, and one of the two fails ("tuple concurrently updated").
  */
 static void
-set_column_acl(Oid relid, AttrNumber column, Acl *acl)
+set_column_acl(Oid relid, Oid owner, AttrNumber column, Acl *acl)
 {
 	Relation	rel = table_open(AttributeRelationId, RowExclusiveLock);
 	HeapTuple	tuple = SearchSysCacheCopy2(ATTNUM, ObjectIdGetDatum(relid), Int16GetDatum(column));
 	Datum		values[Natts_pg_attribute] = {0};
 	bool		nulls[Natts_pg_attribute] = {false};
 	bool		replace[Natts_pg_attribute] = {false};
-	Acl		   *old;
+	Oid		   *old_members = NULL;
+	Oid		   *members = NULL;
+	int			nmembers = acl == NULL ? 0 : aclmembers(acl, &members);
+	int			nold;
+	Datum		old;
+	bool		isnull;
 
-	if (HeapTupleIsValid(tuple) && column_acl(relid, column, &old))
-	{
-		Oid		   *old_members = NULL;
-		Oid		   *members = NULL;
-		int			nold = old == NULL ? 0 : aclmembers(old, &old_members);
-		int			nmembers = acl == NULL ? 0 : aclmembers(acl, &members);
-		Oid			owner;
-
-		(void) table_acl(relid, &owner);
-		values[Anum_pg_attribute_attacl - 1] = PointerGetDatum(acl);
-		nulls[Anum_pg_attribute_attacl - 1] = acl == NULL;
-		replace[Anum_pg_attribute_attacl - 1] = true;
-		tuple = heap_modify_tuple(tuple, RelationGetDescr(rel), values, nulls, replace);
-		CatalogTupleUpdate(rel, &tuple->t_self, tuple);
-		updateAclDependencies(RelationRelationId, relid, column, owner, nold, old_members, nmembers, members);
-	}
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for column %d of relation %u", column, relid);
+	/* of this very row: the dependencies are those of what it replaces */
+	old = SysCacheGetAttr(ATTNUM, tuple, Anum_pg_attribute_attacl, &isnull);
+	nold = isnull ? 0 : aclmembers(DatumGetAclP(old), &old_members);
+	values[Anum_pg_attribute_attacl - 1] = PointerGetDatum(acl);
+	nulls[Anum_pg_attribute_attacl - 1] = acl == NULL;
+	replace[Anum_pg_attribute_attacl - 1] = true;
+	tuple = heap_modify_tuple(tuple, RelationGetDescr(rel), values, nulls, replace);
+	CatalogTupleUpdate(rel, &tuple->t_self, tuple);
+	updateAclDependencies(RelationRelationId, relid, column, owner, nold, old_members, nmembers, members);
 	table_close(rel, RowExclusiveLock);
 	CommandCounterIncrement();
 }
 
-/* Whether the ACL gives a role the right to pass on. */
-static bool
-has_option(const Acl *acl, Oid role, AclMode right)
+/* The roles, and those to whom the ACL gives the right with grant option by one of them. */
+static List *
+add_holders(List *roles, const Acl *acl, AclMode right)
 {
-	for (int i = 0; acl != NULL && i < ACL_NUM(acl); i++)
-		if (ACL_DAT(acl)[i].ai_grantee == role && (ACLITEM_GET_GOPTIONS(ACL_DAT(acl)[i]) & right) != 0)
-			return true;
-	return false;
+	int			before;
+
+	do
+	{
+		before = list_length(roles);
+		for (int i = 0; acl != NULL && i < ACL_NUM(acl); i++)
+			if ((ACLITEM_GET_GOPTIONS(ACL_DAT(acl)[i]) & right) != 0 && list_member_oid(roles, ACL_DAT(acl)[i].ai_grantor))
+				roles = list_append_unique_oid(roles, ACL_DAT(acl)[i].ai_grantee);
+	} while (list_length(roles) > before);
+	return roles;
 }
 
-/* Takes out of a column's ACL what was given by a role that may not pass it on any more. True: there may be more of that. */
-static bool
+/* Takes out of a column's ACL what was given by a role that may not pass it on: seen from the owner, whatever circles there are. */
+static void
 drop_unbacked(Acl *acl, const Acl *of_table, Oid owner, AclMode right)
 {
-	bool		dropped = false;
+	List	   *holders = add_holders(add_holders(list_make1_oid(owner), of_table, right), acl, right);
 
 	for (int i = 0; i < ACL_NUM(acl); i++)
-	{
-		AclItem    *item = &ACL_DAT(acl)[i];
-		AclMode		both = right | ACL_GRANT_OPTION_FOR(right);
-
-		if ((item->ai_privs & both) == 0 || item->ai_grantor == owner || has_option(of_table, item->ai_grantor, right) ||
-			has_option(acl, item->ai_grantor, right))
-			continue;
-		item->ai_privs &= ~both;
-		dropped = true;
-	}
-	return dropped;
+		if (!list_member_oid(holders, ACL_DAT(acl)[i].ai_grantor))
+			ACL_DAT(acl)[i].ai_privs &= ~(right | ACL_GRANT_OPTION_FOR(right));
+	list_free(holders);
 }
 
 /* A column's ACL without what the role has, and what nobody may have passed on then. NULL: nothing is left. */
@@ -192,8 +171,8 @@ without(const Acl *acl, const Acl *of_table, Oid owner, Oid role, AclMode rights
 		if (ACL_DAT(left)[i].ai_grantee == role)
 			ACL_DAT(left)[i].ai_privs &= ~(rights | ACL_GRANT_OPTION_FOR(rights));
 	for (AclMode right = 1; right <= ACL_ALL_RIGHTS_COLUMN; right <<= 1)
-		while ((rights & right) != 0 && drop_unbacked(left, of_table, owner, right))
-			;
+		if ((rights & right) != 0)
+			drop_unbacked(left, of_table, owner, right);
 	for (int i = 0; i < ACL_NUM(left); i++)
 		if (ACL_DAT(left)[i].ai_privs != ACL_NO_RIGHTS)
 			ACL_DAT(left)[n++] = ACL_DAT(left)[i];
@@ -206,21 +185,23 @@ void
 mq_forget_column_privileges(Oid relid, Oid role, AclMode rights)
 {
 	Oid			owner;
-	Acl		   *of_table = table_acl(relid, &owner);
+	Acl		   *of_table = mq_acl_if_there(relid, &owner);
 	Acl		   *acl;
 
 	/* dropped columns have rows too: the first number without one is the end */
 	for (AttrNumber column = 1; column_acl(relid, column, &acl); column++)
-		set_column_acl(relid, column, acl == NULL ? NULL : without(acl, of_table, owner, role, rights));
+		set_column_acl(relid, owner, column, acl == NULL ? NULL : without(acl, of_table, owner, role, rights));
 }
 
 void
 mq_reset_column_privileges(Oid relid)
 {
+	Oid			owner;
 	Acl		   *acl;
 
+	(void) mq_acl_if_there(relid, &owner);
 	for (AttrNumber column = 1; column_acl(relid, column, &acl); column++)
-		set_column_acl(relid, column, NULL);
+		set_column_acl(relid, owner, column, NULL);
 }
 
 /* ---- objects ---- */

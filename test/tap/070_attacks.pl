@@ -127,6 +127,25 @@ SQL
 	$_->close for $eve, $dave;
 }
 
+# --- a table that was replaced under a living definition, while the worker cannot take it over ---------------------------------------------
+{
+	$alice->q("SELECT mq.create_queue('swap'); SELECT mq.send('swap', '1')");
+	is($alice->q("SELECT count(mq.release(receipt)) FROM mq.receive('swap')"), '1', 'a session that has used the group');
+	my $holder = session($node);
+	$holder->q("BEGIN; SELECT FROM mq_internal.queue WHERE name = 'swap' FOR UPDATE");
+	one($node, 'ALTER TABLE mq.q_swap RENAME TO was_swap; CREATE TABLE mq.q_swap (LIKE mq.was_swap) PARTITION BY RANGE (id); '
+		. 'GRANT INSERT, SELECT, TRUNCATE ON mq.q_swap TO alice WITH GRANT OPTION');
+	my $new = session($node, user => 'alice');
+	for my $s ($alice, $new, $alice)
+	{
+		is($s->try("SELECT mq.$_"), '55000', "says so: $_") for "receive('swap')", "send('swap', '2')";
+		is($s->try("SELECT mq.grant('swap', 'consume', 'carl', 'default')"), '', 'rights on a group are none of its table');
+	}
+	$holder->q('ROLLBACK');
+	one($node, "SELECT mq.drop_queue('swap', force => true); DROP TABLE mq.was_swap CASCADE");
+	$_->close for $holder, $new;
+}
+
 # --- an expression nested deeper than the stack ------------------------------------------------------------------------------------------
 {
 	$alice->q("SELECT mq.create_queue('deep', groups => '{default,other}')");
