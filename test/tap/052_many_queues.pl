@@ -47,7 +47,7 @@ sub create
 sub first_send_time
 {
 	my $best;
-	for (1 .. 7)
+	for (1 .. 25)
 	{
 		my $s = session($node);
 		$s->q('SELECT 1');
