@@ -36,7 +36,7 @@ SELECT mq.send('e', to_jsonb(repeat('x', 2000)));
 RESET mq.max_message_size;
 SELECT mq.send_batch('e', array['1', NULL]::jsonb[]);
 \echo :LAST_ERROR_SQLSTATE
-SELECT mq.send_batch('e', array['1', '2']::jsonb[], array['{}']::jsonb[]);
+SELECT mq.send_batch('e', array['1', '2', '3']::jsonb[], array['{}', '{}']::jsonb[]);
 \echo :LAST_ERROR_SQLSTATE
 SELECT mq.send_batch('e', array[['1'], ['2']]::jsonb[]);
 \echo :LAST_ERROR_SQLSTATE

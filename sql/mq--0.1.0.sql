@@ -86,6 +86,58 @@ COMMENT ON TABLE mq_internal.consumer_offset_1 IS 'Offset log: acks and checkpoi
 COMMENT ON TABLE mq_internal.consumer_offset_2 IS 'Offset log: acks and checkpoints, append-only; emptied when superfluous.';
 COMMENT ON TABLE mq_internal.consumer_offset_3 IS 'Offset log: acks and checkpoints, append-only; emptied when superfluous.';
 
+-- ---------------------------------------------------------------------------------------------------------------
+-- The schedule: messages that are not due yet (schedule.h). Tables of an hour and of a day are used in turn.
+
+CREATE TABLE mq_internal.scheduled (
+    id            bigint      NOT NULL,
+    due_at        timestamptz NOT NULL,
+    sent_at       timestamptz NOT NULL,
+    queue_no      integer     NOT NULL,
+    version       integer     NOT NULL,
+    kind          "char"      NOT NULL,
+    sender        text,
+    headers       jsonb,
+    payload       jsonb,
+    body          bytea,
+    expires_in    bigint,
+    origin_id     bigint,
+    origin_queue  integer,
+    target_group  integer,
+    target_epoch  integer,
+    priority      integer,
+    attempt       integer,
+    failures      integer,
+    reply_to      uuid,
+    key           text,
+    routing_key   text,
+    dedup_id      text,
+    reason        text,
+    death         jsonb
+);
+COMMENT ON TABLE mq_internal.scheduled IS 'Messages that are not due yet, in the tables that inherit from it.';
+CREATE TABLE mq_internal.scheduled_hour_0 () INHERITS (mq_internal.scheduled);
+CREATE INDEX scheduled_hour_0_due ON mq_internal.scheduled_hour_0 (queue_no, due_at, id);
+CREATE INDEX scheduled_hour_0_id ON mq_internal.scheduled_hour_0 (queue_no, id, version);
+CREATE TABLE mq_internal.scheduled_hour_1 () INHERITS (mq_internal.scheduled);
+CREATE INDEX scheduled_hour_1_due ON mq_internal.scheduled_hour_1 (queue_no, due_at, id);
+CREATE INDEX scheduled_hour_1_id ON mq_internal.scheduled_hour_1 (queue_no, id, version);
+CREATE TABLE mq_internal.scheduled_hour_2 () INHERITS (mq_internal.scheduled);
+CREATE INDEX scheduled_hour_2_due ON mq_internal.scheduled_hour_2 (queue_no, due_at, id);
+CREATE INDEX scheduled_hour_2_id ON mq_internal.scheduled_hour_2 (queue_no, id, version);
+CREATE TABLE mq_internal.scheduled_day_0 () INHERITS (mq_internal.scheduled);
+CREATE INDEX scheduled_day_0_due ON mq_internal.scheduled_day_0 (queue_no, due_at, id);
+CREATE INDEX scheduled_day_0_id ON mq_internal.scheduled_day_0 (queue_no, id, version);
+CREATE TABLE mq_internal.scheduled_day_1 () INHERITS (mq_internal.scheduled);
+CREATE INDEX scheduled_day_1_due ON mq_internal.scheduled_day_1 (queue_no, due_at, id);
+CREATE INDEX scheduled_day_1_id ON mq_internal.scheduled_day_1 (queue_no, id, version);
+CREATE TABLE mq_internal.scheduled_day_2 () INHERITS (mq_internal.scheduled);
+CREATE INDEX scheduled_day_2_due ON mq_internal.scheduled_day_2 (queue_no, due_at, id);
+CREATE INDEX scheduled_day_2_id ON mq_internal.scheduled_day_2 (queue_no, id, version);
+CREATE TABLE mq_internal.scheduled_later () INHERITS (mq_internal.scheduled);
+CREATE INDEX scheduled_later_due ON mq_internal.scheduled_later (queue_no, due_at, id);
+CREATE INDEX scheduled_later_id ON mq_internal.scheduled_later (queue_no, id, version);
+
 SELECT pg_catalog.pg_extension_config_dump('mq_internal.queue_no', '');
 SELECT pg_catalog.pg_extension_config_dump('mq_internal.group_no', '');
 SELECT pg_catalog.pg_extension_config_dump('mq_internal.queue', '');
@@ -95,6 +147,13 @@ SELECT pg_catalog.pg_extension_config_dump('mq_internal.consumer_offset_0', '');
 SELECT pg_catalog.pg_extension_config_dump('mq_internal.consumer_offset_1', '');
 SELECT pg_catalog.pg_extension_config_dump('mq_internal.consumer_offset_2', '');
 SELECT pg_catalog.pg_extension_config_dump('mq_internal.consumer_offset_3', '');
+SELECT pg_catalog.pg_extension_config_dump('mq_internal.scheduled_hour_0', '');
+SELECT pg_catalog.pg_extension_config_dump('mq_internal.scheduled_hour_1', '');
+SELECT pg_catalog.pg_extension_config_dump('mq_internal.scheduled_hour_2', '');
+SELECT pg_catalog.pg_extension_config_dump('mq_internal.scheduled_day_0', '');
+SELECT pg_catalog.pg_extension_config_dump('mq_internal.scheduled_day_1', '');
+SELECT pg_catalog.pg_extension_config_dump('mq_internal.scheduled_day_2', '');
+SELECT pg_catalog.pg_extension_config_dump('mq_internal.scheduled_later', '');
 
 -- ---------------------------------------------------------------------------------------------------------------
 -- Messages as a consumer gets them.
@@ -140,7 +199,7 @@ COMMENT ON COLUMN mq.message.failures IS 'How often it came back as failed.';
 COMMENT ON COLUMN mq.message.last_reason IS 'Not filled yet: null.';
 COMMENT ON COLUMN mq.message.sent_at IS 'When it was sent first.';
 COMMENT ON COLUMN mq.message.enqueued_at IS 'When it was appended to this queue.';
-COMMENT ON COLUMN mq.message.due_at IS 'Not filled yet: null.';
+COMMENT ON COLUMN mq.message.due_at IS 'When it was due, if it was sent with a delay or a time of delivery; else null.';
 COMMENT ON COLUMN mq.message.expires_at IS 'Not filled yet: null.';
 COMMENT ON COLUMN mq.message.lease_until IS 'Until then it is held for the receiver; null for mq.pop.';
 COMMENT ON COLUMN mq.message.origin_queue IS 'The queue that it was sent to first.';
@@ -178,7 +237,7 @@ CREATE TYPE mq.browsed AS (
     first_received_at timestamptz
 );
 COMMENT ON TYPE mq.browsed IS 'A message as shown by mq.browse: mq.message without a receipt, and its state for the group.';
-COMMENT ON COLUMN mq.browsed.due_at IS 'retrying: when it is ready again.';
+COMMENT ON COLUMN mq.browsed.due_at IS 'retrying: when it is ready again; else when it was due, if it was sent with a delay or a time of delivery.';
 COMMENT ON COLUMN mq.browsed.lease_until IS 'leased, settling: the end of the lease.';
 COMMENT ON COLUMN mq.browsed.state IS 'scheduled, ready, retrying, blocked, leased, settling, dead, expired, filtered or finished.';
 COMMENT ON COLUMN mq.browsed.consumer IS 'leased, settling: the name that the receiver gave.';
@@ -268,7 +327,7 @@ CREATE FUNCTION mq.send(queue text, payload jsonb DEFAULT NULL, headers jsonb DE
     delay interval DEFAULT NULL, deliver_at timestamptz DEFAULT NULL, expires_in interval DEFAULT NULL)
 RETURNS bigint LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_send';
 COMMENT ON FUNCTION mq.send(text, jsonb, jsonb, bytea, text, text, integer, text, interval, timestamptz, interval) IS
-    'Sends a message and returns its id. It exists when the transaction commits. From key on the arguments are not supported yet.';
+    'Sends a message and returns its id. It exists when the transaction commits, and is handed out when it is due: after a delay, or from deliver_at on. The arguments key to dedup_id and expires_in are not supported yet.';
 
 CREATE FUNCTION mq.send_batch(queue text, payloads jsonb[] DEFAULT NULL, headers jsonb[] DEFAULT NULL,
     bodies bytea[] DEFAULT NULL, keys text[] DEFAULT NULL, routing_keys text[] DEFAULT NULL, priorities integer[] DEFAULT NULL,
@@ -276,7 +335,17 @@ CREATE FUNCTION mq.send_batch(queue text, payloads jsonb[] DEFAULT NULL, headers
     expires_in interval[] DEFAULT NULL)
 RETURNS bigint[] LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_send_batch';
 COMMENT ON FUNCTION mq.send_batch(text, jsonb[], jsonb[], bytea[], text[], text[], integer[], text[], interval[], timestamptz[], interval[]) IS
-    'Sends a message for each element and returns the ids in the same order. From keys on the arguments are not supported yet.';
+    'Sends a message for each element and returns the ids in the same order. An array of one element is for all of them. The arguments keys to dedup_ids and expires_in are not supported yet.';
+
+CREATE FUNCTION mq.cancel(queue text, id bigint)
+RETURNS boolean LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_cancel';
+COMMENT ON FUNCTION mq.cancel(text, bigint) IS
+    'Takes a message that is not due yet out of the schedule; false: it is not in it (any more). For who sent it, or may manage. Undone by rollback.';
+
+CREATE FUNCTION mq.reschedule(queue text, id bigint, deliver_at timestamptz)
+RETURNS boolean LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_reschedule';
+COMMENT ON FUNCTION mq.reschedule(text, bigint, timestamptz) IS
+    'Gives a message that is not due yet another due time, the past is now; false: it is not in the schedule (any more). For who sent it, or may manage. Undone by rollback.';
 
 -- ---------------------------------------------------------------------------------------------------------------
 -- Receiving
@@ -360,7 +429,8 @@ COMMENT ON FUNCTION mq.browse(text, text, text[], integer, bigint, text, text) I
 -- Views. They show queues on which the caller has some right: the functions below them ask. To roles for monitoring
 -- (pg_read_all_stats) they show all.
 
-CREATE FUNCTION mq_internal.queue_state(OUT queue_no integer, OUT queue_table oid, OUT owner oid, OUT next_id bigint)
+CREATE FUNCTION mq_internal.queue_state(OUT queue_no integer, OUT queue_table oid, OUT owner oid, OUT next_id bigint,
+    OUT scheduled bigint)
 RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_queue_state';
 COMMENT ON FUNCTION mq_internal.queue_state() IS 'The queues that the caller may see, for the views.';
 
@@ -402,6 +472,7 @@ SELECT q.name::pg_catalog.text AS queue,
        s.next_id,
        (SELECT pg_catalog.count(*) FROM mq_internal.segment g WHERE g.queue_no OPERATOR(pg_catalog.=) q.queue_no) AS segments,
        mq_internal.segment_bytes(q.queue_no, 0) AS bytes,
+       s.scheduled,
        q.paused, q.segment_size, q.retention, q.retention_bytes, q.drop_unread, q.notify_interval
 FROM mq_internal.queue_state() s
 JOIN mq_internal.queue q ON q.queue_no OPERATOR(pg_catalog.=) s.queue_no;
@@ -412,6 +483,7 @@ COMMENT ON COLUMN mq.queues.queue_table IS 'Table with the messages; SELECT on i
 COMMENT ON COLUMN mq.queues.next_id IS 'The next message gets this id or a greater one (exact).';
 COMMENT ON COLUMN mq.queues.segments IS 'Partitions that exist (exact).';
 COMMENT ON COLUMN mq.queues.bytes IS 'Size of the partitions on disk (exact).';
+COMMENT ON COLUMN mq.queues.scheduled IS 'Messages that are not due yet (exact).';
 COMMENT ON COLUMN mq.queues.paused IS 'Nothing is handed out to any group.';
 COMMENT ON COLUMN mq.queues.segment_size IS 'Ids per segment.';
 COMMENT ON COLUMN mq.queues.retention IS 'How long finished messages are kept; null: not for their own sake.';
@@ -525,6 +597,35 @@ COMMENT ON COLUMN mq.consumers.last_call_at IS 'When the last of them was handed
 COMMENT ON COLUMN mq.consumers.waiting IS 'Its calls that wait now.';
 COMMENT ON COLUMN mq.consumers.pid IS 'A process of its that waits or has an open transaction with such messages; null: none.';
 
+CREATE VIEW mq.scheduled WITH (security_barrier) AS
+SELECT q.name::pg_catalog.text AS queue,
+       m.id, m.due_at, m.sent_at, m.sender,
+       g.name::pg_catalog.text AS consumer_group,
+       CASE m.kind WHEN 's' THEN 'send' WHEN 'r' THEN 'retry' ELSE 'redrive' END AS kind,
+       CASE WHEN s.may_browse THEN m.key END AS key,
+       COALESCE(m.priority, 0) AS priority,
+       COALESCE(pg_catalog.pg_column_size(m.payload), 0) OPERATOR(pg_catalog.+) COALESCE(pg_catalog.pg_column_size(m.headers), 0)
+           OPERATOR(pg_catalog.+) COALESCE(pg_catalog.pg_column_size(m.body), 0) AS size,
+       CASE WHEN s.may_browse THEN m.dedup_id END AS dedup_id,
+       NULL::pg_catalog.text AS held_reason
+FROM (SELECT queue_no, pg_catalog.has_table_privilege(queue_table, 'SELECT') AS may_browse FROM mq_internal.queue_state()) s
+JOIN mq_internal.queue q ON q.queue_no OPERATOR(pg_catalog.=) s.queue_no
+JOIN mq_internal.scheduled m ON m.queue_no OPERATOR(pg_catalog.=) s.queue_no
+LEFT JOIN mq_internal.consumer_group g ON g.group_no OPERATOR(pg_catalog.=) m.target_group;
+COMMENT ON VIEW mq.scheduled IS 'The messages of those queues that are not due yet.';
+COMMENT ON COLUMN mq.scheduled.queue IS 'Name of the queue.';
+COMMENT ON COLUMN mq.scheduled.id IS 'The id that mq.send returned: what mq.cancel and mq.reschedule take.';
+COMMENT ON COLUMN mq.scheduled.due_at IS 'When it comes.';
+COMMENT ON COLUMN mq.scheduled.sent_at IS 'When it was sent.';
+COMMENT ON COLUMN mq.scheduled.sender IS 'Role that sent it.';
+COMMENT ON COLUMN mq.scheduled.consumer_group IS 'Group that it is for; null: all.';
+COMMENT ON COLUMN mq.scheduled.kind IS '''send''; ''retry'' and ''redrive'' are not used yet.';
+COMMENT ON COLUMN mq.scheduled.key IS 'Not filled yet: null. For who may browse.';
+COMMENT ON COLUMN mq.scheduled.priority IS '0, the lowest; there is no other one yet.';
+COMMENT ON COLUMN mq.scheduled.size IS 'Bytes of payload, headers and body, as stored.';
+COMMENT ON COLUMN mq.scheduled.dedup_id IS 'Not filled yet: null. For who may browse.';
+COMMENT ON COLUMN mq.scheduled.held_reason IS 'Not filled yet: null.';
+
 -- ---------------------------------------------------------------------------------------------------------------
 -- Rights on all of the above. What ALTER DEFAULT PRIVILEGES would give away is taken back first.
 
@@ -539,5 +640,5 @@ COMMENT ON FUNCTION mq_internal.pass_on_privileges(regprocedure, regprocedure) I
 SELECT mq_internal.reset_privileges();
 
 GRANT USAGE ON SCHEMA mq TO PUBLIC;
-GRANT SELECT ON mq.queues, mq.groups, mq.segments, mq.in_flight, mq.consumers TO PUBLIC;
+GRANT SELECT ON mq.queues, mq.groups, mq.segments, mq.in_flight, mq.consumers, mq.scheduled TO PUBLIC;
 REVOKE ALL ON FUNCTION mq.create_queue(text, text[], jsonb, boolean) FROM PUBLIC;

@@ -41,10 +41,11 @@ SELECT mq.send_batch('b', '{1}', expires_in => '{1 s}');                        
 SELECT mq.send_batch('b', '{1,2}', '{"{}", 7}');                                -- 22023
 
 -- shapes
-SELECT mq.send_batch('b', array['1', '2']::jsonb[], array['{}']::jsonb[]);      -- 22023
-SELECT mq.send_batch('b', array['1']::jsonb[], array['{}', '{}']::jsonb[]);     -- 22023
-SELECT mq.send_batch('b', array['1', '2']::jsonb[], NULL, array['\x01']::bytea[]); -- 22023
-SELECT mq.send_batch('b', array[]::jsonb[], array['{}']::jsonb[]);              -- 22023
+SELECT mq.send_batch('b', array['1', '2', '3']::jsonb[], array['{}', '{}']::jsonb[]);      -- 22023
+SELECT mq.send_batch('b', array['1', '2']::jsonb[], array['{}', '{}', '{}']::jsonb[]);     -- 22023
+SELECT mq.send_batch('b', array['1', '2']::jsonb[], NULL, array['\x01', '\x02', '\x03']::bytea[]); -- 22023
+SELECT mq.send_batch('b', array[]::jsonb[], array['{}', '{}']::jsonb[]);        -- 22023
+SELECT mq.send_batch('b', array[]::jsonb[], array['{}']::jsonb[]);              -- one for each of none
 SELECT mq.send_batch('b', array[['1', '2'], ['3', '4']]::jsonb[]);               -- 22023
 SELECT mq.send_batch('b', array['1', '2', '3', '4']::jsonb[], array[['1', '2'], ['3', '4']]::jsonb[]); -- 22023
 SELECT cardinality(mq.send_batch('b', '[7:8]={"70","80"}'::jsonb[])) AS other_lower_bound;
@@ -55,7 +56,7 @@ SELECT mq.send_batch('b', array['1', 'nonsense']::jsonb[]);                     
 \set VERBOSITY default
 SELECT mq.send_batch('b', '{1,2,3}', '{"{}", "{}", 7}');                              -- whoever raises it: which element
 SELECT mq.send_batch('b', array['1', NULL]::jsonb[]);
-SELECT mq.send_batch('b', array['1', '2']::jsonb[], array['{}']::jsonb[]);      -- no element's fault
+SELECT mq.send_batch('b', array['1', '2', '3']::jsonb[], array['{}', '{}']::jsonb[]);      -- no element's fault
 \set VERBOSITY sqlstate
 SELECT mq.send_batch('nothing', array['1']::jsonb[]);                                    -- 42704
 SELECT mq.send_batch('nothing', array[]::jsonb[]);                               -- 42704

@@ -97,6 +97,13 @@ extern PGDLLIMPORT struct WaitEventSet *FeBeWaitSet;
 #define MQ_EXECUTOR_RUN_ARGUMENTS query, direction, count
 #endif
 
+/* 18: an index scan counts its searches for EXPLAIN. */
+#if PG_VERSION_NUM < 180000
+#define MqIndexBeginScan(heap, index, snapshot, nkeys) index_beginscan(heap, index, snapshot, nkeys, 0)
+#else
+#define MqIndexBeginScan(heap, index, snapshot, nkeys) index_beginscan(heap, index, snapshot, NULL, nkeys, 0)
+#endif
+
 /* 17: infinite intervals. */
 #if PG_VERSION_NUM >= 170000
 #define MqIntervalIsFinite(i) (!INTERVAL_NOT_FINITE(i))

@@ -95,7 +95,11 @@ init_slots(void)
 {
 	memset(mq_databases, 0, MQ_MAX_DATABASES * sizeof(MqDatabase));
 	for (int i = 0; i < MQ_MAX_DATABASES; i++)
+	{
 		SpinLockInit(&mq_databases[i].mutex);
+		pg_atomic_init_u64(&mq_databases[i].next_due, 0);
+		pg_atomic_init_u64(&mq_databases[i].sleeps_until, 0);
+	}
 
 	memset(mq_chains, 0, mq_max_queues * sizeof(MqChain));
 	for (int i = 0; i < mq_max_queues; i++)
@@ -107,6 +111,10 @@ init_slots(void)
 		pg_atomic_init_u32(&mq_chains[i].waiters, 0);
 		pg_atomic_init_u32(&mq_chains[i].notify, MQ_NOTIFY_OFF);
 		pg_atomic_init_u32(&mq_chains[i].definition, 0);
+		pg_atomic_init_u64(&mq_chains[i].next_due, 0);
+		pg_atomic_init_u64(&mq_chains[i].seen_due, 0);
+		pg_atomic_init_u64(&mq_chains[i].scheduled, 0);
+		pg_atomic_init_u32(&mq_chains[i].scheduled_known, 0);
 	}
 
 	memset(mq_windows, 0, mq_max_groups * sizeof(MqWindow));
@@ -223,6 +231,8 @@ database_init(MqDatabase *db, const MqDatabaseKey *key)
 	db->worker_wanted = true;
 	db->turn_wanted = false;
 	db->paused_until = 0;
+	pg_atomic_write_u64(&db->next_due, 0);
+	pg_atomic_write_u64(&db->sleeps_until, 0);
 	db->key = *key;
 }
 
@@ -287,6 +297,10 @@ chain_init(MqChain *chain, const MqChainKey *key)
 	chain->wanted_segment = -1;
 	chain->adopt_wanted = false;
 	pg_atomic_write_u32(&chain->notify, MQ_NOTIFY_OFF);
+	pg_atomic_write_u64(&chain->next_due, (uint64) PG_INT64_MAX);
+	pg_atomic_write_u64(&chain->seen_due, 0);
+	pg_atomic_write_u64(&chain->scheduled, 0);
+	pg_atomic_write_u32(&chain->scheduled_known, 0);
 	chain->key = *key;
 }
 
@@ -645,4 +659,27 @@ void
 mq_worker_nudge(MqDatabase *db)
 {
 	wake_worker(db, false);
+}
+
+void
+mq_lower_due(pg_atomic_uint64 *next_due, TimestampTz due)
+{
+	uint64		known = pg_atomic_read_u64(next_due);
+
+	while ((TimestampTz) known > due && !pg_atomic_compare_exchange_u64(next_due, &known, (uint64) due))
+		 /* known is what it is now */ ;
+}
+
+/*
+ * The worker sets db->next_due to infinity before it asks the queues, and says until when it sleeps after it has read it, and before that
+ * that it is awake: either it sees what is lowered here, or it is woken.
+ */
+void
+mq_note_due(MqDatabase *db, MqChain *chain, TimestampTz due)
+{
+	mq_lower_due(&chain->next_due, due);
+	mq_lower_due(&db->next_due, due);
+	pg_memory_barrier();
+	if (due < (TimestampTz) pg_atomic_read_u64(&db->sleeps_until))
+		mq_worker_nudge(db);
 }

@@ -54,6 +54,8 @@ typedef struct MqDatabase
 	bool		worker_wanted;	/* mutex; somebody asks the launcher for a worker */
 	bool		turn_wanted;	/* mutex; somebody asks the worker for a turn at once */
 	int64		paused_until;	/* mutex; no worker before this time of clock.h (DROP DATABASE in progress) */
+	pg_atomic_uint64 next_due;	/* when something may be due in one of the queues (no lock) */
+	pg_atomic_uint64 sleeps_until;	/* the worker looks at the schedules then; PG_INT64_MAX: it is looking, 0: there is none (no lock) */
 } MqDatabase;
 
 typedef struct MqChainKey
@@ -98,6 +100,11 @@ typedef struct MqChain
 	pg_atomic_uint32 waiters;	/* in line, in all groups (written under wait_mutex, read without) */
 	pg_atomic_uint32 notify;	/* MqNotify (no lock) */
 	pg_atomic_uint32 definition;	/* goes up when the definition of the queue or a group of it changes (no lock) */
+	/* messages that are not due (schedule.h) */
+	pg_atomic_uint64 next_due;	/* the first that was put in since the worker's last look, or given back; PG_INT64_MAX: none (no lock) */
+	pg_atomic_uint64 seen_due;	/* the first that this look has left, PG_INT64_MAX: none; 0: there was no look (the worker; no lock) */
+	pg_atomic_uint64 scheduled; /* how many there are, once they have been counted: (no lock) */
+	pg_atomic_uint32 scheduled_known;	/* set by the worker, unset by a PREPARE (no lock) */
 } MqChain;
 
 /* Whether the worker sends NOTIFY for the queue, and has been told that there is something new. */
@@ -398,6 +405,15 @@ extern bool mq_session_transaction_open(uint64 owner);
 
 /* The process whose open transaction that is; 0: it is over. */
 extern int	mq_session_transaction_pid(uint64 owner);
+
+/*
+ * A message of the queue is due at that time: the worker looks at the schedule no later. Never throws. To be called when the message
+ * can be seen, and for who takes it out when that is undone.
+ */
+extern void mq_note_due(MqDatabase *db, MqChain *chain, TimestampTz due);
+
+/* The worker's part of it: lowers a time of the above. */
+extern void mq_lower_due(pg_atomic_uint64 *next_due, TimestampTz due);
 
 /*
  * Asks the worker of a database for a turn at once, or the launcher to start one; mq_worker_nudge only wakes it, to look at

@@ -29,6 +29,7 @@
 #include "base/stop_point.h"
 #include "log/order.h"
 #include "log/page.h"
+#include "log/schedule.h"
 #include "log/segment_table.h"
 
 #define PAGES_PER_HOLD		64
@@ -124,7 +125,7 @@ mq_log_attach(MqQueue *queue, int level, int64 floor)
 		return;
 
 	max = queue_max(queue, level);
-	next = Max(Max(max.max_id + 1, floor), 1);
+	next = Max(Max(max.max_id + 1, floor), Max(mq_schedule_max_id(queue->queue_no) + 1, 1));
 	LWLockAcquire(MqAppendLock(chain), LW_EXCLUSIVE);
 	if (chain_is(chain, &key) && !chain->ready)
 	{
@@ -366,6 +367,17 @@ acquire_append_lock(const MqChain *chain)
 	LWLockAcquire(MqAppendLock(chain), LW_EXCLUSIVE);
 }
 
+/* Caller holds the append lock. Raises 42704 if the slot is another queue's. */
+static void
+check_chain(const MqQueue *queue, const MqChainKey *key)
+{
+	if (!chain_is(queue->chain, key) || !queue->chain->ready)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("queue \"%s\" was dropped", NameStr(queue->name)),
+				 errhint("Use mq.create_queue to create it.")));
+}
+
 /*
  * Appends as many of the tuples as belong into this segment and into one hold of the lock; 0: the caller must look
  * for the segment again, or reserve ids first (*reserve).
@@ -382,11 +394,7 @@ append_some(const MqQueue *queue, int level, int64 segment, Relation rel, HeapTu
 	int64		room;
 
 	acquire_append_lock(chain);
-	if (!chain_is(chain, &key) || !chain->ready)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("queue \"%s\" was dropped", NameStr(queue->name)),
-				 errhint("Use mq.create_queue to create it.")));
+	check_chain(queue, &key);
 	*reserve = chain->next_id >= chain->reserved_end;
 	if (*reserve || mq_segment_of(chain->next_id, chain->segment_size) != segment)
 	{
@@ -495,5 +503,33 @@ mq_log_append(const MqQueue *queue, int level, HeapTuple *tuples, int count, int
 			mq_worker_wake(queue->db);
 		if (n > 0)
 			MQ_STOP_POINT("send_after_insert");
+	}
+}
+
+void
+mq_log_take_ids(const MqQueue *queue, int level, int count, int64 *ids)
+{
+	MqChainKey	key = mq_chain_key(queue, level);
+	MqChain    *chain = queue->chain;
+	int			done = 0;
+
+	while (done < count)
+	{
+		int64		before;
+		int			n;
+
+		CHECK_FOR_INTERRUPTS();
+		acquire_append_lock(chain);
+		check_chain(queue, &key);
+		before = chain->next_id;
+		n = (int) Min(count - done, chain->reserved_end - chain->next_id);
+		for (int i = 0; i < n; i++)
+			ids[done++] = chain->next_id++;
+		LWLockRelease(MqAppendLock(chain));
+		if (done < count)
+			reservation_extend(queue, level);
+		/* as after an append */
+		if (mq_segment_of(before + n, queue->segment_size) != mq_segment_of(before, queue->segment_size))
+			mq_worker_wake(queue->db);
 	}
 }

@@ -23,6 +23,12 @@ extern void mq_log_attach(MqQueue *queue, int level, int64 floor);
  */
 extern void mq_log_append(const MqQueue *queue, int level, HeapTuple *tuples, int count, int64 *ids);
 
+/*
+ * Gives out ids, ascending, for messages that are not appended under them: those that are not due. In the log they are gaps. Queue must
+ * be attached. Errors as above.
+ */
+extern void mq_log_take_ids(const MqQueue *queue, int level, int count, int64 *ids);
+
 /* How far the log reaches: read before a page, so that what the page holds below next_id is all there is. */
 typedef struct MqTail
 {

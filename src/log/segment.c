@@ -423,8 +423,8 @@ must_create_here(const MqQueue *queue)
 }
 
 /* Senders may wait for several: the greatest one counts. Takes the append lock, and sets the worker's latch after it. */
-static void
-ask_worker(const MqQueue *queue, int level, int64 segment)
+void
+mq_segment_ask_for(const MqQueue *queue, int level, int64 segment)
 {
 	MqChainKey	key = mq_chain_key(queue, level);
 	MqChain    *chain = queue->chain;
@@ -520,7 +520,7 @@ wait_for_segment(const MqQueue *queue, int level, int64 segment, Relation rel)
 			check_deadlock(queue, segment);
 			check_at = mq_monotonic_us() + DeadlockTimeout * MQ_MS;
 		}
-		ask_worker(queue, level, segment);
+		mq_segment_ask_for(queue, level, segment);
 		(void) ConditionVariableTimedSleep(&queue->chain->segment_made, 200, PG_WAIT_EXTENSION);
 		rel = mq_segment_open(queue, level, segment, RowExclusiveLock);
 	}

@@ -28,6 +28,9 @@ extern Relation mq_segment_open_at_once(const MqQueue *queue, int level, int64 s
  */
 extern Relation mq_segment_open_to_append(const MqQueue *queue, int level, int64 segment);
 
+/* Asks the worker to make a segment in its next turn, which comes at once. */
+extern void mq_segment_ask_for(const MqQueue *queue, int level, int64 segment);
+
 /* Locks and opens the TOAST table and its index, so that an append can toast under an LWLock without waiting. */
 extern void mq_segment_lock_toast(Relation rel);
 

@@ -21,6 +21,7 @@
 #include "base/definitions.h"
 #include "base/dependents.h"
 #include "base/owner.h"
+#include "log/schedule.h"
 #include "log/segment.h"
 #include "log/segment_table.h"
 #include "offset/rebuild.h"
@@ -70,6 +71,7 @@ drop_definition(int32 queue_no, MqDependentsBudget budget)
 		mq_group_drop_sequence(lfirst_int(cell), &budget);
 	mq_drop_internal("SEQUENCE", psprintf("i_%d", queue_no), "the queue's sequence", &budget);
 	mq_sql("DELETE FROM mq_internal.segment WHERE queue_no = %d", queue_no);
+	mq_sql("DELETE FROM mq_internal.scheduled WHERE queue_no = %d", queue_no);
 	mq_sql("DELETE FROM mq_internal.queue WHERE queue_no = %d", queue_no);
 }
 
@@ -515,6 +517,7 @@ mq_drop_queue(PG_FUNCTION_ARGS)
 {
 	char	   *name = mq_text_arg(fcinfo, 0, "queue");
 	MqQueue		queue;
+	int64		scheduled;
 
 	mq_check_not_null(fcinfo, 1, "force");
 	mq_check_writable("mq.drop_queue()");
@@ -523,6 +526,12 @@ mq_drop_queue(PG_FUNCTION_ARGS)
 	forget_dependents(&queue, PG_GETARG_BOOL(1), MQ_ALL_DEPENDENTS);
 	lock_out_senders(&queue);
 	mq_queue_check_not_dropped(&queue);
+	scheduled = PG_GETARG_BOOL(1) ? 0 : mq_schedule_count(queue.queue_no);
+	if (scheduled > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("queue \"%s\" has %lld scheduled messages", name, (long long) scheduled),
+				 errhint("Use force => true to drop it with them.")));
 	if (!PG_GETARG_BOOL(1) && has_unfinished(&queue))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

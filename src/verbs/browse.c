@@ -177,22 +177,18 @@ emit(Browse *b, const BrowseRange *range, HeapTuple tuple, int64 id)
 		MqColumn	from;
 	}			copied[] = {
 		{B_ENQUEUED_AT, MQ_COL_ENQUEUED_AT}, {B_SENT_AT, MQ_COL_ENQUEUED_AT}, {B_HEADERS, MQ_COL_HEADERS},
-		{B_PAYLOAD, MQ_COL_PAYLOAD}, {B_BODY, MQ_COL_BODY}
+		{B_PAYLOAD, MQ_COL_PAYLOAD}, {B_BODY, MQ_COL_BODY}, {B_SENT_AT, MQ_COL_SENT_AT}, {B_DUE_AT, MQ_COL_DUE_AT},
+		{B_EXPIRES_AT, MQ_COL_EXPIRES_AT}, {B_ORIGIN_ID, MQ_COL_ORIGIN_ID}
 	};
-	Datum		v[MQ_PLAIN_COLUMNS];
-	bool		n[MQ_PLAIN_COLUMNS];
+	Datum		v[MQ_COLUMNS];
+	bool		n[MQ_COLUMNS];
 	Datum		out[B_COLUMNS] = {0};
 	bool		isnull[B_COLUMNS];
 	bool		in_flight = range->state == BROWSE_LEASED || range->state == BROWSE_SETTLING;
 	MemoryContext old = MemoryContextSwitchTo(b->row_context);
 
-	heap_deform_tuple(tuple, mq_plain_row_descriptor(), v, n);
+	heap_deform_tuple(tuple, mq_row_descriptor(), v, n);
 	memset(isnull, true, sizeof(isnull));
-	for (int i = 0; i < lengthof(copied); i++)
-	{
-		isnull[copied[i].to] = n[copied[i].from - 1];
-		out[copied[i].to] = v[copied[i].from - 1];
-	}
 #define SET(to, value) (out[to] = (value), isnull[to] = false)
 	SET(B_QUEUE, b->queue_name);
 	SET(B_GROUP, b->group_name);
@@ -202,6 +198,10 @@ emit(Browse *b, const BrowseRange *range, HeapTuple tuple, int64 id)
 	SET(B_ORIGIN_QUEUE, b->queue_name);
 	SET(B_ORIGIN_ID, Int64GetDatum(id));
 	SET(B_REPLY_WANTED, BoolGetDatum(false));
+	/* of two that are for one column the later one counts, unless it is null */
+	for (int i = 0; i < lengthof(copied); i++)
+		if (!n[copied[i].from - 1])
+			SET(copied[i].to, v[copied[i].from - 1]);
 	if (range->state != BROWSE_FINISHED)
 	{
 		SET(B_ATTEMPT, Int32GetDatum(range->attempts));

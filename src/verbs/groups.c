@@ -20,6 +20,7 @@
 #include "base/dependents.h"
 #include "base/owner.h"
 #include "base/stop_point.h"
+#include "log/schedule.h"
 #include "offset/checkpoint.h"
 #include "offset/fill.h"
 #include "offset/position.h"
@@ -518,6 +519,7 @@ mq_purge(PG_FUNCTION_ARGS)
 	MqGroup		group;
 	MqGroup    *groups = &group;
 	int			count = 1;
+	int64		scheduled;
 
 	managed_queue(fcinfo, "mq.purge()", &queue);
 	if (!PG_ARGISNULL(1))
@@ -529,6 +531,11 @@ mq_purge(PG_FUNCTION_ARGS)
 	for (int i = 0; i < count; i++)
 		seek(&groups[i], &position);
 	mq_transaction_wants_worker(queue.db);
+	scheduled = mq_schedule_size(&queue);
+	if (scheduled > 0)
+		ereport(NOTICE,
+				(errmsg("%lld scheduled messages of queue \"%s\" stay in its schedule", (long long) scheduled, NameStr(queue.name)),
+				 errhint("mq.cancel takes them out one by one.")));
 	PG_RETURN_VOID();
 }
 

@@ -125,6 +125,42 @@ fill_in_constants(ReceiveCall *call, Datum queue_name, Datum group_name)
 #undef SET
 }
 
+/* What only rows have that are longer than plain ones: those of messages that have moved. */
+static void
+fill_in_more(HeapTuple tuple, Datum *out, bool *isnull)
+{
+	static const struct
+	{
+		int			to;
+		MqColumn	from;
+	}			copied[] = {
+		{M_SENT_AT, MQ_COL_SENT_AT}, {M_DUE_AT, MQ_COL_DUE_AT}, {M_EXPIRES_AT, MQ_COL_EXPIRES_AT}, {M_ORIGIN_ID, MQ_COL_ORIGIN_ID}
+	};
+	Datum		v[MQ_COLUMNS];
+	bool		n[MQ_COLUMNS];
+
+	heap_deform_tuple(tuple, mq_row_descriptor(), v, n);
+	for (int i = 0; i < lengthof(copied); i++)
+		if (!n[copied[i].from - 1])
+		{
+			out[copied[i].to] = v[copied[i].from - 1];
+			isnull[copied[i].to] = false;
+		}
+}
+
+/* Adds a row that is longer than a plain one to the result; what is the same in all messages stays as it is. */
+static void
+put_long_row(const ReceiveCall *call, HeapTuple tuple)
+{
+	Datum		out[M_COLUMNS];
+	bool		isnull[M_COLUMNS];
+
+	memcpy(out, call->out, sizeof(out));
+	memcpy(isnull, call->isnull, sizeof(isnull));
+	fill_in_more(tuple, out, isnull);
+	tuplestore_putvalues(call->result->setResult, call->result->setDesc, out, isnull);
+}
+
 /* Adds a row to the result. tuple lies in a page that the caller has pinned. */
 static void
 emit(ReceiveCall *call, const MqRun *run, HeapTuple tuple, int64 id)
@@ -146,7 +182,10 @@ emit(ReceiveCall *call, const MqRun *run, HeapTuple tuple, int64 id)
 	out[M_LEASE_UNTIL] = TimestampTzGetDatum(call->taker.deadline);
 	out[M_ATTEMPT] = Int32GetDatum(run->attempts);
 	out[M_FAILURES] = Int32GetDatum(run->failures);
-	tuplestore_putvalues(call->result->setResult, call->result->setDesc, out, call->isnull);
+	if (HeapTupleHeaderGetNatts(tuple->t_data) > MQ_PLAIN_COLUMNS)
+		put_long_row(call, tuple);
+	else
+		tuplestore_putvalues(call->result->setResult, call->result->setDesc, out, call->isnull);
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(call->row_context);
 }

@@ -1,7 +1,7 @@
 /*
  * send.c: mq.send and mq.send_batch.
  *
- * Makes heap tuples from the arguments, outside any lock, and hands them to the log. What has to be done per
+ * Makes heap tuples from the arguments, outside any lock, and hands them to the log, or to the schedule if they are not due yet. What has to be done per
  * message before the append lock is taken: fetch what is toasted elsewhere, and compress what is large, so that
  * under the lock only the writing is left.
  */
@@ -13,16 +13,20 @@
 #include "access/toast_internals.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/jsonb.h"
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
 
 #include "base/settings.h"
 #include "log/log.h"
+#include "log/schedule.h"
 #include "log/segment_table.h"
 #include "offset/rebuild.h"
+#include "verbs/due.h"
 #include "verbs/verbs.h"
 #include "window/transaction.h"
 
@@ -35,6 +39,7 @@ typedef struct Parts
 	bool		has_payload;
 	bool		has_headers;
 	bool		has_body;
+	TimestampTz due;			/* 0: at once */
 } Parts;
 
 /* A value that the append can store without reading another table or compressing. */
@@ -139,6 +144,87 @@ form_row(Parts *parts)
 	return heap_form_tuple(mq_plain_row_descriptor(), v, isnull);
 }
 
+/* ---- messages that are not due yet ---- */
+
+/* When the message is due; 0: at once, which the past is too. 22023 for both at a time, and what is further than 100 years ahead. */
+static TimestampTz
+due_time(bool has_delay, Datum delay, bool has_time, Datum time)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz due;
+
+	if (has_delay && has_time)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("a message cannot have both a delay and a time of delivery"),
+				 errhint("Give one of delay and deliver_at.")));
+	if (has_delay)
+		due = now + mq_interval_between(DatumGetIntervalP(delay), "delay", -MQ_DELAY_MAX_US, MQ_DELAY_MAX_US,
+										"It must be at most 36525 days; a month counts 30, and what is not above zero is no delay.");
+	else
+		due = mq_check_due(DatumGetTimestampTz(time), now);
+	return due <= now ? 0 : due;
+}
+
+/* The row has an id already. What is toasted elsewhere has been fetched (form_row). */
+static void
+schedule(const MqQueue *queue, MqScheduleTables *tables, HeapTuple tuple, TimestampTz due, int64 id)
+{
+	static const struct
+	{
+		MqScheduleColumn to;
+		MqColumn	from;
+	}			copied[] = {
+		{MQ_SCHED_HEADERS, MQ_COL_HEADERS}, {MQ_SCHED_PAYLOAD, MQ_COL_PAYLOAD}, {MQ_SCHED_BODY, MQ_COL_BODY}
+	};
+	MqScheduledRow row;
+	Datum		v[MQ_PLAIN_COLUMNS];
+	bool		isnull[MQ_PLAIN_COLUMNS];
+
+	heap_deform_tuple(tuple, mq_plain_row_descriptor(), v, isnull);
+	memset(row.isnull, true, sizeof(row.isnull));
+	for (int i = 0; i < lengthof(copied); i++)
+	{
+		row.v[copied[i].to - 1] = v[copied[i].from - 1];
+		row.isnull[copied[i].to - 1] = isnull[copied[i].from - 1];
+	}
+#define SET(to, value) (row.v[(to) - 1] = (value), row.isnull[(to) - 1] = false)
+	SET(MQ_SCHED_ID, Int64GetDatum(id));
+	SET(MQ_SCHED_DUE_AT, TimestampTzGetDatum(due));
+	SET(MQ_SCHED_SENT_AT, TimestampTzGetDatum(GetCurrentTimestamp()));
+	SET(MQ_SCHED_QUEUE_NO, Int32GetDatum(queue->queue_no));
+	SET(MQ_SCHED_VERSION, Int32GetDatum(1));
+	SET(MQ_SCHED_KIND, CharGetDatum(MQ_SCHED_KIND_SEND));
+	SET(MQ_SCHED_SENDER, CStringGetTextDatum(GetUserNameFromId(GetUserId(), false)));
+#undef SET
+	mq_schedule_insert(tables, &row);
+}
+
+/*
+ * Those of the messages that have a due time: they get their ids now. What a commit before this one has put into the schedule of a queue
+ * that is being dropped would stay there: the lock on the queue's table makes the drop wait.
+ */
+static void
+schedule_all(const MqQueue *queue, HeapTuple *tuples, const TimestampTz *due, int count, int64 *ids)
+{
+	MqScheduleTables tables = {0};
+	TimestampTz first = PG_INT64_MAX;
+
+	LockRelationOid(queue->table, RowExclusiveLock);
+	mq_queue_check_not_dropped(queue);
+	mq_log_take_ids(queue, 0, count, ids);
+	for (int i = 0; i < count; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		schedule(queue, &tables, tuples[i], due[i], ids[i]);
+		first = Min(first, due[i]);
+	}
+	mq_schedule_close(&tables);
+	mq_transaction_schedules(queue, first, count);
+}
+
+/* ---- functions ---- */
+
 /* The queue that argument 0 names, for someone who may send; it is attached. */
 static void
 open_queue(FunctionCallInfo fcinfo, const char *function, MqQueue *queue)
@@ -149,38 +235,45 @@ open_queue(FunctionCallInfo fcinfo, const char *function, MqQueue *queue)
 	mq_attach_queue(queue);
 }
 
-/* What is not there yet is refused; in the order of the arguments, from the fifth on. */
+/* Raises 0A000 for arguments that are not supported yet: those from first to last. */
 static void
-check_not_supported(FunctionCallInfo fcinfo, const char *const *names, int count)
+check_not_supported(FunctionCallInfo fcinfo, const char *const *names, int first, int last)
 {
-	for (int i = 0; i < count; i++)
-		if (!PG_ARGISNULL(4 + i))
-			mq_refuse_arg(fcinfo, 4 + i, names[i]);
+	for (int arg = first; arg <= last; arg++)
+		if (!PG_ARGISNULL(arg))
+			mq_refuse_arg(fcinfo, arg, names[arg - first]);
 }
 
 MQ_FUNCTION(mq_send);
 Datum
 mq_send(PG_FUNCTION_ARGS)
 {
-	static const char *const later[] = {
-		"key", "routing_key", "priority", "dedup_id", "delay", "deliver_at", "expires_in"
-	};
+	static const char *const later[] = {"key", "routing_key", "priority", "dedup_id"};
+	static const char *const expiry[] = {"expires_in"};
 	MqQueue		queue;
 	Parts		parts = {0};
 	HeapTuple	tuple;
 	int64		id;
 
 	open_queue(fcinfo, "mq.send()", &queue);
-	check_not_supported(fcinfo, later, lengthof(later));
+	check_not_supported(fcinfo, later, 4, 7);
+	check_not_supported(fcinfo, expiry, 10, 10);
 	parts.has_payload = !PG_ARGISNULL(1);
 	parts.has_headers = !PG_ARGISNULL(2);
 	parts.has_body = !PG_ARGISNULL(3);
 	parts.payload = PG_GETARG_DATUM(1);
 	parts.headers = PG_GETARG_DATUM(2);
 	parts.body = PG_GETARG_DATUM(3);
+	if (!PG_ARGISNULL(8) || !PG_ARGISNULL(9))
+		parts.due = due_time(!PG_ARGISNULL(8), PG_GETARG_DATUM(8), !PG_ARGISNULL(9), PG_GETARG_DATUM(9));
 	tuple = form_row(&parts);
-	mq_transaction_sent(&queue);
-	mq_log_append(&queue, 0, &tuple, 1, &id);
+	if (parts.due != 0)
+		schedule_all(&queue, &tuple, &parts.due, 1, &id);
+	else
+	{
+		mq_transaction_sent(&queue);
+		mq_log_append(&queue, 0, &tuple, 1, &id);
+	}
 	PG_RETURN_INT64(id);
 }
 
@@ -189,31 +282,57 @@ typedef struct Column
 {
 	Datum	   *values;
 	bool	   *nulls;
+	int			length;			/* 1: the same for all elements */
 	bool		given;
 } Column;
 
-/* Reads an array; all that are given must have the same length. */
-static void
-column_arg(FunctionCallInfo fcinfo, int arg, const char *name, Oid type, Column *column, int *count)
+/* The arguments of send_batch, by their number; those that are not supported yet stay empty. */
+enum
 {
-	int			n;
+	A_PAYLOADS = 1, A_HEADERS = 2, A_BODIES = 3, A_DELAYS = 8, A_DELIVER_AT = 9, A_COUNT = 11
+};
 
-	column->given = !PG_ARGISNULL(arg);
-	if (!column->given)
-		return;
-	n = mq_array_arg(fcinfo, arg, name, type, &column->values, &column->nulls);
-	if (*count >= 0 && n != *count)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("%s has %d elements, not %d", name, n, *count),
-				 errhint("Give arrays of the same length, with nulls where a message has no such part.")));
-	*count = n;
+static const struct
+{
+	int			arg;
+	const char *name;
+	Oid			type;
+}			batch_args[] = {
+	{A_PAYLOADS, "payloads", JSONBOID}, {A_HEADERS, "headers", JSONBOID}, {A_BODIES, "bodies", BYTEAOID},
+	{A_DELAYS, "delays", INTERVALOID}, {A_DELIVER_AT, "deliver_at", TIMESTAMPTZOID}
+};
+
+/* Reads the arrays; all that are given have the same length or one element. Returns how many messages that are. */
+static int
+column_args(FunctionCallInfo fcinfo, Column *columns)
+{
+	int			count = 1;
+
+	for (int i = 0; i < lengthof(batch_args); i++)
+	{
+		Column	   *column = &columns[batch_args[i].arg];
+
+		if (PG_ARGISNULL(batch_args[i].arg))
+			continue;
+		column->given = true;
+		column->length = mq_array_arg(fcinfo, batch_args[i].arg, batch_args[i].name, batch_args[i].type, &column->values, &column->nulls);
+		if (column->length != 1 && count != 1 && column->length != count)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("%s has %d elements, not %d", batch_args[i].name, column->length, count),
+					 errhint("Give arrays of the same length, with nulls where a message has no such part, or of one element for all messages.")));
+		if (column->length != 1)
+			count = column->length;
+	}
+	return count;
 }
 
 /* False: the message has no such part. */
 static bool
 column_value(const Column *column, int i, Datum *value)
 {
+	if (column->length == 1)
+		i = 0;
 	if (!column->given || column->nulls[i])
 		return false;
 	*value = column->values[i];
@@ -227,57 +346,112 @@ element_context(void *element)
 	errcontext("element %d of mq.send_batch()", *(int *) element);
 }
 
-/* Returns ids in the order of the elements. All rows are made before the first is appended: a wrong element uses up no id. */
-MQ_FUNCTION(mq_send_batch);
-Datum
-mq_send_batch(PG_FUNCTION_ARGS)
+/* One call of send_batch: the messages that are sent at once, and those that are scheduled. */
+typedef struct Batch
 {
-	static const char *const later[] = {
-		"keys", "routing_keys", "priorities", "dedup_ids", "delays", "deliver_at", "expires_in"
-	};
-	MqQueue		queue;
-	Column		payloads;
-	Column		headers;
-	Column		bodies;
-	int			count = -1;
+	int			count;
 	HeapTuple  *tuples;
+	TimestampTz *due;			/* NULL: all are sent at once */
 	int64	   *ids;
-	Datum	   *result;
+} Batch;
+
+/* All rows are made before the first is stored: a wrong element uses up no id. */
+static void
+form_rows(Batch *batch, const Column *columns)
+{
 	int			element;
-	ErrorContextCallback context = {.callback = element_context,.arg = &element};
+	ErrorContextCallback context = {error_context_stack, element_context, &element};
+	bool		timed = columns[A_DELAYS].given || columns[A_DELIVER_AT].given;
 
-	open_queue(fcinfo, "mq.send_batch()", &queue);
-	check_not_supported(fcinfo, later, lengthof(later));
-	column_arg(fcinfo, 1, "payloads", JSONBOID, &payloads, &count);
-	column_arg(fcinfo, 2, "headers", JSONBOID, &headers, &count);
-	column_arg(fcinfo, 3, "bodies", BYTEAOID, &bodies, &count);
-	if (!payloads.given && !bodies.given)
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("payloads and bodies must not both be null"),
-				 errhint("Give an array of payloads or of bodies; it may be empty.")));
-	if (count == 0)
-		PG_RETURN_POINTER(construct_empty_array(INT8OID));
-
-	tuples = MemoryContextAllocHuge(CurrentMemoryContext, count * sizeof(HeapTuple));
-	context.previous = error_context_stack;
+	batch->tuples = MemoryContextAllocHuge(CurrentMemoryContext, batch->count * sizeof(HeapTuple));
+	batch->due = timed ? MemoryContextAllocHuge(CurrentMemoryContext, batch->count * sizeof(TimestampTz)) : NULL;
 	error_context_stack = &context;
-	for (int i = 0; i < count; i++)
+	for (int i = 0; i < batch->count; i++)
 	{
 		Parts		parts = {0};
 
 		element = i + 1;
-		parts.has_payload = column_value(&payloads, i, &parts.payload);
-		parts.has_headers = column_value(&headers, i, &parts.headers);
-		parts.has_body = column_value(&bodies, i, &parts.body);
-		tuples[i] = form_row(&parts);
+		parts.has_payload = column_value(&columns[A_PAYLOADS], i, &parts.payload);
+		parts.has_headers = column_value(&columns[A_HEADERS], i, &parts.headers);
+		parts.has_body = column_value(&columns[A_BODIES], i, &parts.body);
+		batch->tuples[i] = form_row(&parts);
+		if (timed)
+		{
+			Datum		delay = (Datum) 0;
+			Datum		time = (Datum) 0;
+			bool		has_delay = column_value(&columns[A_DELAYS], i, &delay);
+			bool		has_time = column_value(&columns[A_DELIVER_AT], i, &time);
+
+			batch->due[i] = has_delay || has_time ? due_time(has_delay, delay, has_time, time) : 0;
+		}
 	}
 	error_context_stack = context.previous;
-	ids = MemoryContextAllocHuge(CurrentMemoryContext, count * sizeof(int64));
-	mq_transaction_sent(&queue);
-	mq_log_append(&queue, 0, tuples, count, ids);
+}
 
+/* Those that are due at once are appended, the others scheduled; the ids come back in the order of the elements. */
+static void
+store_timed(const MqQueue *queue, Batch *batch)
+{
+	HeapTuple  *tuples = MemoryContextAllocHuge(CurrentMemoryContext, batch->count * sizeof(HeapTuple));
+	TimestampTz *due = MemoryContextAllocHuge(CurrentMemoryContext, batch->count * sizeof(TimestampTz));
+	int64	   *ids = MemoryContextAllocHuge(CurrentMemoryContext, batch->count * sizeof(int64));
+	int			later = 0;
+	int			now;
+
+	for (int i = 0; i < batch->count; i++)
+		if (batch->due[i] != 0)
+		{
+			due[later] = batch->due[i];
+			tuples[later++] = batch->tuples[i];
+		}
+	now = later;
+	for (int i = 0; i < batch->count; i++)
+		if (batch->due[i] == 0)
+			tuples[now++] = batch->tuples[i];
+	if (later > 0)
+		schedule_all(queue, tuples, due, later, ids);
+	if (now > later)
+	{
+		mq_transaction_sent(queue);
+		mq_log_append(queue, 0, tuples + later, now - later, ids + later);
+	}
+	now = later;
+	later = 0;
+	for (int i = 0; i < batch->count; i++)
+		batch->ids[i] = batch->due[i] != 0 ? ids[later++] : ids[now++];
+}
+
+/* Returns ids in the order of the elements. */
+MQ_FUNCTION(mq_send_batch);
+Datum
+mq_send_batch(PG_FUNCTION_ARGS)
+{
+	static const char *const later[] = {"keys", "routing_keys", "priorities", "dedup_ids"};
+	static const char *const expiry[] = {"expires_in"};
+	MqQueue		queue;
+	Column		columns[A_COUNT] = {0};
+	Batch		batch;
+
+	open_queue(fcinfo, "mq.send_batch()", &queue);
+	check_not_supported(fcinfo, later, 4, 7);
+	check_not_supported(fcinfo, expiry, 10, 10);
+	batch.count = column_args(fcinfo, columns);
+	if (!columns[A_PAYLOADS].given && !columns[A_BODIES].given)
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("payloads and bodies must not both be null"),
+				 errhint("Give an array of payloads or of bodies; it may be empty.")));
+	if (batch.count == 0)
+		PG_RETURN_POINTER(construct_empty_array(INT8OID));
+	form_rows(&batch, columns);
+	batch.ids = MemoryContextAllocHuge(CurrentMemoryContext, batch.count * sizeof(int64));
+	if (batch.due != NULL)
+		store_timed(&queue, &batch);
+	else
+	{
+		mq_transaction_sent(&queue);
+		mq_log_append(&queue, 0, batch.tuples, batch.count, batch.ids);
+	}
 	/* a Datum holds an int64 as it is (shmem.h asserts 64 bits) */
-	result = (Datum *) ids;
-	PG_RETURN_POINTER(construct_array(result, count, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+	PG_RETURN_POINTER(construct_array((Datum *) batch.ids, batch.count, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
 }

@@ -27,6 +27,7 @@
 #include "log/log.h"
 #include "log/order.h"
 #include "log/page.h"
+#include "log/schedule.h"
 #include "log/segment_table.h"
 #include "offset/rebuild.h"
 #include "verbs/sizes.h"
@@ -93,8 +94,8 @@ mq_queue_state(PG_FUNCTION_ARGS)
 	MQ_STOP_POINT("queues_listed");
 	for (int i = 0; i < count; i++)
 	{
-		Datum		v[4];
-		bool		isnull[4] = {false};
+		Datum		v[5];
+		bool		isnull[5] = {false};
 		MqTail		tail;
 		Oid			owner;
 
@@ -110,6 +111,8 @@ mq_queue_state(PG_FUNCTION_ARGS)
 		v[2] = ObjectIdGetDatum(owner);
 		isnull[3] = !attach_to_show(&queues[i]) || !mq_log_tail(&queues[i], 0, &tail);
 		v[3] = isnull[3] ? (Datum) 0 : Int64GetDatum(tail.next_id);
+		isnull[4] = isnull[3];
+		v[4] = isnull[4] ? (Datum) 0 : Int64GetDatum(mq_schedule_size(&queues[i]));
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, v, isnull);
 	}
 	return (Datum) 0;

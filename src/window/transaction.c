@@ -77,10 +77,22 @@ typedef struct Sent
 	bool		changed;		/* its definition */
 } Sent;
 
+/* What was put into the schedule of a queue, and taken out. */
+typedef struct Scheduled
+{
+	struct Scheduled *older;
+	int			level;			/* as in MqUndo */
+	MqChain    *chain;
+	MqDatabase *db;
+	TimestampTz due;			/* of the first one */
+	int64		count;			/* put in, less taken out */
+} Scheduled;
+
 /* Newest first, in TopTransactionContext; levels never increase along the lists. */
 static MqUndo *undo_list = NULL;
 static Replacement *replacements = NULL;
 static Sent *sent_to = NULL;
+static Scheduled *scheduled = NULL;
 static MqDatabase *numbered_in = NULL;	/* where this transaction holds an n */
 static MqDatabase *wants_worker = NULL;
 static uint32 prepared_cell = 0;	/* taken before PREPARE, linked after it */
@@ -234,6 +246,24 @@ void
 mq_transaction_changed(const MqQueue *queue)
 {
 	remember_queue(queue)->changed = true;
+}
+
+void
+mq_transaction_schedules(const MqQueue *queue, TimestampTz due, int64 count)
+{
+	int			level = GetCurrentTransactionNestLevel();
+	Scheduled  *s = scheduled;
+
+	while (s != NULL && s->level == level && s->chain != queue->chain)
+		s = s->older;
+	if (s == NULL || s->level != level)
+	{
+		s = MemoryContextAlloc(TopTransactionContext, sizeof(Scheduled));
+		*s = (Scheduled) {scheduled, level, queue->chain, queue->db, PG_INT64_MAX, 0};
+		scheduled = s;
+	}
+	s->due = Min(s->due, due);
+	s->count += count;
 }
 
 uint64
@@ -421,6 +451,31 @@ wake_receivers(void)
 }
 
 /*
+ * What was put in is in the schedule now; or what was taken out is back, which the worker may have passed over meanwhile. A slot that has
+ * become another queue's costs that one a look, and a wrong count until the next start.
+ */
+static void
+note_scheduled(int level, bool committed)
+{
+	for (; scheduled != NULL && scheduled->level >= level; scheduled = scheduled->older)
+	{
+		if (committed)
+			pg_atomic_fetch_add_u64(&scheduled->chain->scheduled, scheduled->count);
+		if (scheduled->due != PG_INT64_MAX)
+			mq_note_due(scheduled->db, scheduled->chain, scheduled->due);
+	}
+}
+
+/* COMMIT PREPARED and ROLLBACK PREPARED run no callback: the worker looks when it is due, and counts when it is decided. */
+static void
+note_prepared_schedule(void)
+{
+	for (const Scheduled *s = scheduled; s != NULL; s = s->older)
+		pg_atomic_write_u32(&s->chain->scheduled_known, 0);
+	note_scheduled(0, false);
+}
+
+/*
  * Leases go on at the end of the transaction that took them, but for those that only it kept from ending. Others see that this
  * process has no transaction any more before it reads `overdue`: put_off (lease.c) writes and looks in the other order.
  */
@@ -438,6 +493,7 @@ reset(void)
 {
 	undo_list = NULL;
 	sent_to = NULL;
+	scheduled = NULL;
 	wants_worker = NULL;
 	last_error = 0;
 	committing = false;
@@ -460,6 +516,8 @@ at_commit(void)
 			keep_lease(undo);
 	apply_replacements();
 	wake_receivers();
+	if (scheduled != NULL)
+		note_scheduled(0, true);
 	if (wants_worker != NULL)
 		mq_worker_wake(wants_worker);
 	/* only now: as long as a settling mark may be seen, its n must be (checkpoint.c) */
@@ -475,6 +533,7 @@ at_abort(void)
 	mq_wait_leave(MQ_PASS_ON);
 	undo_level(0);
 	drop_replacements(0);
+	note_scheduled(0, false);
 	forget_n();
 	if (prepared_cell != 0)
 		mq_cell_free(prepared_cell);
@@ -522,6 +581,7 @@ at_prepare(void)
 		keep_lease(undo);
 	/* they see that there is something undecided, and the worker sees when it is decided */
 	wake_receivers();
+	note_prepared_schedule();
 	replacements = NULL;
 	forget_n();
 	reset();
@@ -566,6 +626,8 @@ subxact_callback(SubXactEvent event, SubTransactionId sub, SubTransactionId pare
 			undo->level = level - 1;
 		for (Replacement *r = replacements; r != NULL && r->level >= level; r = r->older)
 			r->level = level - 1;
+		for (Scheduled *s = scheduled; s != NULL && s->level >= level; s = s->older)
+			s->level = level - 1;
 	}
 	else if (event == SUBXACT_EVENT_ABORT_SUB)
 	{
@@ -573,6 +635,7 @@ subxact_callback(SubXactEvent event, SubTransactionId sub, SubTransactionId pare
 		mq_wait_leave(MQ_PASS_ON);
 		undo_level(level);
 		drop_replacements(level);
+		note_scheduled(level, false);
 	}
 }
 

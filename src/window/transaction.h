@@ -45,6 +45,12 @@ extern void mq_transaction_sent(const MqQueue *queue);
 /* This transaction changed what receivers of the queue (which is attached) may have: all of them are woken at commit. */
 extern void mq_transaction_changed(const MqQueue *queue);
 
+/*
+ * This transaction puts so many messages into the schedule of the queue (which is attached), or takes them out (negative); the first of
+ * them is due then. At its end, or that of its savepoint, the worker learns when to look. May raise out-of-memory.
+ */
+extern void mq_transaction_schedules(const MqQueue *queue, TimestampTz due, int64 count);
+
 /* This transaction drops the group: who waits for it is sent away at commit. */
 extern void mq_transaction_drops(const MqWindowRef *ref);
 

@@ -57,6 +57,17 @@ extern bool mq_job_segment_is_old(const MqQueueWork *work);
 /* Finishes what groups have not, in a segment that is past the limits, for a queue that says so by name. kept: as above. */
 extern void mq_job_drop_unread(const MqQueue *queue, const MqSegmentInfo *segment, int64 kept);
 
+/* ---- job_schedule.c ---- */
+
+/*
+ * Moves what is due to the logs of its queues: of each queue a batch at most. Returns after how many microseconds to call it again,
+ * 0 if there is more. What comes into a schedule in between, and is due before that, sets the latch.
+ */
+extern int64 mq_job_schedule(const MqQueueList *all);
+
+/* In each turn: looks again at what was undecided, moves what comes nearer to nearer tables, counts, and empties a table. */
+extern void mq_job_care_for_schedule(const MqQueueList *all);
+
 /* ---- job_notify.c ---- */
 
 /* Learns from definitions that were read anew which queues notify, and that they are to be looked at. */

@@ -304,6 +304,8 @@ care_for_queues(void)
 			settled &= care_for_queue(item);
 			mq_visit_end(item);
 			mq_job_notify_visited(&item->queue);
+			/* what is due does not wait for all the others */
+			(void) mq_job_schedule(&list);
 		}
 		left_out += !has_room(&item->queue);
 	}
@@ -382,6 +384,7 @@ turn(void)
 	if (ShutdownRequestPending)
 		return;
 	mq_job_make_missed_segments();
+	mq_job_care_for_schedule(&list);
 	care_for_ring(&list);
 	if (has_unknown_slots())
 		(void) mq_job_run(clear_slots, NULL, MQ_JOB_FOR_ALL, "clearing up");
@@ -402,6 +405,7 @@ leave_slot(int code, Datum arg)
 	{
 		mq_worker_database->worker_pid = 0;
 		mq_worker_database->worker_procno = -1;
+		pg_atomic_write_u64(&mq_worker_database->sleeps_until, 0);
 	}
 	SpinLockRelease(&mq_worker_database->mutex);
 }
@@ -514,7 +518,7 @@ mq_worker_main(Datum arg)
 		}
 		if (is_time_for_turn())
 			turn();
-		pause = mq_job_notify();
+		pause = Min(mq_job_notify(), mq_job_schedule(&list));
 		MemoryContextReset(mq_job_context);
 		pgstat_report_activity(STATE_IDLE, NULL);
 		/* a turn is the longest that it trusts the clock for what is due */

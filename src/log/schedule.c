@@ -1,0 +1,416 @@
+/*
+ * schedule.c: messages that are not due yet: their tables and single rows. See schedule.h; schedule_scan.c reads them in order.
+ *
+ * Owns all writing to mq_internal.scheduled_*. Rows are written as those of catalogs are, by heap_insert with the two indexes of a
+ * table. Locks: ROW EXCLUSIVE on the tables that are written to, ACCESS SHARE on those that are only read, until the transaction ends:
+ * so a table that nobody has locked (the worker's ACCESS EXCLUSIVE, before it empties one) has no undecided row. Of two who delete one
+ * row the later waits for the earlier. No LWLock may be held. A crash leaves what was committed.
+ */
+#include "postgres.h"
+
+#include "log/schedule.h"
+
+#include "access/detoast.h"
+#include "access/genam.h"
+#include "access/heapam.h"
+#include "access/htup_details.h"
+#include "access/relation.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/indexing.h"
+#include "catalog/pg_type.h"
+#include "executor/tuptable.h"
+#include "miscadmin.h"
+#include "nodes/execnodes.h"
+#include "storage/bufmgr.h"
+#include "utils/datum.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "base/owner.h"
+#include "base/stop_point.h"
+#include "log/schedule_table.h"
+
+/* Of a tier's tables, which are used in turn: that of the time now, the next one, and one that is being emptied. */
+#define TABLES_PER_TIER 3
+#define FIRST_OF_DAYS	TABLES_PER_TIER
+#define LATER			(2 * TABLES_PER_TIER)
+
+static const char *const table_names[MQ_SCHEDULE_TABLES] = {
+	"scheduled_hour_0", "scheduled_hour_1", "scheduled_hour_2", "scheduled_day_0", "scheduled_day_1", "scheduled_day_2", "scheduled_later"
+};
+
+/* Their types, as mq has made them. */
+static const Oid column_types[MQ_SCHED_COLUMNS] = {
+	INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID, INT4OID, CHAROID, TEXTOID, JSONBOID, JSONBOID, BYTEAOID, INT8OID,
+	INT8OID, INT4OID, INT4OID, INT4OID, INT4OID, INT4OID, INT4OID, UUIDOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, JSONBOID
+};
+
+/* ---- tables ---- */
+
+TimestampTz
+mq_schedule_begin_of_tier(MqScheduleTier tier, TimestampTz now)
+{
+	int64		period = tier == MQ_SCHEDULE_DAYS ? USECS_PER_HOUR : USECS_PER_DAY;
+
+	return (now / period + 2) * period;
+}
+
+MqScheduleTier
+mq_schedule_tier_of(int table)
+{
+	return table < FIRST_OF_DAYS ? MQ_SCHEDULE_HOURS : table < LATER ? MQ_SCHEDULE_DAYS : MQ_SCHEDULE_LATER;
+}
+
+/* What is overdue goes with what is due now. */
+static int
+table_for(TimestampTz due, TimestampTz now)
+{
+	if (due < mq_schedule_begin_of_tier(MQ_SCHEDULE_DAYS, now))
+		return Max(due, now) / USECS_PER_HOUR % TABLES_PER_TIER;
+	if (due < mq_schedule_begin_of_tier(MQ_SCHEDULE_LATER, now))
+		return FIRST_OF_DAYS + due / USECS_PER_DAY % TABLES_PER_TIER;
+	return LATER;
+}
+
+bool
+mq_schedule_table_is_in_use(int table, TimestampTz now)
+{
+	int64		period = table < FIRST_OF_DAYS ? now / USECS_PER_HOUR : now / USECS_PER_DAY;
+
+	return table == LATER || table % TABLES_PER_TIER == period % TABLES_PER_TIER ||
+		table % TABLES_PER_TIER == (period + 1) % TABLES_PER_TIER;
+}
+
+Oid
+mq_schedule_table(int table)
+{
+	return get_relname_relid(table_names[table], mq_extension(false)->internal);
+}
+
+static void
+altered(Relation rel)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("table \"%s\" has other columns, indexes or another access method than mq has made", RelationGetRelationName(rel)),
+			 errhint("It belongs to the schedule of mq: undo that.")));
+}
+
+/* Rows are read and written by column number. */
+static void
+check_columns(Relation rel)
+{
+	TupleDesc	desc = RelationGetDescr(rel);
+	bool		good = rel->rd_tableam == GetHeapamTableAmRoutine() && desc->natts == MQ_SCHED_COLUMNS;
+
+	for (int i = 0; i < desc->natts && good; i++)
+		good = TupleDescAttr(desc, i)->atttypid == column_types[i];
+	if (!good)
+		altered(rel);
+}
+
+Relation
+mq_schedule_open(int table, LOCKMODE mode)
+{
+	Oid			relid = mq_schedule_table(table);
+	/* who has locked it has found it */
+	Relation	rel = mode == NoLock ? relation_open(relid, NoLock) : mq_own_relation_open(relid, mode);
+
+	check_columns(rel);
+	return rel;
+}
+
+Relation
+mq_schedule_open_index(int table, Relation rel, const char *which)
+{
+	char		name[NAMEDATALEN];
+	Oid			oid;
+	Relation	index;
+
+	snprintf(name, sizeof(name), "%s_%s", table_names[table], which);
+	oid = get_relname_relid(name, mq_extension(false)->internal);
+	if (!OidIsValid(oid))
+		altered(rel);
+	index = index_open(oid, AccessShareLock);
+	if (index->rd_index->indrelid != RelationGetRelid(rel) || !index->rd_index->indisvalid)
+		altered(rel);
+	return index;
+}
+
+/* One that writes without an executor cannot evaluate anything. */
+static void
+check_indexes(Relation rel, const ResultRelInfo *indexes)
+{
+	for (int i = 0; i < indexes->ri_NumIndices; i++)
+	{
+		const IndexInfo *info = indexes->ri_IndexRelationInfo[i];
+
+		if (info->ii_Expressions != NIL || info->ii_Predicate != NIL || info->ii_ExclusionOps != NULL)
+			altered(rel);
+	}
+}
+
+static Relation
+open_once(MqScheduleTables *tables, int table, LOCKMODE mode)
+{
+	if (tables->rel[table] == NULL)
+		tables->rel[table] = mq_schedule_open(table, mode);
+	return tables->rel[table];
+}
+
+void
+mq_schedule_close(MqScheduleTables *tables)
+{
+	for (int i = 0; i < MQ_SCHEDULE_TABLES; i++)
+	{
+		if (tables->indexes[i] != NULL)
+			CatalogCloseIndexes(tables->indexes[i]);
+		if (tables->rel[i] != NULL)
+			relation_close(tables->rel[i], NoLock);
+	}
+	memset(tables, 0, sizeof(*tables));
+}
+
+/*
+ * TRUNCATE does not ask for snapshots: not even one that is old, or of a dump that has not come to this table yet, may miss a row.
+ */
+static bool
+is_visible_to_anybody(Relation rel)
+{
+	SnapshotData anybody;
+	TableScanDesc scan;
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	bool		seen;
+
+	InitNonVacuumableSnapshot(anybody, GlobalVisTestFor(rel));
+	scan = table_beginscan(rel, &anybody, 0, NULL);
+	seen = table_scan_getnextslot(scan, ForwardScanDirection, slot);
+	table_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	return seen;
+}
+
+bool
+mq_schedule_may_be_empty(int table)
+{
+	Relation	rel = mq_schedule_open(table, NoLock);
+	bool		empty = RelationGetNumberOfBlocks(rel) > 0 && !is_visible_to_anybody(rel);
+
+	relation_close(rel, NoLock);
+	return empty;
+}
+
+bool
+mq_schedule_truncate(int table)
+{
+	MqSqlContext context;
+
+	if (!mq_schedule_may_be_empty(table))
+		return false;
+	MQ_STOP_POINT("schedule_truncate");
+	mq_sql_begin(&context);
+	mq_sql("TRUNCATE mq_internal.%s", table_names[table]);
+	mq_sql_end(&context);
+	return true;
+}
+
+/* ---- rows ---- */
+
+Size
+mq_schedule_insert(MqScheduleTables *tables, MqScheduledRow *row)
+{
+	int			table = table_for(DatumGetTimestampTz(row->v[MQ_SCHED_DUE_AT - 1]), GetCurrentTimestamp());
+	Relation	rel = open_once(tables, table, RowExclusiveLock);
+	HeapTuple	tuple;
+	Size		size;
+
+	if (tables->indexes[table] == NULL)
+	{
+		tables->indexes[table] = CatalogOpenIndexes(rel);
+		check_indexes(rel, tables->indexes[table]);
+	}
+	tuple = heap_form_tuple(RelationGetDescr(rel), row->v, row->isnull);
+	/* as for a catalog: a heap with plain indexes, and nothing else to be done */
+	CatalogTupleInsertWithInfo(rel, tuple, tables->indexes[table]);
+	size = tuple->t_len;
+	heap_freetuple(tuple);
+	return size;
+}
+
+void
+mq_schedule_row_from(MqScheduledRow *row, TupleTableSlot *slot, int table)
+{
+	slot_getallattrs(slot);
+	memcpy(row->v, slot->tts_values, sizeof(row->v));
+	memcpy(row->isnull, slot->tts_isnull, sizeof(row->isnull));
+	/* what a deleted row had in its TOAST table is deleted with it */
+	for (int i = 0; i < MQ_SCHED_COLUMNS; i++)
+		if (!row->isnull[i] && TupleDescAttr(slot->tts_tupleDescriptor, i)->attlen == -1 &&
+			VARATT_IS_EXTERNAL(DatumGetPointer(row->v[i])))
+			row->v[i] = PointerGetDatum(detoast_external_attr((struct varlena *) DatumGetPointer(row->v[i])));
+	row->table = table;
+	row->tid = slot->tts_tid;
+}
+
+static void
+copy_values(MqScheduledRow *row, TupleDesc desc)
+{
+	for (int i = 0; i < MQ_SCHED_COLUMNS; i++)
+		if (!row->isnull[i])
+			row->v[i] = datumCopy(row->v[i], TupleDescAttr(desc, i)->attbyval, TupleDescAttr(desc, i)->attlen);
+}
+
+static bool
+is_visible(TupleTableSlot *slot, Snapshot snapshot)
+{
+	BufferHeapTupleTableSlot *heap = (BufferHeapTupleTableSlot *) slot;
+	bool		visible;
+
+	LockBuffer(heap->buffer, BUFFER_LOCK_SHARE);
+	visible = HeapTupleSatisfiesVisibility(heap->base.tuple, snapshot, heap->buffer);
+	LockBuffer(heap->buffer, BUFFER_LOCK_UNLOCK);
+	return visible;
+}
+
+/*
+ * The newest version comes first, however many there were. Rows are judged here, and not by the scan: that would be a read that a
+ * serializable transaction can fail for.
+ */
+static bool
+find_in_table(Relation rel, int table, int32 queue_no, int64 id, Snapshot snapshot, MqScheduledRow *row)
+{
+	Relation	index = mq_schedule_open_index(table, rel, "id");
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	IndexScanDesc scan = MqIndexBeginScan(rel, index, SnapshotAny, 2);
+	ScanKeyData keys[2];
+	bool		found = false;
+
+	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(queue_no));
+	ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(id));
+	index_rescan(scan, keys, 2, NULL, 0);
+	while (!found && index_getnext_slot(scan, BackwardScanDirection, slot))
+	{
+		CHECK_FOR_INTERRUPTS();
+		found = is_visible(slot, snapshot);
+		if (found)
+		{
+			mq_schedule_row_from(row, slot, table);
+			copy_values(row, RelationGetDescr(rel));
+		}
+	}
+	index_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	index_close(index, NoLock);
+	return found;
+}
+
+/* One snapshot for all tables: a row that moves from one to another is seen in exactly one of them. */
+bool
+mq_schedule_find(MqScheduleTables *tables, int32 queue_no, int64 id, MqScheduledRow *row)
+{
+	Snapshot	snapshot;
+	bool		found = false;
+
+	/* what this statement itself has sent counts too */
+	CommandCounterIncrement();
+	for (int i = 0; i < MQ_SCHEDULE_TABLES; i++)
+		(void) open_once(tables, i, RowExclusiveLock);
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	for (int i = 0; i < MQ_SCHEDULE_TABLES && !found; i++)
+		if (RelationGetNumberOfBlocks(tables->rel[i]) > 0)
+			found = find_in_table(tables->rel[i], i, queue_no, id, snapshot, row);
+	UnregisterSnapshot(snapshot);
+	return found;
+}
+
+bool
+mq_schedule_delete(MqScheduleTables *tables, const MqScheduledRow *row)
+{
+	ItemPointerData tid = row->tid;
+	TM_FailureData failure;
+
+	return heap_delete(tables->rel[row->table], &tid, GetCurrentCommandId(true), InvalidSnapshot, true, &failure, false) == TM_Ok;
+}
+
+/* What is asked of one table's rows of a queue, by its index of ids. */
+typedef int64 (*AskTable) (IndexScanDesc scan, TupleTableSlot *slot);
+
+static int64
+max_id(IndexScanDesc scan, TupleTableSlot *slot)
+{
+	bool		isnull;
+
+	return index_getnext_slot(scan, BackwardScanDirection, slot) ? DatumGetInt64(slot_getattr(slot, MQ_SCHED_ID, &isnull)) : -1;
+}
+
+static int64
+count_rows(IndexScanDesc scan, TupleTableSlot *slot)
+{
+	int64		count = 0;
+
+	while (index_getnext_slot(scan, ForwardScanDirection, slot))
+	{
+		CHECK_FOR_INTERRUPTS();
+		count++;
+	}
+	return count;
+}
+
+static int64
+ask_table(int table, int32 queue_no, Snapshot snapshot, AskTable ask, int64 none)
+{
+	Relation	rel = mq_schedule_open(table, AccessShareLock);
+	int64		answer = none;
+
+	if (RelationGetNumberOfBlocks(rel) > 0)
+	{
+		Relation	index = mq_schedule_open_index(table, rel, "id");
+		IndexScanDesc scan = MqIndexBeginScan(rel, index, snapshot, 1);
+		TupleTableSlot *slot = table_slot_create(rel, NULL);
+		ScanKeyData key;
+
+		ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(queue_no));
+		index_rescan(scan, &key, 1, NULL, 0);
+		answer = ask(scan, slot);
+		index_endscan(scan);
+		ExecDropSingleTupleTableSlot(slot);
+		index_close(index, NoLock);
+	}
+	relation_close(rel, AccessShareLock);
+	return answer;
+}
+
+int64
+mq_schedule_max_id(int32 queue_no)
+{
+	int64		max = -1;
+
+	for (int i = 0; i < MQ_SCHEDULE_TABLES; i++)
+		max = Max(max, ask_table(i, queue_no, SnapshotAny, max_id, -1));
+	return max;
+}
+
+int64
+mq_schedule_count(int32 queue_no)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	int64		count = 0;
+
+	for (int i = 0; i < MQ_SCHEDULE_TABLES; i++)
+		count += ask_table(i, queue_no, snapshot, count_rows, 0);
+	UnregisterSnapshot(snapshot);
+	return count;
+}
+
+/* The slot's key is not asked: the queue has just been attached, and what a drop leaves is a number for a message. */
+int64
+mq_schedule_size(const MqQueue *queue)
+{
+	if (queue->chain != NULL && pg_atomic_read_u32(&queue->chain->scheduled_known) != 0)
+		return Max((int64) pg_atomic_read_u64(&queue->chain->scheduled), 0);
+	return mq_schedule_count(queue->queue_no);
+}

@@ -1,0 +1,617 @@
+/*
+ * job_schedule.c: the worker moves what is due from the schedule (schedule.h) to the logs of its queues.
+ *
+ * One process does it for all queues of a database, so the messages of a queue come in the order of (due time, id). A batch is taken out
+ * of the schedule and appended in one transaction; it need not be flushed, for what a consumer then does with the messages is flushed
+ * after it, and if neither is, the messages are in the schedule still.
+ *
+ * Owns, per queue, the place up to which everything has been moved: the next look begins there, whatever a long snapshot keeps in the
+ * indexes before it. `next_due` and `seen_due` of the chain say when to look. The first is set to infinity before a look and lowered by who
+ * commits a message, or gives back one that it had taken out: if it is not behind the place, the place is given up. Transactions that were undecided when their row was passed are remembered, and asked for in each turn: for COMMIT PREPARED
+ * and ROLLBACK PREPARED run no callback. All of that is lost with the process, and the next one looks at everything.
+ */
+#include "postgres.h"
+
+#include "access/detoast.h"
+#include "access/htup_details.h"
+#include "access/relation.h"
+#include "access/transam.h"
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "storage/procarray.h"
+#include "utils/timestamp.h"
+
+#include "base/clock.h"
+#include "base/owner.h"
+#include "base/stop_point.h"
+#include "log/log.h"
+#include "log/schedule.h"
+#include "log/segment_table.h"
+#include "offset/rebuild.h"
+#include "window/transaction.h"
+#include "worker/jobs.h"
+#include "worker/memo.h"
+
+#define ROWS_PER_BATCH	1000
+#define BYTES_PER_BATCH	(16 * 1024 * 1024)
+#define RETRY_US		(100 * MQ_MS)
+#define UNDECIDED_MAX	256
+#define NEARER_US		(200 * MQ_MS)	/* so long, in each turn, for what comes nearer */
+
+static const MqDuePlace from_begin = {PG_INT64_MIN, -1};
+
+/* What the worker knows of the schedule of a queue. */
+typedef struct ScheduleMemo
+{
+	MqMemoHead	head;
+	const MqChain *chain;		/* another slot: nothing is known */
+	MqDuePlace	moved;			/* everything up to there was moved, but for what is remembered as undecided */
+	int64		retry_at;		/* of mq_monotonic_us; the last batch could not be moved */
+	TimestampTz nearer[2];		/* what was due before that has been moved out of the tables of a day, and of the one for later */
+} ScheduleMemo;
+
+/* A row that was passed: who had inserted or was deleting it was undecided. */
+typedef struct Undecided
+{
+	TransactionId xid;
+	MqChain    *chain;
+	MqChainKey	key;
+	TimestampTz due;
+} Undecided;
+
+static MqMemo memos = {"mq schedules", sizeof(ScheduleMemo)};
+static Undecided undecided[UNDECIDED_MAX];
+static int	nundecided = 0;
+static bool too_many_undecided = false;
+
+/* NULL: it has no slot. A look without a lock: the key is compared again where it matters. */
+static MqChain *
+chain_of(const MqQueue *queue)
+{
+	MqChainKey	key = mq_chain_key(queue, 0);
+
+	if (queue->chain == NULL || memcmp(&queue->chain->key, &key, sizeof(key)) != 0)
+		return NULL;
+	return queue->chain;
+}
+
+static ScheduleMemo *
+memo_of(const MqQueue *queue)
+{
+	ScheduleMemo *memo = mq_memo(&memos, queue->queue_no);
+
+	if (memo->chain != queue->chain)
+	{
+		memo->chain = queue->chain;
+		memo->moved = from_begin;
+		memo->nearer[0] = memo->nearer[1] = 0;
+		memo->retry_at = 0;
+	}
+	return memo;
+}
+
+/* ---- undecided rows ---- */
+
+static void
+remember_undecided(const MqQueue *queue, TransactionId xid, TimestampTz due)
+{
+	for (int i = 0; i < nundecided; i++)
+		if (undecided[i].chain == queue->chain && undecided[i].xid == xid)
+		{
+			undecided[i].due = Min(undecided[i].due, due);
+			return;
+		}
+	if (nundecided == UNDECIDED_MAX)
+		too_many_undecided = true;
+	else
+		undecided[nundecided++] = (Undecided) {xid, queue->chain, mq_chain_key(queue, 0), due};
+}
+
+/* Has the schedules looked at whose transactions are decided by now. If there were too many to remember, all of them from the begin. */
+static void
+look_at_undecided(const MqQueueList *all)
+{
+	int			left = 0;
+
+	for (int i = 0; i < nundecided; i++)
+	{
+		Undecided  *u = &undecided[i];
+
+		if (TransactionIdIsInProgress(u->xid))
+			undecided[left++] = *u;
+		else if (memcmp(&u->chain->key, &u->key, sizeof(u->key)) == 0)
+			mq_lower_due(&u->chain->next_due, u->due);
+	}
+	nundecided = left;
+	if (!too_many_undecided)
+		return;
+	too_many_undecided = false;
+	for (int i = 0; i < all->count; i++)
+	{
+		MqChain    *chain = chain_of(&all->items[i].queue);
+
+		if (chain != NULL)
+			mq_lower_due(&chain->next_due, 0);
+	}
+}
+
+/* ---- moving what is due ---- */
+
+/* A batch of one queue. */
+typedef struct Move
+{
+	MqQueue    *queue;
+	TimestampTz now;
+	MqDuePlace	moved;			/* in: the place to begin at; out: everything up to there is done with */
+	TimestampTz next;			/* out: when the next one is due, PG_INT64_MAX: there is none */
+} Move;
+
+/* All that the job touches is locked before, without waiting. */
+static bool
+lock_schedule(void)
+{
+	for (int i = 0; i < MQ_SCHEDULE_TABLES; i++)
+		if (!mq_job_lock(mq_schedule_table(i), RowExclusiveLock))
+			return false;
+	return true;
+}
+
+/* Whether a batch can be appended without a wait. The segment that is missing is asked for, from ourselves. */
+static bool
+lock_log(const MqQueue *queue)
+{
+	MqTail		tail;
+	int64		last;
+
+	if (!mq_log_tail(queue, 0, &tail))
+		return false;
+	last = mq_segment_of(tail.next_id + ROWS_PER_BATCH, queue->segment_size);
+	for (int64 segment = mq_segment_of(tail.next_id, queue->segment_size); segment <= last; segment++)
+	{
+		Relation	rel = mq_segment_open_at_once(queue, 0, segment);
+		bool		locked;
+
+		if (rel == NULL)
+		{
+			mq_segment_ask_for(queue, 0, segment);
+			return false;
+		}
+		locked = mq_job_lock(RelationGetRelid(rel), RowExclusiveLock);
+		relation_close(rel, NoLock);
+		if (!locked)
+			return false;
+	}
+	return true;
+}
+
+/* Whatever is on disk: what mq.send cannot have given out is left where it is. */
+static bool
+is_sound(const MqDueRow *row)
+{
+	return row->place.id >= 1 && row->place.id < INT64CONST(1) << 48;
+}
+
+/* The message as it is appended; the log gives it an id. */
+static HeapTuple
+form_message(const MqScheduledRow *row)
+{
+	static const struct
+	{
+		MqColumn	to;
+		MqScheduleColumn from;
+	}			copied[] = {
+		{MQ_COL_HEADERS, MQ_SCHED_HEADERS}, {MQ_COL_PAYLOAD, MQ_SCHED_PAYLOAD}, {MQ_COL_BODY, MQ_SCHED_BODY},
+		{MQ_COL_SENT_AT, MQ_SCHED_SENT_AT}, {MQ_COL_DUE_AT, MQ_SCHED_DUE_AT}, {MQ_COL_ORIGIN_ID, MQ_SCHED_ID}
+	};
+	Datum		v[MQ_COLUMNS] = {0};
+	bool		isnull[MQ_COLUMNS];
+
+	memset(isnull, true, sizeof(isnull));
+	/* the log fills in these two */
+	isnull[MQ_COL_ID - 1] = isnull[MQ_COL_ENQUEUED_AT - 1] = false;
+	for (int i = 0; i < lengthof(copied); i++)
+	{
+		v[copied[i].to - 1] = row->v[copied[i].from - 1];
+		isnull[copied[i].to - 1] = row->isnull[copied[i].from - 1];
+	}
+	return heap_form_tuple(mq_row_descriptor(), v, isnull);
+}
+
+/* Takes what is due out of the schedule, up to a batch, into tuples; how many. */
+static int
+take_due(Move *move, HeapTuple *tuples)
+{
+	MqScheduleScan *scan = mq_schedule_scan_begin(move->queue->queue_no, move->moved, MQ_SCHEDULE_ALL);
+	MqDueRow	row;
+	Size		bytes = 0;
+	int			count = 0;
+
+	move->next = PG_INT64_MAX;
+	while (mq_schedule_scan_next(scan, &row))
+	{
+		MqScheduledRow values;
+		TransactionId deleter = InvalidTransactionId;
+
+		CHECK_FOR_INTERRUPTS();
+		if (row.place.due > move->now || count == ROWS_PER_BATCH || bytes > BYTES_PER_BATCH)
+		{
+			move->next = row.place.due;
+			break;
+		}
+		move->moved = row.place;
+		if (!is_sound(&row))
+			continue;
+		if (TransactionIdIsValid(row.sender))
+		{
+			remember_undecided(move->queue, row.sender, row.place.due);
+			continue;
+		}
+		mq_schedule_scan_values(scan, &values);
+		if (mq_schedule_scan_take(scan, &deleter))
+		{
+			tuples[count] = form_message(&values);
+			bytes += tuples[count++]->t_len;
+		}
+		else if (TransactionIdIsValid(deleter))
+			remember_undecided(move->queue, deleter, row.place.due);
+	}
+	mq_schedule_scan_end(scan);
+	return count;
+}
+
+/* Job. */
+static bool
+move_due(void *arg)
+{
+	Move	   *move = arg;
+	HeapTuple  *tuples;
+	int64	   *ids;
+	int			count;
+
+	if (!mq_attach_queue_at_once(move->queue) || !lock_schedule() || !lock_log(move->queue))
+		return false;
+	tuples = palloc(ROWS_PER_BATCH * sizeof(HeapTuple));
+	ids = palloc(ROWS_PER_BATCH * sizeof(int64));
+	count = take_due(move, tuples);
+	MQ_STOP_POINT("move_taken");
+	if (count > 0)
+	{
+		mq_transaction_sent(move->queue);
+		mq_log_append(move->queue, 0, tuples, count, ids);
+		mq_transaction_schedules(move->queue, PG_INT64_MAX, -count);
+		MQ_STOP_POINT("move_appended");
+	}
+	return true;
+}
+
+/* Runs a job whose transaction need not be on disk when it ends. */
+static bool
+run_without_flush(MqJob job, void *arg, int32 queue_no, const char *what)
+{
+	int			before = synchronous_commit;
+	bool		done;
+
+	synchronous_commit = SYNCHRONOUS_COMMIT_OFF;
+	done = mq_job_run(job, arg, MQ_JOB_FOR(queue_no), what);
+	synchronous_commit = before;
+	return done;
+}
+
+/* A batch of a queue of which something may be due. */
+static void
+serve(MqQueue *queue, TimestampTz now)
+{
+	ScheduleMemo *memo = memo_of(queue);
+	MqChain    *chain = queue->chain;
+	Move		move = {queue, now};
+	TimestampTz known;
+
+	/* before the look: what commits meanwhile lowers it again */
+	known = (TimestampTz) pg_atomic_exchange_u64(&chain->next_due, (uint64) PG_INT64_MAX);
+	if (known <= memo->moved.due)
+		memo->moved = (MqDuePlace) {known, -1};
+	move.moved = memo->moved;
+	if (run_without_flush(move_due, &move, queue->queue_no, psprintf("moving what is due in queue \"%s\"", NameStr(queue->name))))
+	{
+		MQ_STOP_POINT("move_committed");
+		memo->moved = move.moved;
+		memo->retry_at = 0;
+		pg_atomic_write_u64(&chain->seen_due, (uint64) move.next);
+	}
+	else
+	{
+		memo->retry_at = mq_monotonic_us() + RETRY_US;
+		mq_lower_due(&chain->next_due, known);
+	}
+}
+
+/* Microseconds until something may be due in the queue, or is to be tried again; 0: now. */
+static int64
+time_left(const MqQueue *queue, TimestampTz now)
+{
+	TimestampTz due = Min((TimestampTz) pg_atomic_read_u64(&queue->chain->next_due),
+						  (TimestampTz) pg_atomic_read_u64(&queue->chain->seen_due));
+	const ScheduleMemo *memo;
+
+	if (due > now)
+		return due == PG_INT64_MAX ? PG_INT64_MAX : due - now;
+	memo = mq_memo_find(&memos, queue->queue_no);
+	return memo == NULL || memo->chain != queue->chain ? 0 : Max(memo->retry_at - mq_monotonic_us(), 0);
+}
+
+/* Of each queue a batch at most. Returns as mq_job_schedule. */
+static int64
+serve_all(const MqQueueList *all)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	int64		pause = PG_INT64_MAX;
+
+	for (int i = 0; i < all->count; i++)
+	{
+		MqQueue    *queue = &all->items[i].queue;
+		int64		left;
+
+		if (chain_of(queue) == NULL || !mq_job_is_ours(queue) || queue->replaced)
+			continue;
+		left = time_left(queue, now);
+		if (left == 0)
+		{
+			serve(queue, now);
+			now = GetCurrentTimestamp();
+			left = time_left(queue, now);
+		}
+		pause = Min(pause, left);
+	}
+	return pause;
+}
+
+/* The queues are asked only when something is due in one of them. */
+int64
+mq_job_schedule(const MqQueueList *all)
+{
+	MqDatabase *db = mq_worker_database;
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz next;
+
+	/* until the end of this look whoever commits something sets the latch (mq_note_due) */
+	pg_atomic_write_u64(&db->sleeps_until, (uint64) PG_INT64_MAX);
+	pg_memory_barrier();
+	if ((TimestampTz) pg_atomic_read_u64(&db->next_due) <= now)
+	{
+		int64		pause;
+
+		pg_atomic_write_u64(&db->next_due, (uint64) PG_INT64_MAX);
+		pg_memory_barrier();
+		pause = serve_all(all);
+		now = GetCurrentTimestamp();
+		if (pause != PG_INT64_MAX)
+			mq_lower_due(&db->next_due, now + pause);
+	}
+	next = (TimestampTz) pg_atomic_read_u64(&db->next_due);
+	pg_atomic_write_u64(&db->sleeps_until, (uint64) next);
+	pg_memory_barrier();
+	/* what came between the two lines above has seen that the worker was awake */
+	return next == PG_INT64_MAX ? PG_INT64_MAX : Max(next - now, 0);
+}
+
+/* ---- in each turn ---- */
+
+/* What comes nearer in one queue, from the tables of one tier. */
+typedef struct Nearer
+{
+	const MqQueue *queue;
+	MqScheduleTier tier;
+	TimestampTz before;			/* what is due earlier */
+	MqDuePlace	moved;			/* in and out: up to there it is done */
+	bool		more;			/* out */
+} Nearer;
+
+/* Job: a batch. What is undecided stays: the mover finds it there too. */
+static bool
+move_nearer(void *arg)
+{
+	Nearer	   *nearer = arg;
+	MqScheduleScan *scan;
+	MqScheduleTables tables = {0};
+	MqDueRow	row;
+	int			count = 0;
+	Size		bytes = 0;
+
+	if (!lock_schedule())
+		return false;
+	scan = mq_schedule_scan_begin(nearer->queue->queue_no, nearer->moved, nearer->tier);
+	nearer->more = false;
+	while (!nearer->more && mq_schedule_scan_next(scan, &row) && row.place.due < nearer->before)
+	{
+		MqScheduledRow values;
+		TransactionId deleter;
+
+		CHECK_FOR_INTERRUPTS();
+		nearer->moved = row.place;
+		if (TransactionIdIsValid(row.sender))
+			continue;
+		mq_schedule_scan_values(scan, &values);
+		if (!mq_schedule_scan_take(scan, &deleter))
+			continue;
+		bytes += mq_schedule_insert(&tables, &values);
+		nearer->more = ++count == ROWS_PER_BATCH || bytes > BYTES_PER_BATCH;
+	}
+	mq_schedule_scan_end(scan);
+	mq_schedule_close(&tables);
+	MQ_STOP_POINT("nearer_moved");
+	return true;
+}
+
+/* False: it is not done yet. */
+static bool
+bring_nearer(const MqQueueList *all, const MqQueue *queue, MqScheduleTier tier, TimestampTz before, int64 until)
+{
+	Nearer		nearer = {queue, tier, before, from_begin, true};
+
+	while (nearer.more)
+	{
+		if (mq_monotonic_us() >= until ||
+			!run_without_flush(move_nearer, &nearer, queue->queue_no, psprintf("moving what comes nearer in queue \"%s\"", NameStr(queue->name))))
+			return false;
+		(void) mq_job_schedule(all);
+	}
+	return true;
+}
+
+/* Whether the queue has something in its schedule, as far as that is known. */
+static bool
+has_scheduled(const MqQueue *queue)
+{
+	MqChain    *chain = queue->chain;
+
+	return pg_atomic_read_u32(&chain->scheduled_known) == 0 || pg_atomic_read_u64(&chain->scheduled) > 0;
+}
+
+/* Once an hour for what is due the day after, once a day for what is later; the rest, if it takes long, in the next turn. */
+static void
+bring_all_nearer(const MqQueueList *all)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz begin[2] = {mq_schedule_begin_of_tier(MQ_SCHEDULE_DAYS, now), mq_schedule_begin_of_tier(MQ_SCHEDULE_LATER, now)};
+	int64		until = mq_monotonic_us() + NEARER_US;
+
+	for (int i = 0; i < all->count; i++)
+	{
+		const MqQueue *queue = &all->items[i].queue;
+
+		if (chain_of(queue) == NULL || !mq_job_is_ours(queue) || queue->replaced || !has_scheduled(queue))
+			continue;
+		for (int tier = 1; tier >= 0; tier--)
+		{
+			if (memo_of(queue)->nearer[tier] == begin[tier])
+				continue;
+			if (bring_nearer(all, queue, tier == 0 ? MQ_SCHEDULE_DAYS : MQ_SCHEDULE_LATER, begin[tier], until))
+				memo_of(queue)->nearer[tier] = begin[tier];
+		}
+	}
+}
+
+/*
+ * Job: counts the schedules that are not known, when nobody is writing to one: who has committed has told of it before it gave its lock
+ * back.
+ */
+static bool
+count_unknown(void *arg)
+{
+	const MqQueueList *all = arg;
+
+	for (int i = 0; i < MQ_SCHEDULE_TABLES; i++)
+		if (!mq_job_lock(mq_schedule_table(i), ShareLock))
+			return false;
+	for (int i = 0; i < all->count; i++)
+	{
+		MqChain    *chain = chain_of(&all->items[i].queue);
+
+		if (chain == NULL || pg_atomic_read_u32(&chain->scheduled_known) != 0)
+			continue;
+		pg_atomic_write_u64(&chain->scheduled, (uint64) mq_schedule_count(all->items[i].queue.queue_no));
+		pg_atomic_write_u32(&chain->scheduled_known, 1);
+	}
+	return true;
+}
+
+static bool
+is_any_unknown(const MqQueueList *all)
+{
+	for (int i = 0; i < all->count; i++)
+	{
+		MqChain    *chain = chain_of(&all->items[i].queue);
+
+		if (chain != NULL && pg_atomic_read_u32(&chain->scheduled_known) == 0)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Where there is always somebody who writes it stands in line once a minute: who wants to schedule something then waits for those who are
+ * doing so.
+ */
+static void
+count(const MqQueueList *all)
+{
+	static const char what[] = "counting what is scheduled";
+	static int64 next_line = 0;
+	MqMissedLock missed;
+
+	if (mq_job_run(count_unknown, unconstify(MqQueueList *, all), MQ_JOB_FOR_ALL, what) || mq_monotonic_us() < next_line ||
+		!mq_job_missed_lock(&missed) || !mq_job_may_wait())
+		return;
+	next_line = mq_monotonic_us() + 60 * MQ_S;
+	if (!mq_job_stand_in_line(&missed, 4, what))
+		return;
+	(void) mq_job_run(count_unknown, unconstify(MqQueueList *, all), MQ_JOB_FOR_ALL, what);
+	mq_job_leave_line();
+}
+
+/* Job. */
+static bool
+truncate_table(void *arg)
+{
+	int			table = *(int *) arg;
+
+	return mq_job_lock(mq_schedule_table(table), AccessExclusiveLock) && mq_schedule_truncate(table);
+}
+
+/* Job: *arg becomes one whose time is over, though there are pages in it; -1: there is none. */
+static bool
+find_table_to_empty(void *arg)
+{
+	static int	last = 0;
+	TimestampTz now = GetCurrentTimestamp();
+
+	*(int *) arg = -1;
+	for (int i = 0; i < MQ_SCHEDULE_TABLES; i++)
+	{
+		last = (last + 1) % MQ_SCHEDULE_TABLES;
+		if (!mq_schedule_table_is_in_use(last, now) && mq_job_lock(mq_schedule_table(last), AccessShareLock) &&
+			mq_schedule_may_be_empty(last))
+		{
+			*(int *) arg = last;
+			break;
+		}
+	}
+	return true;
+}
+
+/* Tables are looked for once in so many turns. */
+#define TURNS_PER_LOOK 10
+
+/* What another worker has seen, and where it was, went with it. */
+static void
+forget_looks(const MqQueueList *all)
+{
+	for (int i = 0; i < all->count; i++)
+	{
+		MqChain    *chain = chain_of(&all->items[i].queue);
+
+		if (chain != NULL)
+			pg_atomic_write_u64(&chain->seen_due, 0);
+	}
+}
+
+void
+mq_job_care_for_schedule(const MqQueueList *all)
+{
+	static int	turns = 0;
+	int			table = -1;
+
+	if (turns == 0)
+		forget_looks(all);
+	look_at_undecided(all);
+	/* queues that have just been attached, a clock that was set, and what was decided: all are asked */
+	mq_lower_due(&mq_worker_database->next_due, 0);
+	if (is_any_unknown(all))
+		count(all);
+	bring_all_nearer(all);
+	if (++turns % TURNS_PER_LOOK == 0 && all->may_make &&
+		mq_job_run(find_table_to_empty, &table, MQ_JOB_FOR_ALL, "looking for a table of the schedule to empty") && table >= 0)
+		(void) mq_job_run(truncate_table, &table, MQ_JOB_FOR_ALL, "emptying a table of the schedule");
+}
