@@ -560,25 +560,27 @@ truncate_table(void *arg)
 	return mq_job_lock(mq_schedule_table(table), AccessExclusiveLock) && mq_schedule_truncate(table);
 }
 
-/* Job: *arg becomes one whose time is over, though there are pages in it; -1: there is none. */
+/* Job: a bit for each table whose time is over, and that has pages with nothing in them. */
 static bool
-find_table_to_empty(void *arg)
+find_tables_to_empty(void *arg)
 {
-	static int	last = 0;
 	TimestampTz now = GetCurrentTimestamp();
 
-	*(int *) arg = -1;
 	for (int i = 0; i < MQ_SCHEDULE_TABLES; i++)
-	{
-		last = (last + 1) % MQ_SCHEDULE_TABLES;
-		if (!mq_schedule_table_is_in_use(last, now) && mq_job_lock(mq_schedule_table(last), AccessShareLock) &&
-			mq_schedule_may_be_empty(last))
-		{
-			*(int *) arg = last;
-			break;
-		}
-	}
+		if (!mq_schedule_table_is_in_use(i, now) && mq_job_lock(mq_schedule_table(i), AccessShareLock) && mq_schedule_may_be_empty(i))
+			*(uint32 *) arg |= 1U << i;
 	return true;
+}
+
+static void
+empty_tables(void)
+{
+	uint32		found = 0;
+
+	(void) mq_job_run(find_tables_to_empty, &found, MQ_JOB_FOR_ALL, "looking for tables of the schedule to empty");
+	for (int i = 0; i < MQ_SCHEDULE_TABLES; i++)
+		if ((found & (1U << i)) != 0)
+			(void) mq_job_run(truncate_table, &i, MQ_JOB_FOR_ALL, "emptying a table of the schedule");
 }
 
 /* Tables are looked for once in so many turns. */
@@ -601,7 +603,6 @@ void
 mq_job_care_for_schedule(const MqQueueList *all)
 {
 	static int	turns = 0;
-	int			table = -1;
 
 	if (turns == 0)
 		forget_looks(all);
@@ -611,7 +612,6 @@ mq_job_care_for_schedule(const MqQueueList *all)
 	if (is_any_unknown(all))
 		count(all);
 	bring_all_nearer(all);
-	if (++turns % TURNS_PER_LOOK == 0 && all->may_make &&
-		mq_job_run(find_table_to_empty, &table, MQ_JOB_FOR_ALL, "looking for a table of the schedule to empty") && table >= 0)
-		(void) mq_job_run(truncate_table, &table, MQ_JOB_FOR_ALL, "emptying a table of the schedule");
+	if (++turns % TURNS_PER_LOOK == 0 && all->may_make)
+		empty_tables();
 }
