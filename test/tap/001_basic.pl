@@ -84,6 +84,8 @@ one($node, "SELECT count(*) FROM mq.receive('shop', max_messages => 30, visibili
 one($node, "SELECT mq.send('Odd \"Name', body => decode(repeat('abcd', 500000), 'hex')); SELECT mq.send('Odd \"Name', NULL::jsonb, '{\"h\": 1}', '\\x00')");
 my $acked = one($node, "SELECT count(*) FROM t.done WHERE q = 'shop'");
 my $next = one($node, "SELECT max(id) FROM mq.q_shop");
+# pg_dump fails for a partition that goes while it begins, as it does for anybody's
+poll_until('the first segment to go', sub { one($node, "SELECT count(*) FROM mq.segments WHERE queue = 'shop' AND segment = 0") eq '0' });
 for my $format ('plain', 'custom', 'directory')
 {
 	copy_by_dump('postgres', "copy_$format", $format);

@@ -1,0 +1,1 @@
+INSERT INTO bench.scheduled (due_at, sent_at, queue_no, version, kind, sender, payload) VALUES (clock_timestamp() + interval '1 hour', clock_timestamp(), 1, 1, 's', current_user, '{"order": 4711, "customer": "c-0815", "total": 129.90, "n": 1}'::jsonb);
