@@ -138,6 +138,32 @@ CREATE TABLE mq_internal.scheduled_later () INHERITS (mq_internal.scheduled);
 CREATE INDEX scheduled_later_due ON mq_internal.scheduled_later (queue_no, due_at, id);
 CREATE INDEX scheduled_later_id ON mq_internal.scheduled_later (queue_no, id, version);
 
+-- ---------------------------------------------------------------------------------------------------------------
+-- Where messages are that have moved (moved.h).
+
+CREATE TABLE mq_internal.moved_0 (
+    queue_no integer  NOT NULL,
+    block    bigint   NOT NULL,
+    last_id  bigint   NOT NULL,
+    pairs    bigint[] NOT NULL
+);
+CREATE INDEX moved_0_block ON mq_internal.moved_0 (queue_no, block);
+CREATE TABLE mq_internal.moved_1 (LIKE mq_internal.moved_0);
+CREATE INDEX moved_1_block ON mq_internal.moved_1 (queue_no, block);
+CREATE TABLE mq_internal.moved_2 (LIKE mq_internal.moved_0);
+CREATE INDEX moved_2_block ON mq_internal.moved_2 (queue_no, block);
+CREATE TABLE mq_internal.moved_3 (LIKE mq_internal.moved_0);
+CREATE INDEX moved_3_block ON mq_internal.moved_3 (queue_no, block);
+CREATE TABLE mq_internal.moved_4 (LIKE mq_internal.moved_0);
+CREATE INDEX moved_4_block ON mq_internal.moved_4 (queue_no, block);
+CREATE TABLE mq_internal.moved_5 (LIKE mq_internal.moved_0);
+CREATE INDEX moved_5_block ON mq_internal.moved_5 (queue_no, block);
+CREATE TABLE mq_internal.moved_6 (LIKE mq_internal.moved_0);
+CREATE INDEX moved_6_block ON mq_internal.moved_6 (queue_no, block);
+CREATE TABLE mq_internal.moved_7 (LIKE mq_internal.moved_0);
+CREATE INDEX moved_7_block ON mq_internal.moved_7 (queue_no, block);
+COMMENT ON TABLE mq_internal.moved_0 IS 'Ids that mq.send returned, and where the messages are in their logs: pairs of an id and a place.';
+
 SELECT pg_catalog.pg_extension_config_dump('mq_internal.queue_no', '');
 SELECT pg_catalog.pg_extension_config_dump('mq_internal.group_no', '');
 SELECT pg_catalog.pg_extension_config_dump('mq_internal.queue', '');
@@ -148,6 +174,14 @@ SELECT pg_catalog.pg_extension_config_dump('mq_internal.consumer_offset_1', '');
 SELECT pg_catalog.pg_extension_config_dump('mq_internal.consumer_offset_2', '');
 SELECT pg_catalog.pg_extension_config_dump('mq_internal.consumer_offset_3', '');
 SELECT pg_catalog.pg_extension_config_dump('mq_internal.scheduled_hour_0', '');
+SELECT pg_catalog.pg_extension_config_dump('mq_internal.moved_0', '');
+SELECT pg_catalog.pg_extension_config_dump('mq_internal.moved_1', '');
+SELECT pg_catalog.pg_extension_config_dump('mq_internal.moved_2', '');
+SELECT pg_catalog.pg_extension_config_dump('mq_internal.moved_3', '');
+SELECT pg_catalog.pg_extension_config_dump('mq_internal.moved_4', '');
+SELECT pg_catalog.pg_extension_config_dump('mq_internal.moved_5', '');
+SELECT pg_catalog.pg_extension_config_dump('mq_internal.moved_6', '');
+SELECT pg_catalog.pg_extension_config_dump('mq_internal.moved_7', '');
 SELECT pg_catalog.pg_extension_config_dump('mq_internal.scheduled_hour_1', '');
 SELECT pg_catalog.pg_extension_config_dump('mq_internal.scheduled_hour_2', '');
 SELECT pg_catalog.pg_extension_config_dump('mq_internal.scheduled_day_0', '');

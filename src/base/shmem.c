@@ -97,6 +97,7 @@ init_slots(void)
 	for (int i = 0; i < MQ_MAX_DATABASES; i++)
 	{
 		SpinLockInit(&mq_databases[i].mutex);
+		pg_atomic_init_u32(&mq_databases[i].moved_current, 0);
 		pg_atomic_init_u64(&mq_databases[i].next_due, 0);
 		pg_atomic_init_u64(&mq_databases[i].sleeps_until, 0);
 	}
@@ -231,6 +232,7 @@ database_init(MqDatabase *db, const MqDatabaseKey *key)
 	db->worker_wanted = true;
 	db->turn_wanted = false;
 	db->paused_until = 0;
+	pg_atomic_write_u32(&db->moved_current, 0);
 	pg_atomic_write_u64(&db->next_due, 0);
 	pg_atomic_write_u64(&db->sleeps_until, 0);
 	db->key = *key;

@@ -54,6 +54,7 @@ typedef struct MqDatabase
 	bool		worker_wanted;	/* mutex; somebody asks the launcher for a worker */
 	bool		turn_wanted;	/* mutex; somebody asks the worker for a turn at once */
 	int64		paused_until;	/* mutex; no worker before this time of clock.h (DROP DATABASE in progress) */
+	pg_atomic_uint32 moved_current;	/* the table that rows about moved messages go to (moved.c; no lock) */
 	pg_atomic_uint64 next_due;	/* when something may be due in one of the queues (no lock) */
 	pg_atomic_uint64 sleeps_until;	/* the worker looks at the schedules then; PG_INT64_MAX: it is looking, 0: there is none (no lock) */
 } MqDatabase;

@@ -15,6 +15,7 @@
 #include "access/transam.h"
 #include "access/xact.h"
 #include "miscadmin.h"
+#include "executor/tuptable.h"
 #include "storage/bufmgr.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -404,4 +405,16 @@ mq_log_first_since(Relation rel, bool ordered, TimestampTz time, int64 lo, int64
 			break;
 	}
 	return first;
+}
+
+bool
+mq_slot_is_visible(TupleTableSlot *slot, Snapshot snapshot)
+{
+	BufferHeapTupleTableSlot *heap = (BufferHeapTupleTableSlot *) slot;
+	bool		visible;
+
+	LockBuffer(heap->buffer, BUFFER_LOCK_SHARE);
+	visible = HeapTupleSatisfiesVisibility(heap->base.tuple, snapshot, heap->buffer);
+	LockBuffer(heap->buffer, BUFFER_LOCK_UNLOCK);
+	return visible;
 }

@@ -8,6 +8,7 @@
 #define MQ_PAGE_H
 
 #include "access/htup.h"
+#include "executor/tuptable.h"
 #include "access/htup_details.h"
 #include "storage/block.h"
 #include "storage/buf.h"
@@ -83,5 +84,11 @@ extern uint64 mq_full_xid(TransactionId xid);
 
 /* So old that its 32-bit form means another transaction by now: decided, but its fate is on its rows only. */
 extern bool mq_xid_is_ancient(uint64 full_xid);
+
+/*
+ * Whether a snapshot sees the row that a scan with SnapshotAny has come to. So read, rows count as not read where transactions are
+ * serializable: none fails for that.
+ */
+extern bool mq_slot_is_visible(TupleTableSlot *slot, Snapshot snapshot);
 
 #endif

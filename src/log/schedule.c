@@ -32,6 +32,7 @@
 
 #include "base/owner.h"
 #include "base/stop_point.h"
+#include "log/page.h"
 #include "log/schedule_table.h"
 
 /* Of a tier's tables, which are used in turn: that of the time now, the next one, and one that is being emptied. */
@@ -264,18 +265,6 @@ copy_values(MqScheduledRow *row, TupleDesc desc)
 			row->v[i] = datumCopy(row->v[i], TupleDescAttr(desc, i)->attbyval, TupleDescAttr(desc, i)->attlen);
 }
 
-static bool
-is_visible(TupleTableSlot *slot, Snapshot snapshot)
-{
-	BufferHeapTupleTableSlot *heap = (BufferHeapTupleTableSlot *) slot;
-	bool		visible;
-
-	LockBuffer(heap->buffer, BUFFER_LOCK_SHARE);
-	visible = HeapTupleSatisfiesVisibility(heap->base.tuple, snapshot, heap->buffer);
-	LockBuffer(heap->buffer, BUFFER_LOCK_UNLOCK);
-	return visible;
-}
-
 /*
  * The newest version comes first, however many there were. Rows are judged here, and not by the scan: that would be a read that a
  * serializable transaction can fail for.
@@ -295,7 +284,7 @@ find_in_table(Relation rel, int table, int32 queue_no, int64 id, Snapshot snapsh
 	while (!found && index_getnext_slot(scan, BackwardScanDirection, slot))
 	{
 		CHECK_FOR_INTERRUPTS();
-		found = is_visible(slot, snapshot);
+		found = mq_slot_is_visible(slot, snapshot);
 		if (found)
 		{
 			mq_schedule_row_from(row, slot, table);

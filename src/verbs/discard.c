@@ -9,6 +9,7 @@
 #include "miscadmin.h"
 
 #include "log/log.h"
+#include "log/moved.h"
 #include "offset/rebuild.h"
 #include "verbs/ack.h"
 #include "verbs/verbs.h"
@@ -26,18 +27,21 @@ compare_ids(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-/* The ids of the argument that exist, ascending; 22023 when one is given twice. */
+/* Where the messages are now that the argument names, as far as there are any, ascending; 22023 when one is given twice. */
 static int64 *
-ids_arg(FunctionCallInfo fcinfo, int arg, int64 next_id, int *count)
+ids_arg(FunctionCallInfo fcinfo, int arg, const MqQueue *queue, int64 next_id, int *count)
 {
 	Datum	   *values;
 	int			n = mq_array_arg(fcinfo, arg, "ids", INT8OID, &values, NULL);
 	int64	   *ids = palloc((n + 1) * sizeof(int64));
 
+	for (int i = 0; i < n; i++)
+		ids[i] = DatumGetInt64(values[i]);
+	mq_moved_find(queue, ids, n);
 	*count = 0;
 	for (int i = 0; i < n; i++)
-		if (DatumGetInt64(values[i]) > 0 && DatumGetInt64(values[i]) < next_id)
-			ids[(*count)++] = DatumGetInt64(values[i]);
+		if (ids[i] > 0 && ids[i] < next_id)
+			ids[(*count)++] = ids[i];
 	qsort(ids, *count, sizeof(int64), compare_ids);
 	for (int i = 1; i < *count; i++)
 		if (ids[i] == ids[i - 1])
@@ -186,7 +190,7 @@ mq_discard(PG_FUNCTION_ARGS)
 	mq_attach_group(&group);
 	if (!mq_log_tail(&group.queue, 0, &tail))
 		PG_RETURN_INT64(0);
-	ids = ids_arg(fcinfo, 2, tail.next_id, &count);
+	ids = ids_arg(fcinfo, 2, &group.queue, tail.next_id, &count);
 
 	ref = (MqWindowRef) {group.window, mq_window_key(&group, 0)};
 	look_ahead(&group, &ref, count > 0 ? ids[count - 1] : 0);

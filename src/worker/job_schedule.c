@@ -27,6 +27,7 @@
 #include "base/owner.h"
 #include "base/stop_point.h"
 #include "log/log.h"
+#include "log/moved.h"
 #include "log/schedule.h"
 #include "log/segment_table.h"
 #include "offset/rebuild.h"
@@ -146,12 +147,17 @@ typedef struct Move
 	TimestampTz now;
 	MqDuePlace	moved;			/* in: the place to begin at; out: everything up to there is done with */
 	TimestampTz next;			/* out: when the next one is due, PG_INT64_MAX: there is none */
+	HeapTuple  *tuples;			/* what was taken, */
+	MqMoved    *moves;			/* and the ids that it was sent with */
 } Move;
 
-/* All that the job touches is locked before, without waiting. */
+/* All that the job touches is locked before, without waiting; of the tables about moved messages whichever rows may go to. */
 static bool
 lock_schedule(void)
 {
+	for (int i = 0; i < MQ_MOVED_TABLES; i++)
+		if (!mq_job_lock(mq_moved_table(i), RowExclusiveLock))
+			return false;
 	for (int i = 0; i < MQ_SCHEDULE_TABLES; i++)
 		if (!mq_job_lock(mq_schedule_table(i), RowExclusiveLock))
 			return false;
@@ -219,9 +225,9 @@ form_message(const MqScheduledRow *row)
 	return heap_form_tuple(mq_row_descriptor(), v, isnull);
 }
 
-/* Takes what is due out of the schedule, up to a batch, into tuples; how many. */
+/* Takes what is due out of the schedule, up to a batch; how many. */
 static int
-take_due(Move *move, HeapTuple *tuples)
+take_due(Move *move)
 {
 	MqScheduleScan *scan = mq_schedule_scan_begin(move->queue->queue_no, move->moved, MQ_SCHEDULE_ALL);
 	MqDueRow	row;
@@ -251,8 +257,9 @@ take_due(Move *move, HeapTuple *tuples)
 		mq_schedule_scan_values(scan, &values);
 		if (mq_schedule_scan_take(scan, &deleter))
 		{
-			tuples[count] = form_message(&values);
-			bytes += tuples[count++]->t_len;
+			move->tuples[count] = form_message(&values);
+			move->moves[count].origin_id = row.place.id;
+			bytes += move->tuples[count++]->t_len;
 		}
 		else if (TransactionIdIsValid(deleter))
 			remember_undecided(move->queue, deleter, row.place.due);
@@ -266,20 +273,23 @@ static bool
 move_due(void *arg)
 {
 	Move	   *move = arg;
-	HeapTuple  *tuples;
 	int64	   *ids;
 	int			count;
 
 	if (!mq_attach_queue_at_once(move->queue) || !lock_schedule() || !lock_log(move->queue))
 		return false;
-	tuples = palloc(ROWS_PER_BATCH * sizeof(HeapTuple));
+	move->tuples = palloc(ROWS_PER_BATCH * sizeof(HeapTuple));
+	move->moves = palloc(ROWS_PER_BATCH * sizeof(MqMoved));
 	ids = palloc(ROWS_PER_BATCH * sizeof(int64));
-	count = take_due(move, tuples);
+	count = take_due(move);
 	MQ_STOP_POINT("move_taken");
 	if (count > 0)
 	{
 		mq_transaction_sent(move->queue);
-		mq_log_append(move->queue, 0, tuples, count, ids);
+		mq_log_append(move->queue, 0, move->tuples, count, ids);
+		for (int i = 0; i < count; i++)
+			move->moves[i].id = ids[i];
+		mq_moved_note(move->queue, move->moves, count);
 		mq_transaction_schedules(move->queue, PG_INT64_MAX, -count);
 		MQ_STOP_POINT("move_appended");
 	}
@@ -583,6 +593,40 @@ empty_tables(void)
 			(void) mq_job_run(truncate_table, &i, MQ_JOB_FOR_ALL, "emptying a table of the schedule");
 }
 
+/* Job: a bit for each table about moved messages that are gone. */
+static bool
+find_superfluous(void *arg)
+{
+	for (int i = 0; i < MQ_MOVED_TABLES; i++)
+		if (!mq_job_lock(mq_moved_table(i), AccessShareLock))
+			return false;
+	mq_moved_move_on(mq_worker_database);
+	for (int i = 0; i < MQ_MOVED_TABLES; i++)
+		if (mq_moved_is_superfluous(mq_worker_database, i))
+			*(uint32 *) arg |= 1U << i;
+	return true;
+}
+
+/* Job. */
+static bool
+truncate_moved(void *arg)
+{
+	int			table = *(int *) arg;
+
+	return mq_job_lock(mq_moved_table(table), AccessExclusiveLock) && mq_moved_truncate(mq_worker_database, table);
+}
+
+static void
+empty_moved(void)
+{
+	uint32		found = 0;
+
+	(void) mq_job_run(find_superfluous, &found, MQ_JOB_FOR_ALL, "looking at what is known of moved messages");
+	for (int i = 0; i < MQ_MOVED_TABLES; i++)
+		if ((found & (1U << i)) != 0)
+			(void) mq_job_run(truncate_moved, &i, MQ_JOB_FOR_ALL, "forgetting moved messages that are gone");
+}
+
 /* Tables are looked for once in so many turns. */
 #define TURNS_PER_LOOK 10
 
@@ -613,5 +657,8 @@ mq_job_care_for_schedule(const MqQueueList *all)
 		count(all);
 	bring_all_nearer(all);
 	if (++turns % TURNS_PER_LOOK == 0 && all->may_make)
+	{
 		empty_tables();
+		empty_moved();
+	}
 }

@@ -77,7 +77,7 @@ beside_about() {
 	gate=0.97 target=1.0 sides='limit mq'
 }
 beside_before() {
-	sql -c "SELECT mq.drop_queue(queue, force => true) FROM mq.queues WHERE queue = 'beside'" -c "SELECT mq.create_queue('beside')"
+	sql -c "SELECT mq.drop_queue(queue, force => true) FROM mq.queues WHERE queue = 'beside'" -c "SELECT mq.create_queue('beside')" -c "CALL bench.fill_mq('beside', 1000)"
 	[ "$1" = limit ] || sql -c "SELECT count(mq.send_batch('beside', array_fill(bench.payload(), array[10000]), delays => '{1 hour}')) FROM generate_series(1, 100)"
 }
 beside_rate() { pgbench_rate 16 beside.mq.sql; }

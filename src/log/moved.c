@@ -1,0 +1,291 @@
+/*
+ * moved.c: where messages are that have moved. See moved.h.
+ *
+ * Owns mq_internal.moved_*: rows of (queue_no, block, last_id, pairs) with an index on the first two. A block is ORIGINS_PER_BLOCK
+ * origins that follow each other; pairs are an origin and an id in turn. So messages that are moved in the order in which they were sent
+ * share rows. A block may have any number of rows, and an origin any number of ids: the greatest counts. Locks: ROW EXCLUSIVE on the table
+ * that is written to, ACCESS SHARE on those that are read, until the transaction ends. A crash leaves what was committed; which table
+ * rows go to is then open, and that is the first.
+ */
+#include "postgres.h"
+
+#include "log/moved.h"
+
+#include "access/genam.h"
+#include "access/heapam.h"
+#include "access/htup_details.h"
+#include "access/tableam.h"
+#include "catalog/indexing.h"
+#include "catalog/pg_type.h"
+#include "executor/tuptable.h"
+#include "miscadmin.h"
+#include "storage/bufmgr.h"
+#include "utils/array.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+
+#include "base/owner.h"
+#include "base/stop_point.h"
+#include "log/page.h"
+
+#define ORIGINS_PER_BLOCK	256
+#define PAIRS_PER_ROW		100		/* 1.6 kB: nothing is toasted */
+#define LARGE				(16 * 1024 * 1024 / BLCKSZ)
+
+/* Columns, by number. */
+enum
+{
+	M_QUEUE_NO = 1, M_BLOCK, M_LAST_ID, M_PAIRS, M_COLUMNS = M_PAIRS
+};
+
+static const Oid column_types[M_COLUMNS] = {INT4OID, INT8OID, INT8OID, INT8ARRAYOID};
+
+Oid
+mq_moved_table(int table)
+{
+	char		name[NAMEDATALEN];
+
+	snprintf(name, sizeof(name), "moved_%d", table);
+	return get_relname_relid(name, mq_extension(false)->internal);
+}
+
+static void
+altered(Relation rel)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("table \"%s\" has other columns, indexes or another access method than mq has made", RelationGetRelationName(rel)),
+			 errhint("It belongs to mq: undo that.")));
+}
+
+static Relation
+open_table(int table, LOCKMODE mode)
+{
+	Relation	rel = mq_own_relation_open(mq_moved_table(table), mode);
+	TupleDesc	desc = RelationGetDescr(rel);
+	bool		good = rel->rd_tableam == GetHeapamTableAmRoutine() && desc->natts == M_COLUMNS;
+
+	for (int i = 0; i < desc->natts && good; i++)
+		good = TupleDescAttr(desc, i)->atttypid == column_types[i];
+	if (!good)
+		altered(rel);
+	return rel;
+}
+
+static int
+current_table(const MqDatabase *db)
+{
+	return (int) (pg_atomic_read_u32(&unconstify(MqDatabase *, db)->moved_current) % MQ_MOVED_TABLES);
+}
+
+/* ---- writing ---- */
+
+static int
+compare_origins(const void *a, const void *b)
+{
+	int64		x = ((const MqMoved *) a)->origin_id;
+	int64		y = ((const MqMoved *) b)->origin_id;
+
+	return (x > y) - (x < y);
+}
+
+/* One row, of origins of one block. */
+static void
+insert_row(Relation rel, CatalogIndexState indexes, int32 queue_no, const MqMoved *moved, int count)
+{
+	Datum		pairs[2 * PAIRS_PER_ROW];
+	Datum		v[M_COLUMNS];
+	bool		isnull[M_COLUMNS] = {false};
+	int64		last_id = 0;
+	HeapTuple	tuple;
+
+	for (int i = 0; i < count; i++)
+	{
+		pairs[2 * i] = Int64GetDatum(moved[i].origin_id);
+		pairs[2 * i + 1] = Int64GetDatum(moved[i].id);
+		last_id = Max(last_id, moved[i].id);
+	}
+	v[M_QUEUE_NO - 1] = Int32GetDatum(queue_no);
+	v[M_BLOCK - 1] = Int64GetDatum(moved[0].origin_id / ORIGINS_PER_BLOCK);
+	v[M_LAST_ID - 1] = Int64GetDatum(last_id);
+	v[M_PAIRS - 1] = PointerGetDatum(construct_array(pairs, 2 * count, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+	tuple = heap_form_tuple(RelationGetDescr(rel), v, isnull);
+	CatalogTupleInsertWithInfo(rel, tuple, indexes);
+	heap_freetuple(tuple);
+}
+
+void
+mq_moved_note(const MqQueue *queue, MqMoved *moved, int count)
+{
+	Relation	rel = open_table(current_table(queue->db), RowExclusiveLock);
+	CatalogIndexState indexes = CatalogOpenIndexes(rel);
+	int			n;
+
+	if (list_length(RelationGetIndexList(rel)) != 1)
+		altered(rel);
+	qsort(moved, count, sizeof(MqMoved), compare_origins);
+	for (int at = 0; at < count; at += n)
+	{
+		n = 1;
+		while (n < PAIRS_PER_ROW && at + n < count &&
+			   moved[at + n].origin_id / ORIGINS_PER_BLOCK == moved[at].origin_id / ORIGINS_PER_BLOCK)
+			n++;
+		insert_row(rel, indexes, queue->queue_no, &moved[at], n);
+	}
+	CatalogCloseIndexes(indexes);
+	table_close(rel, NoLock);
+}
+
+/* ---- reading ---- */
+
+/* The pairs of a row, into pairs, which is palloc'd; how many. 0 for what mq has not written. */
+static int
+read_pairs(TupleTableSlot *slot, MqMoved **pairs)
+{
+	bool		isnull;
+	ArrayType  *array;
+	Datum		value = slot_getattr(slot, M_PAIRS, &isnull);
+
+	if (isnull)
+		return 0;
+	array = DatumGetArrayTypeP(value);
+	if (ARR_NDIM(array) != 1 || ARR_HASNULL(array) || ARR_ELEMTYPE(array) != INT8OID)
+		return 0;
+	/* two int8 in turn */
+	*pairs = (MqMoved *) ARR_DATA_PTR(array);
+	return ARR_DIMS(array)[0] / 2;
+}
+
+/* Where the message with this origin is, as far as one table knows; `known` unless it knows better. */
+static int64
+find_in_table(Relation rel, Relation index, int32 queue_no, int64 origin, Snapshot snapshot, int64 known)
+{
+	IndexScanDesc scan = MqIndexBeginScan(rel, index, SnapshotAny, 2);
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	ScanKeyData keys[2];
+
+	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(queue_no));
+	ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(origin / ORIGINS_PER_BLOCK));
+	index_rescan(scan, keys, 2, NULL, 0);
+	while (index_getnext_slot(scan, ForwardScanDirection, slot))
+	{
+		MqMoved    *pairs;
+		int			count = mq_slot_is_visible(slot, snapshot) ? read_pairs(slot, &pairs) : 0;
+
+		CHECK_FOR_INTERRUPTS();
+		for (int i = 0; i < count; i++)
+			if (pairs[i].origin_id == origin)
+				known = Max(known, pairs[i].id);
+	}
+	index_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	return known;
+}
+
+static Relation
+open_index(Relation rel, int table)
+{
+	char		name[NAMEDATALEN];
+	Oid			oid;
+	Relation	index;
+
+	snprintf(name, sizeof(name), "moved_%d_block", table);
+	oid = get_relname_relid(name, mq_extension(false)->internal);
+	if (!OidIsValid(oid))
+		altered(rel);
+	index = index_open(oid, AccessShareLock);
+	if (index->rd_index->indrelid != RelationGetRelid(rel) || !index->rd_index->indisvalid)
+		altered(rel);
+	return index;
+}
+
+void
+mq_moved_find(const MqQueue *queue, int64 *ids, int count)
+{
+	int64	   *found = MemoryContextAllocHuge(CurrentMemoryContext, (count + 1) * sizeof(int64));
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+
+	memcpy(found, ids, count * sizeof(int64));
+	for (int table = 0; table < MQ_MOVED_TABLES; table++)
+	{
+		Relation	rel = open_table(table, AccessShareLock);
+
+		if (RelationGetNumberOfBlocks(rel) > 0)
+		{
+			Relation	index = open_index(rel, table);
+
+			for (int i = 0; i < count; i++)
+				found[i] = find_in_table(rel, index, queue->queue_no, ids[i], snapshot, found[i]);
+			index_close(index, NoLock);
+		}
+		table_close(rel, NoLock);
+	}
+	memcpy(ids, found, count * sizeof(int64));
+	UnregisterSnapshot(snapshot);
+	pfree(found);
+}
+
+/* ---- the tables in turn ---- */
+
+static BlockNumber
+pages_of(int table)
+{
+	Relation	rel = open_table(table, AccessShareLock);
+	BlockNumber pages = RelationGetNumberOfBlocks(rel);
+
+	table_close(rel, AccessShareLock);
+	return pages;
+}
+
+void
+mq_moved_move_on(MqDatabase *db)
+{
+	int			current = current_table(db);
+
+	if (pages_of(current) < LARGE)
+		return;
+	for (int i = 1; i < MQ_MOVED_TABLES; i++)
+		if (pages_of((current + i) % MQ_MOVED_TABLES) == 0)
+		{
+			pg_atomic_write_u32(&db->moved_current, (uint32) (current + i) % MQ_MOVED_TABLES);
+			return;
+		}
+}
+
+/* A row is about something as long as the segment of one of its messages may be there. */
+static bool
+is_needed(int table)
+{
+	MqSqlContext context;
+	bool		needed;
+
+	mq_sql_begin(&context);
+	needed = mq_sql("SELECT FROM mq_internal.moved_%d m JOIN "
+					"(SELECT q.queue_no, q.segment_size * pg_catalog.min(s.segment) AS first_id FROM mq_internal.queue q "
+					"JOIN mq_internal.segment s USING (queue_no) GROUP BY q.queue_no) l USING (queue_no) "
+					"WHERE m.last_id >= l.first_id LIMIT 1", table) > 0;
+	mq_sql_end(&context);
+	return needed;
+}
+
+bool
+mq_moved_is_superfluous(const MqDatabase *db, int table)
+{
+	return table != current_table(db) && pages_of(table) > 0 && !is_needed(table);
+}
+
+bool
+mq_moved_truncate(const MqDatabase *db, int table)
+{
+	MqSqlContext context;
+
+	if (!mq_moved_is_superfluous(db, table))
+		return false;
+	MQ_STOP_POINT("moved_truncate");
+	mq_sql_begin(&context);
+	mq_sql("TRUNCATE mq_internal.moved_%d", table);
+	mq_sql_end(&context);
+	return true;
+}
