@@ -237,17 +237,52 @@ my $serial = 0;
 # a message's key says which queue it is in; a hand-out's and an ack's also for which group: 3.17.4/q1@second
 sub keys_for { my ($q, $n) = @_; return map { "$tx." . ++$serial . "/$q" } 1 .. $n; }
 
-# sends n, one by one or as a batch; notes the keys as sent by this transaction
+# sends n, one by one or as a batch; notes the keys as sent by this transaction.  Some are not due at once: they are noted with the
+# time before which nobody may have them.
 sub send_some
 {
-	my ($q, $n, $batch) = @_;
+	my ($q, $n, $batch, $now) = @_;
 	my @k = keys_for($q, $n);
+	my $delay = $now || rnd(4) ? 0 : 1 + rnd(rnd(4) ? 300 : 3000);
 	my $sql = $batch
-	  ? "SELECT cardinality(mq.send_batch('$q', ARRAY[" . join(',', map { "'{\"k\":\"$_\"}'" } @k) . ']::jsonb[]))'
-	  : join(';', map { "SELECT mq.send('$q', '{\"k\":\"$_\"}')" } @k);
+	  ? "SELECT cardinality(mq.send_batch('$q', ARRAY[" . join(',', map { "'{\"k\":\"$_\"}'" } @k) . ']::jsonb[]' . ($delay ? ", delays => '{$delay ms}'" : '') . '))'
+	  : join(';', map { "SELECT mq.send('$q', '{\"k\":\"$_\"}'" . ($delay ? ", delay => '$delay ms'" : '') . ')' } @k);
+	if ($delay) { note_line('DUE', $tx, now() + $delay / 1000, @k); $count{delayed} += @k; }
 	my ($state) = run($sql);
 	return if $state ne '';
 	return @k;
+}
+
+# what mq.cancel and mq.reschedule say of a message that was just sent must be true
+sub change_my_mind
+{
+	my ($q) = @_;
+	begin() or return;
+	my ($k) = keys_for($q, 1);
+	my $delay = rnd(2) ? 1 + rnd(20) : 1 + rnd(1500);
+	note_line('DUE', $tx, now() + $delay / 1000, $k);
+	my ($state, $rows) = run("SELECT mq.send('$q', '{\"k\":\"$k\"}', delay => '$delay ms')");
+	return give_up() if $state ne '';
+	my $id = $rows->[0][0];
+	note_line('SEND', $tx, $k);
+	mark() or return give_up();
+	my $word = end(decide(95));
+	return if !defined $word || $word ne 'commit';
+	sleep(rnd(2) ? $delay / 1000 : rnd(30) / 1000);
+	begin() or return;
+	if (rnd(3) == 0)
+	{
+		note_line('RESCHEDULE', $tx, $k);
+		($state) = run("SELECT mq.reschedule('$q', $id, clock_timestamp() + '" . rnd(500) . " ms')");
+		return $state eq '' && mark() ? end(decide(70)) : give_up();
+	}
+	if (rnd(3) == 0) { (run('SAVEPOINT s'))[0] eq '' or return give_up(); (run("SELECT mq.cancel('$q', $id)"))[0] eq '' or return give_up(); (run('ROLLBACK TO s'))[0] eq '' or return give_up(); }
+	($state, $rows) = run("SELECT mq.cancel('$q', $id)");
+	return give_up() if $state ne '';
+	$count{ $rows->[0][0] eq 't' ? 'cancelled' : 'cancelled_too_late' }++;
+	note_line('CANCEL', $tx, $k) if $rows->[0][0] eq 't';
+	mark() or return give_up();
+	return rnd(5) ? end(decide(75)) : prepare();
 }
 
 # Now and then a consumer sends to the queue that it takes from.  What comes of that is handed out to it last, with whatever ids others
@@ -256,7 +291,7 @@ sub send_to_own
 {
 	my ($q) = @_;
 	return 1 if rnd(3);
-	my @k = send_some($q, 1 + rnd(3), rnd(2)) or return 0;
+	my @k = send_some($q, 1 + rnd(3), rnd(2), 1) or return 0;
 	note_line('SEND', $tx, @k);
 	$count{sent_to_own} += @k;
 	sleep(rnd(50) / 1000);
@@ -333,6 +368,7 @@ my %producer = (
 		mark() or return give_up();
 		end(decide(50));
 	} ],
+	cancel => [ 3, sub { change_my_mind(queue()); } ],
 	prepared => [ 1, sub {
 		begin() or return;
 		my @k = send_some(any_queue(), 1 + rnd(50), rnd(2)) or return give_up();
@@ -701,7 +737,8 @@ sub hash_of { my ($s) = @_; my $h = 1469598103; for (unpack 'C*', $s) { $h = ($h
 
 # ---- the nemesis --------------------------------------------------------------------------------------------------------
 my @points = qw(send_before_insert send_after_insert receive_marked walk_read ack_marked ack_written pre_commit commit_recorded prepared
-  checkpoint_written checkpoint_committed truncate_before segment_created segment_attached segment_committed seal_before drop_before rebuild_before);
+  checkpoint_written checkpoint_committed truncate_before segment_created segment_attached segment_committed seal_before drop_before rebuild_before
+  cancel_found move_taken move_appended move_committed move_taken move_appended schedule_truncate moved_truncate);
 
 sub pg_ctl { return system('pg_ctl', '-s', '-w', '-t', '100', '-D', $opt{data}, '-l', $opt{log}, @_) == 0; }
 
@@ -777,7 +814,7 @@ my %act = (
 	pause           => [ 1, sub { my @v = victims('client backend'); my $v = one_of(@v) or return; kill 'STOP', $v; sleep 0.7; kill 'CONT', $v; } ],
 	pause_worker    => [ 1, sub { my $v = one_of(victims('mq worker')) or return; kill 'STOP', $v; sleep 0.7; kill 'CONT', $v; } ],
 	stop_point      => [ 0, sub { my $p = one_of(@points); $count{"stop_point_$p"}++; set_stop_point("$p:kill"); sleep 0.3 + rnd(1500) / 1000; set_stop_point(''); } ],
-	stop_error      => [ 0, sub { my $p = one_of(grep { !/commit_recorded|prepared/ } @points); set_stop_point("$p:error"); sleep 0.3 + rnd(700) / 1000; set_stop_point(''); } ],
+	stop_error      => [ 0, sub { my $p = one_of(grep { !/commit_recorded|prepared|move_committed/ } @points); set_stop_point("$p:error"); sleep 0.3 + rnd(700) / 1000; set_stop_point(''); } ],
 );
 
 sub nemesis
@@ -839,6 +876,7 @@ sub unfinished
 		$ready{"$q/$g"} = $first->[0] if $first && $waiting;
 		$open += $n + ($first ? 1 : 0) if grep { $_ eq $g } @groups;
 	}
+	$open += must($conn, 'SELECT count(*) FROM mq.scheduled')->[0][0];
 	return ($open, \%ready);
 }
 
@@ -892,7 +930,7 @@ sub drain
 
 sub judge
 {
-	my (%marked, %effect, %word, %send_tx, %draft_tx, %acked, %wrong, %sample, %totals);
+	my (%marked, %effect, %word, %send_tx, %draft_tx, %cancel_tx, %due, %rescheduled, %acked, %wrong, %sample, %totals);
 	my $c = connect_patiently('judge') or die "no connection\n";
 	$marked{ $_->[0] } = 1 for @{ must($c, 'SELECT tx FROM t.marks') };
 	push @{ $effect{ $_->[0] } }, $_->[1] for @{ must($c, 'SELECT tx, k FROM t.effects') };
@@ -907,6 +945,9 @@ sub judge
 			if    ($what eq 'SEND') { $send_tx{$_} = $t for @rest; }
 			# sent behind a savepoint, and perhaps put back: its own transaction may have seen it
 			elsif ($what eq 'DRAFT') { $draft_tx{$_} = $t for @rest; }
+			elsif ($what eq 'RESCHEDULE') { $rescheduled{$_} = 1 for @rest; }
+			elsif ($what eq 'CANCEL') { $cancel_tx{$_} = $t for @rest; }
+			elsif ($what eq 'DUE') { my ($when, @k) = @rest; $due{$_} = $when for @k; }
 			elsif ($what eq 'ACK') { push @{ $ack_keys{$t} }, @rest; }
 			elsif ($what eq 'END') { $word{$t} = [@rest]; }
 			elsif ($what eq 'RECV') { my ($t0, $t1, @k) = @rest; my $call = [ $t0, $t1, $t ]; push @{ $recv{$_} }, $call for @k; }
@@ -936,6 +977,7 @@ sub judge
 		next if !$marked{ $send_tx{$k} };
 		$sent++;
 		next if $k =~ m{/$wander_queue$};
+		next if $cancel_tx{$k} && $marked{ $cancel_tx{$k} };
 		for my $g (@groups) { if (!$acked{"$k\@$g"}) { $wrong{lost}++; $sample{lost} ||= "$k\@$g"; } }
 	}
 	for my $k (keys %acked)
@@ -971,6 +1013,9 @@ sub judge
 				# its own transaction may receive it
 				if (!$own || $own ne $r->[2]) { $wrong{uncommitted}++; $sample{uncommitted} ||= "$k received by $r->[2]"; }
 			}
+			my $key = $k =~ s/@.*//r;
+			if (defined $due{$key} && $r->[1] < $due{$key} - 0.001 && !$rescheduled{$key}) { $wrong{early}++; $sample{early} ||= "$k due at $due{$key}, received by $r->[2] at $r->[1]"; }
+			if ($cancel_tx{$key} && $marked{ $cancel_tx{$key} }) { $wrong{cancelled}++; $sample{cancelled} ||= "$k cancelled by $cancel_tx{$key}, received by $r->[2]"; }
 			if ($a && defined $a->{known} && $r->[0] > $a->{known}) { $wrong{again}++; $sample{again} ||= "$k acked by $a->{tx} at $a->{known}, received by $r->[2] at $r->[0]"; }
 			if ($a && defined $held && $r->[0] > $held && $r->[1] < $a->{from}) { $wrong{shared}++; $sample{shared} ||= "$k held by $a->{tx} from $held to $a->{from}, received by $r->[2] at $r->[0]"; }
 		}
