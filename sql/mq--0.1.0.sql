@@ -29,6 +29,8 @@ CREATE TABLE mq_internal.queue (
     retention_bytes   bigint,
     drop_unread       boolean NOT NULL DEFAULT false,
     notify_interval   interval,
+    closed            boolean NOT NULL DEFAULT false,
+    max_message_bytes integer,
     system_identifier bigint  NOT NULL,
     database          oid     NOT NULL,
     extension         oid     NOT NULL,
@@ -285,7 +287,7 @@ CREATE FUNCTION mq.create_queue(queue text, groups text[] DEFAULT '{default}', o
     if_not_exists boolean DEFAULT false)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_create_queue';
 COMMENT ON FUNCTION mq.create_queue(text, text[], jsonb, boolean) IS
-    'Creates a queue with consumer groups, owned by the caller. Options: owner, segment_size, retention, retention_bytes, drop_unread, notify_interval. Undone by rollback.';
+    'Creates a queue with consumer groups, owned by the caller. Options: owner, segment_size, retention, retention_bytes, drop_unread, notify_interval, closed, max_message_bytes. Undone by rollback.';
 
 CREATE FUNCTION mq.alter_queue(queue text, options jsonb)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_alter_queue';
@@ -371,6 +373,11 @@ RETURNS bigint[] LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_s
 COMMENT ON FUNCTION mq.send_batch(text, jsonb[], jsonb[], bytea[], text[], text[], integer[], text[], interval[], timestamptz[], interval[]) IS
     'Sends a message for each element and returns the ids in the same order. An array of one element is for all of them. The arguments keys to dedup_ids and expires_in are not supported yet.';
 
+CREATE FUNCTION mq.send_list(queue text, messages jsonb)
+RETURNS bigint[] LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_send_list';
+COMMENT ON FUNCTION mq.send_list(text, jsonb) IS
+    'Sends a message for each element of a JSON array of objects, whose keys are named like the arguments of mq.send, and returns the ids in the same order. body is base64.';
+
 CREATE FUNCTION mq.cancel(queue text, id bigint)
 RETURNS boolean LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_cancel';
 COMMENT ON FUNCTION mq.cancel(text, bigint) IS
@@ -380,6 +387,11 @@ CREATE FUNCTION mq.reschedule(queue text, id bigint, deliver_at timestamptz)
 RETURNS boolean LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_reschedule';
 COMMENT ON FUNCTION mq.reschedule(text, bigint, timestamptz) IS
     'Gives a message that is not due yet another due time, the past is now; false: it is not in the schedule (any more). For who sent it, or may manage. Undone by rollback.';
+
+CREATE FUNCTION mq.make_due(queue text, within interval DEFAULT NULL)
+RETURNS bigint LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_make_due';
+COMMENT ON FUNCTION mq.make_due(text, interval) IS
+    'Makes what is due within that time due now, null: all that is scheduled, and returns how many messages that are. Undone by rollback.';
 
 -- ---------------------------------------------------------------------------------------------------------------
 -- Receiving
@@ -507,7 +519,7 @@ SELECT q.name::pg_catalog.text AS queue,
        (SELECT pg_catalog.count(*) FROM mq_internal.segment g WHERE g.queue_no OPERATOR(pg_catalog.=) q.queue_no) AS segments,
        mq_internal.segment_bytes(q.queue_no, 0) AS bytes,
        s.scheduled,
-       q.paused, q.segment_size, q.retention, q.retention_bytes, q.drop_unread, q.notify_interval
+       q.paused, q.closed, q.segment_size, q.retention, q.retention_bytes, q.drop_unread, q.notify_interval, q.max_message_bytes
 FROM mq_internal.queue_state() s
 JOIN mq_internal.queue q ON q.queue_no OPERATOR(pg_catalog.=) s.queue_no;
 COMMENT ON VIEW mq.queues IS 'The queues the caller has some right on.';
@@ -519,11 +531,13 @@ COMMENT ON COLUMN mq.queues.segments IS 'Partitions that exist (exact).';
 COMMENT ON COLUMN mq.queues.bytes IS 'Size of the partitions on disk (exact).';
 COMMENT ON COLUMN mq.queues.scheduled IS 'Messages that are not due yet (exact).';
 COMMENT ON COLUMN mq.queues.paused IS 'Nothing is handed out to any group.';
+COMMENT ON COLUMN mq.queues.closed IS 'Nothing can be sent to it.';
 COMMENT ON COLUMN mq.queues.segment_size IS 'Ids per segment.';
 COMMENT ON COLUMN mq.queues.retention IS 'How long finished messages are kept; null: not for their own sake.';
 COMMENT ON COLUMN mq.queues.retention_bytes IS 'How much is kept of finished messages; null: nothing for its own sake.';
 COMMENT ON COLUMN mq.queues.drop_unread IS 'Retention also drops what groups have not finished.';
 COMMENT ON COLUMN mq.queues.notify_interval IS 'NOTIFY is sent at most so often; null: never.';
+COMMENT ON COLUMN mq.queues.max_message_bytes IS 'A message may have so many bytes; null: only mq.max_message_size limits it.';
 
 CREATE VIEW mq.groups WITH (security_barrier) AS
 SELECT q.name::pg_catalog.text AS queue,

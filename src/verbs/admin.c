@@ -173,8 +173,10 @@ static const MqOption options[] = {
 	{"notify_interval", MQ_OPTION_INTERVAL, 10 * INT64CONST(1000), USECS_PER_DAY, "It must be between 10 ms and one day."},
 	{"message_ttl", MQ_OPTION_NOT_YET}, {"dedup_window", MQ_OPTION_NOT_YET}, {"max_messages", MQ_OPTION_NOT_YET},
 	{"max_bytes", MQ_OPTION_NOT_YET}, {"overflow", MQ_OPTION_NOT_YET}, {"priorities", MQ_OPTION_NOT_YET},
-	{"default_priority", MQ_OPTION_NOT_YET}, {"ageing", MQ_OPTION_NOT_YET}, {"closed", MQ_OPTION_NOT_YET},
-	{"expires_after", MQ_OPTION_NOT_YET}, {"like", MQ_OPTION_NOT_YET}, {"max_message_bytes", MQ_OPTION_NOT_YET},
+	{"default_priority", MQ_OPTION_NOT_YET}, {"ageing", MQ_OPTION_NOT_YET},
+	{"closed", MQ_OPTION_BOOL, .hint = "With true, nothing can be sent to the queue."},
+	{"expires_after", MQ_OPTION_NOT_YET}, {"like", MQ_OPTION_NOT_YET},
+	{"max_message_bytes", MQ_OPTION_INTEGER, 1, PG_INT32_MAX, "It must be between 1 and 2147483647; mq.max_message_size limits it too."},
 	{"max_send_per_second", MQ_OPTION_NOT_YET}, {"check", MQ_OPTION_NOT_YET},
 };
 

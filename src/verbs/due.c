@@ -1,11 +1,12 @@
 /*
- * due.c: mq.cancel and mq.reschedule.
+ * due.c: mq.cancel, mq.reschedule and mq.make_due.
  *
  * They race the worker, who moves what is due, and each other: of two who take the same row out the later one waits for the earlier,
  * and then looks again. So the caller is told the truth, and no transaction fails for it.
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
@@ -119,4 +120,57 @@ mq_reschedule(PG_FUNCTION_ARGS)
 	}
 	mq_schedule_close(&tables);
 	PG_RETURN_BOOL(found);
+}
+
+/*
+ * Gives all that is due within a time another one, now, in their order. What is due already, or somebody else's to change at this moment,
+ * is left alone. Every row comes behind the ones that are made here.
+ */
+static int64
+make_due(const MqQueue *queue, TimestampTz now, TimestampTz until)
+{
+	MqScheduleTables tables = {0};
+	MqScheduleScan *scan = mq_schedule_scan_begin(queue->queue_no, (MqDuePlace) {now, PG_INT64_MAX}, MQ_SCHEDULE_ALL);
+	MqDueRow	due;
+	int64		count = 0;
+
+	while (mq_schedule_scan_next(scan, &due) && due.place.due <= until)
+	{
+		MqScheduledRow row;
+		TransactionId deleter;
+
+		CHECK_FOR_INTERRUPTS();
+		if (TransactionIdIsValid(due.sender))
+			continue;
+		mq_schedule_scan_values(scan, &row);
+		if (!row.isnull[MQ_SCHED_TARGET_GROUP - 1] || !mq_schedule_scan_take(scan, &deleter))
+			continue;
+		row.v[MQ_SCHED_DUE_AT - 1] = TimestampTzGetDatum(now);
+		row.v[MQ_SCHED_VERSION - 1] = Int32GetDatum(DatumGetInt32(row.v[MQ_SCHED_VERSION - 1]) + 1);
+		(void) mq_schedule_insert(&tables, &row);
+		count++;
+	}
+	mq_schedule_scan_end(scan);
+	mq_schedule_close(&tables);
+	return count;
+}
+
+MQ_FUNCTION(mq_make_due);
+Datum
+mq_make_due(PG_FUNCTION_ARGS)
+{
+	MqQueue		queue;
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz until = PG_INT64_MAX;
+
+	mq_check_writable("mq.make_due()");
+	mq_queue_by_name(mq_text_arg(fcinfo, 0, "queue"), &queue);
+	mq_check_right(&queue, MQ_RIGHT_MANAGE);
+	if (!PG_ARGISNULL(1))
+		until = now + mq_interval_between(PG_GETARG_INTERVAL_P(1), "within", 0, MQ_DELAY_MAX_US, "It must be at least zero and at most 36525 days.");
+	mq_attach_queue(&queue);
+	/* before it is done, for it may run out of memory; from the end of this transaction on, whatever it is, the worker looks again */
+	mq_transaction_schedules(&queue, now, 0);
+	CommandCounterIncrement();
+	PG_RETURN_INT64(make_due(&queue, now, until));
 }

@@ -101,11 +101,11 @@ check_headers(Datum value)
 }
 
 /*
- * Raises 22004 if there is neither payload nor body, 54000 if the message is too large, 22023 for wrong headers. Headers that are
- * JSON null are none.
+ * Raises 22004 if there is neither payload nor body, 54000 or 22001 if the message is too large, 22023 for wrong headers. Headers that
+ * are JSON null are none.
  */
 static void
-check_parts(Parts *parts)
+check_parts(const MqQueue *queue, Parts *parts)
 {
 	Size		size = part_size(parts->payload, parts->has_payload) +
 		part_size(parts->headers, parts->has_headers) + part_size(parts->body, parts->has_body);
@@ -121,18 +121,24 @@ check_parts(Parts *parts)
 				 errmsg("message of %zu bytes is too large", size),
 				 errdetail("The limit mq.max_message_size is %d bytes.", mq_max_message_size),
 				 errhint("Raise mq.max_message_size, or keep the content in a table and send its key.")));
+	if (queue->max_message_bytes > 0 && size > (Size) queue->max_message_bytes)
+		ereport(ERROR,
+				(errcode(ERRCODE_STRING_DATA_RIGHT_TRUNCATION),
+				 errmsg("message of %zu bytes is too large for queue \"%s\"", size, NameStr(queue->name)),
+				 errdetail("The limit max_message_bytes of the queue is %d bytes.", queue->max_message_bytes),
+				 errhint("Keep the content in a table and send its key, or ask the owner of the queue to raise the limit.")));
 	if (parts->has_headers)
 		parts->has_headers = check_headers(parts->headers);
 }
 
 /* The tuple is palloc'd, with room for id and enqueued_at, which the log fills in. */
 static HeapTuple
-form_row(Parts *parts)
+form_row(const MqQueue *queue, Parts *parts)
 {
 	Datum		v[MQ_PLAIN_COLUMNS] = {0};
 	bool		isnull[MQ_PLAIN_COLUMNS];
 
-	check_parts(parts);
+	check_parts(queue, parts);
 	/* the log fills in these two */
 	isnull[MQ_COL_ID - 1] = isnull[MQ_COL_ENQUEUED_AT - 1] = false;
 	if ((isnull[MQ_COL_PAYLOAD - 1] = !parts->has_payload) == false)
@@ -232,6 +238,12 @@ open_queue(FunctionCallInfo fcinfo, const char *function, MqQueue *queue)
 	mq_check_writable(function);
 	mq_queue_by_name(mq_text_arg(fcinfo, 0, "queue"), queue);
 	mq_check_right(queue, MQ_RIGHT_SEND);
+	if (queue->closed)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("queue \"%s\" is closed", NameStr(queue->name)),
+				 errdetail("Nothing can be sent to it."),
+				 errhint("Who may manage it opens it by mq.alter_queue with the option closed.")));
 	mq_attach_queue(queue);
 }
 
@@ -266,7 +278,7 @@ mq_send(PG_FUNCTION_ARGS)
 	parts.body = PG_GETARG_DATUM(3);
 	if (!PG_ARGISNULL(8) || !PG_ARGISNULL(9))
 		parts.due = due_time(!PG_ARGISNULL(8), PG_GETARG_DATUM(8), !PG_ARGISNULL(9), PG_GETARG_DATUM(9));
-	tuple = form_row(&parts);
+	tuple = form_row(&queue, &parts);
 	if (parts.due != 0)
 		schedule_all(&queue, &tuple, &parts.due, 1, &id);
 	else
@@ -340,13 +352,21 @@ column_value(const Column *column, int i, Datum *value)
 }
 
 /* Says which element an error is about, whoever raises it. */
-static void
-element_context(void *element)
+typedef struct ElementContext
 {
-	errcontext("element %d of mq.send_batch()", *(int *) element);
+	const char *function;
+	const int  *element;
+} ElementContext;
+
+static void
+element_context(void *arg)
+{
+	const ElementContext *context = arg;
+
+	errcontext("element %d of %s", *context->element, context->function);
 }
 
-/* One call of send_batch: the messages that are sent at once, and those that are scheduled. */
+/* One call of send_batch or send_list: the messages that are sent at once, and those that are scheduled. */
 typedef struct Batch
 {
 	int			count;
@@ -355,16 +375,24 @@ typedef struct Batch
 	int64	   *ids;
 } Batch;
 
+static void
+batch_begin(Batch *batch, int count, bool timed)
+{
+	batch->count = count;
+	batch->tuples = MemoryContextAllocHuge(CurrentMemoryContext, count * sizeof(HeapTuple));
+	batch->due = timed ? MemoryContextAllocHuge(CurrentMemoryContext, count * sizeof(TimestampTz)) : NULL;
+	batch->ids = MemoryContextAllocHuge(CurrentMemoryContext, count * sizeof(int64));
+}
+
 /* All rows are made before the first is stored: a wrong element uses up no id. */
 static void
-form_rows(Batch *batch, const Column *columns)
+form_rows(const MqQueue *queue, Batch *batch, const Column *columns)
 {
 	int			element;
-	ErrorContextCallback context = {error_context_stack, element_context, &element};
-	bool		timed = columns[A_DELAYS].given || columns[A_DELIVER_AT].given;
+	ElementContext named = {"mq.send_batch()", &element};
+	ErrorContextCallback context = {error_context_stack, element_context, &named};
+	bool		timed = batch->due != NULL;
 
-	batch->tuples = MemoryContextAllocHuge(CurrentMemoryContext, batch->count * sizeof(HeapTuple));
-	batch->due = timed ? MemoryContextAllocHuge(CurrentMemoryContext, batch->count * sizeof(TimestampTz)) : NULL;
 	error_context_stack = &context;
 	for (int i = 0; i < batch->count; i++)
 	{
@@ -374,7 +402,7 @@ form_rows(Batch *batch, const Column *columns)
 		parts.has_payload = column_value(&columns[A_PAYLOADS], i, &parts.payload);
 		parts.has_headers = column_value(&columns[A_HEADERS], i, &parts.headers);
 		parts.has_body = column_value(&columns[A_BODIES], i, &parts.body);
-		batch->tuples[i] = form_row(&parts);
+		batch->tuples[i] = form_row(queue, &parts);
 		if (timed)
 		{
 			Datum		delay = (Datum) 0;
@@ -421,6 +449,21 @@ store_timed(const MqQueue *queue, Batch *batch)
 		batch->ids[i] = batch->due[i] != 0 ? ids[later++] : ids[now++];
 }
 
+/* Stores the batch; an array of its ids. */
+static ArrayType *
+store(const MqQueue *queue, Batch *batch)
+{
+	if (batch->due != NULL)
+		store_timed(queue, batch);
+	else
+	{
+		mq_transaction_sent(queue);
+		mq_log_append(queue, 0, batch->tuples, batch->count, batch->ids);
+	}
+	/* a Datum holds an int64 as it is (shmem.h asserts 64 bits) */
+	return construct_array((Datum *) batch->ids, batch->count, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE);
+}
+
 /* Returns ids in the order of the elements. */
 MQ_FUNCTION(mq_send_batch);
 Datum
@@ -431,27 +474,170 @@ mq_send_batch(PG_FUNCTION_ARGS)
 	MqQueue		queue;
 	Column		columns[A_COUNT] = {0};
 	Batch		batch;
+	int			count;
 
 	open_queue(fcinfo, "mq.send_batch()", &queue);
 	check_not_supported(fcinfo, later, 4, 7);
 	check_not_supported(fcinfo, expiry, 10, 10);
-	batch.count = column_args(fcinfo, columns);
+	count = column_args(fcinfo, columns);
 	if (!columns[A_PAYLOADS].given && !columns[A_BODIES].given)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("payloads and bodies must not both be null"),
 				 errhint("Give an array of payloads or of bodies; it may be empty.")));
-	if (batch.count == 0)
+	if (count == 0)
 		PG_RETURN_POINTER(construct_empty_array(INT8OID));
-	form_rows(&batch, columns);
-	batch.ids = MemoryContextAllocHuge(CurrentMemoryContext, batch.count * sizeof(int64));
-	if (batch.due != NULL)
-		store_timed(&queue, &batch);
-	else
+	batch_begin(&batch, count, columns[A_DELAYS].given || columns[A_DELIVER_AT].given);
+	form_rows(&queue, &batch, columns);
+	PG_RETURN_POINTER(store(&queue, &batch));
+}
+
+/* ---- send_list ---- */
+
+/* The keys of an element. */
+typedef enum ListKey
+{
+	L_PAYLOAD, L_HEADERS, L_BODY, L_DELAY, L_DELIVER_AT, L_EXPECTED, L_KEY = L_EXPECTED, L_ROUTING_KEY, L_PRIORITY, L_DEDUP_ID,
+	L_EXPIRES_IN, L_KEYS
+} ListKey;
+
+/* In the order of ListKey; those from L_EXPECTED on are not supported yet. */
+static const char *const list_keys[] = {
+	"payload", "headers", "body", "delay", "deliver_at", "key", "routing_key", "priority", "dedup_id", "expires_in"
+};
+
+static void
+wrong_element(const char *message, const char *hint)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("%s", message),
+			 errhint("%s", hint)));
+}
+
+/* 22023 for an unknown key, 0A000 for one of a later version. */
+static ListKey
+list_key(const JsonbValue *key)
+{
+	for (int i = 0; i < L_KEYS; i++)
 	{
-		mq_transaction_sent(&queue);
-		mq_log_append(&queue, 0, batch.tuples, batch.count, batch.ids);
+		if (strlen(list_keys[i]) != key->val.string.len || memcmp(list_keys[i], key->val.string.val, key->val.string.len) != 0)
+			continue;
+		if (i >= L_EXPECTED)
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("key \"%s\" of a message is not supported yet", list_keys[i]),
+					 errhint("Leave it out.")));
+		return (ListKey) i;
 	}
-	/* a Datum holds an int64 as it is (shmem.h asserts 64 bits) */
-	PG_RETURN_POINTER(construct_array((Datum *) batch.ids, batch.count, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+	wrong_element(psprintf("a message has no key \"%.*s\"", Min(key->val.string.len, NAMEDATALEN), key->val.string.val),
+				  "The keys are payload, headers, body, delay and deliver_at.");
+	return L_KEYS;
+}
+
+/* 22023 if it is no string. */
+static char *
+list_string(const JsonbValue *value, const char *name)
+{
+	if (value->type != jbvString)
+		wrong_element(psprintf("%s must be a string", name), "For example \"5 min\" as delay.");
+	return pnstrdup(value->val.string.val, value->val.string.len);
+}
+
+/* One key of an element, and its value, which is not null. */
+static void
+set_part(Parts *parts, Datum *delay, Datum *time, ListKey key, const JsonbValue *value)
+{
+	switch (key)
+	{
+		case L_PAYLOAD:
+			parts->has_payload = true;
+			parts->payload = JsonbPGetDatum(JsonbValueToJsonb(unconstify(JsonbValue *, value)));
+			break;
+		case L_HEADERS:
+			parts->has_headers = true;
+			parts->headers = JsonbPGetDatum(JsonbValueToJsonb(unconstify(JsonbValue *, value)));
+			break;
+		case L_BODY:
+			parts->has_body = true;
+			parts->body = DirectFunctionCall2(binary_decode, CStringGetTextDatum(list_string(value, "body")), CStringGetTextDatum("base64"));
+			break;
+		case L_DELAY:
+			*delay = DirectFunctionCall3(interval_in, CStringGetDatum(list_string(value, "delay")), ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1));
+			break;
+		case L_DELIVER_AT:
+			*time = DirectFunctionCall3(timestamptz_in, CStringGetDatum(list_string(value, "deliver_at")), ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1));
+			break;
+		default:
+			break;
+	}
+}
+
+/* What an element says; its due time too. A payload that is JSON null is a payload, every other null is none. */
+static void
+read_element(const JsonbValue *element, Parts *parts)
+{
+	JsonbIterator *it;
+	JsonbValue	key;
+	JsonbValue	value;
+	Datum		delay = (Datum) 0;
+	Datum		time = (Datum) 0;
+	JsonbIteratorToken token;
+
+	if (element->type != jbvBinary || !JsonContainerIsObject(element->val.binary.data))
+		wrong_element("a message must be a JSON object", "For example [{\"payload\": {\"order\": 1}, \"delay\": \"5 min\"}].");
+	it = JsonbIteratorInit(element->val.binary.data);
+	while ((token = JsonbIteratorNext(&it, &key, true)) != WJB_DONE)
+	{
+		ListKey		which;
+
+		if (token != WJB_KEY)
+			continue;
+		which = list_key(&key);
+		(void) JsonbIteratorNext(&it, &value, true);
+		if (value.type != jbvNull || which == L_PAYLOAD)
+			set_part(parts, &delay, &time, which, &value);
+	}
+	if (delay != (Datum) 0 || time != (Datum) 0)
+		parts->due = due_time(delay != (Datum) 0, delay, time != (Datum) 0, time);
+}
+
+/* The same as send_batch, for clients that have no arrays of their own. */
+MQ_FUNCTION(mq_send_list);
+Datum
+mq_send_list(PG_FUNCTION_ARGS)
+{
+	MqQueue		queue;
+	Batch		batch;
+	Jsonb	   *list;
+	JsonbIterator *it;
+	JsonbValue	value;
+	JsonbIteratorToken token;
+	int			element = 0;
+	ElementContext named = {"mq.send_list()", &element};
+	ErrorContextCallback context = {error_context_stack, element_context, &named};
+
+	open_queue(fcinfo, "mq.send_list()", &queue);
+	mq_check_not_null(fcinfo, 1, "messages");
+	list = PG_GETARG_JSONB_P(1);
+	if (!JB_ROOT_IS_ARRAY(list) || JB_ROOT_IS_SCALAR(list))
+		wrong_element("messages must be a JSON array", "For example [{\"payload\": {\"order\": 1}, \"delay\": \"5 min\"}].");
+	if (JB_ROOT_COUNT(list) == 0)
+		PG_RETURN_POINTER(construct_empty_array(INT8OID));
+	batch_begin(&batch, JB_ROOT_COUNT(list), true);
+	error_context_stack = &context;
+	it = JsonbIteratorInit(&list->root);
+	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_DONE)
+	{
+		Parts		parts = {0};
+
+		if (token != WJB_ELEM)
+			continue;
+		element++;
+		read_element(&value, &parts);
+		batch.due[element - 1] = parts.due;
+		batch.tuples[element - 1] = form_row(&queue, &parts);
+	}
+	error_context_stack = context.previous;
+	PG_RETURN_POINTER(store(&queue, &batch));
 }

@@ -31,6 +31,8 @@ INSERT INTO public_function VALUES
 	('release_batch', 'receipts uuid[], delay interval DEFAULT NULL::interval, strict boolean DEFAULT true', 'uuid[]'),
 	('extend', 'receipt uuid, visibility_timeout interval', 'void'),
 	('extend_batch', 'receipts uuid[], visibility_timeout interval, strict boolean DEFAULT true', 'uuid[]'),
+	('send_list', 'queue text, messages jsonb', 'bigint[]'),
+	('make_due', 'queue text, within interval DEFAULT NULL::interval', 'bigint'),
 	('cancel', 'queue text, id bigint', 'boolean'),
 	('reschedule', 'queue text, id bigint, deliver_at timestamp with time zone', 'boolean'),
 	('discard', 'queue text, consumer_group text, ids bigint[], reason text DEFAULT NULL::text', 'bigint');
@@ -39,7 +41,7 @@ CREATE TEMP TABLE actual AS
 	       provolatile, proparallel, proisstrict, prosecdef, proleakproof, prokind, proconfig
 	  FROM pg_proc WHERE pronamespace = 'mq'::regnamespace;
 
-SELECT plan(29 * 8 + 5);
+SELECT plan(31 * 8 + 5);
 
 SELECT is((SELECT string_agg(a.result, ' or ') FROM actual a WHERE a.name = f.name AND a.args = f.args), f.result,
           format('mq.%s(%s) returns %s', f.name, f.args, f.result)) FROM public_function f;

@@ -1,0 +1,47 @@
+-- contract: send_list, make_due, closed queues, max_message_bytes
+SET client_min_messages = warning;
+CREATE EXTENSION IF NOT EXISTS mq;
+CREATE EXTENSION IF NOT EXISTS pgtap;
+CREATE FUNCTION pg_temp.state(sql text) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN EXECUTE sql; RETURN 'ok'; EXCEPTION WHEN OTHERS THEN RETURN SQLSTATE; END $$;
+SELECT * FROM no_plan();
+SELECT mq.create_queue('sch') IS NULL;
+
+-- send_list: the same as send, key by key
+SELECT is(mq.send_list('sch', '[]'), '{}'::bigint[], 'an empty list');
+SELECT is(array_length(mq.send_list('sch', '[{"payload": {"a": 1}, "headers": {"h": 2}}, {"body": "AQID"}, {"payload": null}, {"payload": "s", "headers": null, "delay": null}, {"payload": [1, [2]], "delay": "1 hour"}, {"payload": 7, "deliver_at": "2001-01-01 00:00 UTC"}]'), 1), 6, 'a list');
+SELECT results_eq($$SELECT payload::text, headers::text, body FROM mq.pop('sch', max_messages => 10)$$,
+	$$VALUES ('{"a": 1}', '{"h": 2}', null::bytea), (null, null, '\x010203'::bytea), ('null', null, null), ('"s"', null, null), ('7', null, null)$$, 'arrives as sent; what is delayed does not');
+SELECT results_eq($$SELECT id, kind, size > 0 FROM mq.scheduled WHERE queue = 'sch'$$, $$VALUES (1::bigint, 'send', true)$$, 'but is scheduled');
+SELECT is(pg_temp.state(format('SELECT mq.send_list(%L, %L)', 'sch', m)), s, m || ': ' || s) FROM (VALUES
+	('{}', '22023'), ('"x"', '22023'), ('null', '22023'), ('[1]', '22023'), ('[[]]', '22023'), ('[null]', '22023'), ('[{}]', '22004'), ('[{"headers": {}}]', '22004'),
+	('[{"payload": 1, "headers": []}]', '22023'), ('[{"payload": 1, "headers": "x"}]', '22023'), ('[{"payload": 1, "headers": {"mq.x": 1}}]', '22023'), ('[{"payload": 1, "paylod": 2}]', '22023'),
+	('[{"payload": 1, "key": "k"}]', '0A000'), ('[{"payload": 1, "priority": 1}]', '0A000'), ('[{"payload": 1, "expires_in": "1 s"}]', '0A000'), ('[{"body": "?"}]', '22023'), ('[{"body": 1}]', '22023'),
+	('[{"payload": 1, "delay": 5}]', '22023'), ('[{"payload": 1, "delay": "soon"}]', '22007'), ('[{"payload": 1, "delay": "1 s", "deliver_at": "now"}]', '22023'),
+	('[{"payload": 1, "deliver_at": "infinity"}]', '22023'), ('[{"payload": 1, "delay": "-1 s"}]', 'ok')) v (m, s);
+SELECT is(pg_temp.state('SELECT mq.send_list(''sch'', null)'), '22004', 'null: 22004');
+SELECT is((SELECT count(*)::int FROM mq.pop('sch', max_messages => 100)), 1, 'nothing of a list that is wrong was sent');
+
+-- make_due
+SELECT mq.send('sch', to_jsonb(i), delay => make_interval(hours => i)) IS NULL FROM generate_series(2, 6) i;
+SELECT is(mq.make_due('sch', '210 min'), 3::bigint, 'make_due: what is due within that time');
+SELECT is((SELECT count(*)::int FROM mq.scheduled WHERE queue = 'sch' AND due_at > clock_timestamp()), 3, 'the others are not due');
+BEGIN;
+SELECT is(mq.make_due('sch'), 3::bigint, 'make_due: all');
+ROLLBACK;
+SELECT is((SELECT count(*)::int FROM mq.scheduled WHERE queue = 'sch' AND due_at > clock_timestamp()), 3, 'undone by rollback');
+SELECT is(pg_temp.state('SELECT ' || f), s, f || ': ' || s) FROM (VALUES ($$mq.make_due('sch', '-1 s')$$, '22023'), ($$mq.make_due('sch', '200 years')$$, '22023'), ($$mq.make_due(null)$$, '22004'), ($$mq.make_due('no')$$, '42704'), ($$mq.make_due('sch', '0')$$, 'ok')) v (f, s);
+
+-- closed
+SELECT mq.alter_queue('sch', '{"closed": true}') IS NULL;
+SELECT is((SELECT closed FROM mq.queues WHERE queue = 'sch'), true, 'closed: shown');
+SELECT is(pg_temp.state('SELECT ' || f), s, 'closed, ' || f || ': ' || s) FROM (VALUES ($$mq.send('sch', '1')$$, '55000'), ($$mq.send_batch('sch', '{1}')$$, '55000'), ($$mq.send_list('sch', '[]')$$, '55000'), ($$mq.send('sch', '1', delay => '1 s')$$, '55000'),
+	($$mq.receive('sch')$$, 'ok'), ($$mq.cancel('sch', 1)$$, 'ok'), ($$mq.make_due('sch', '1 s')$$, 'ok'), ($$mq.alter_queue('sch', '{"closed": null}')$$, 'ok'), ($$mq.send('sch', '1')$$, 'ok'), ($$mq.alter_queue('sch', '{"closed": "yes"}')$$, '22023')) v (f, s);
+
+-- max_message_bytes
+SELECT mq.alter_queue('sch', '{"max_message_bytes": 100}') IS NULL;
+SELECT is(pg_temp.state('SELECT ' || f), s, 'max_message_bytes, ' || f || ': ' || s) FROM (VALUES ($$mq.send('sch', body => decode(repeat('00', 100), 'hex'))$$, 'ok'), ($$mq.send('sch', body => decode(repeat('00', 101), 'hex'))$$, '22001'),
+	($$mq.send_batch('sch', bodies => array['', decode(repeat('00', 101), 'hex')])$$, '22001'), ($$mq.send('sch', body => decode(repeat('00', 101), 'hex'), delay => '1 h')$$, '22001'), ($$mq.alter_queue('sch', '{"max_message_bytes": 0}')$$, '22023'), ($$mq.alter_queue('sch', '{"max_message_bytes": 2147483648}')$$, '22023'),
+	($$mq.alter_queue('sch', '{"reset": ["max_message_bytes"]}')$$, 'ok'), ($$mq.send('sch', body => decode(repeat('00', 101), 'hex'))$$, 'ok')) v (f, s);
+SELECT mq.drop_queue('sch', force => true) IS NULL;
+SELECT * FROM finish();
