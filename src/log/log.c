@@ -125,7 +125,10 @@ mq_log_attach(MqQueue *queue, int level, int64 floor)
 		return;
 
 	max = queue_max(queue, level);
-	next = Max(Max(max.max_id + 1, floor), Max(mq_schedule_max_id(queue->queue_no) + 1, 1));
+	/* the sequence lies above all that was given out here; in a restored queue it may be missing */
+	if (queue->foreign)
+		floor = Max(floor, mq_schedule_max_id(queue->queue_no) + 1);
+	next = Max(Max(max.max_id + 1, floor), 1);
 	LWLockAcquire(MqAppendLock(chain), LW_EXCLUSIVE);
 	if (chain_is(chain, &key) && !chain->ready)
 	{

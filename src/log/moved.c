@@ -32,6 +32,7 @@
 
 #define ORIGINS_PER_BLOCK	256
 #define PAIRS_PER_ROW		100		/* 1.6 kB: nothing is toasted */
+#define FEW_ROWS			5000	/* a part of what a large table holds */
 #define LARGE				(16 * 1024 * 1024 / BLCKSZ)
 
 /* Columns, by number. */
@@ -140,48 +141,53 @@ mq_moved_note(const MqQueue *queue, MqMoved *moved, int count)
 
 /* ---- reading ---- */
 
-/* The pairs of a row, into pairs, which is palloc'd; how many. 0 for what mq has not written. */
-static int
-read_pairs(TupleTableSlot *slot, MqMoved **pairs)
+/* An id that is looked for: known is where its message is, as far as is known. */
+typedef struct Wanted
 {
-	bool		isnull;
-	ArrayType  *array;
-	Datum		value = slot_getattr(slot, M_PAIRS, &isnull);
+	int64		id;
+	int64		known;
+	int			at;				/* in the caller's array */
+} Wanted;
 
-	if (isnull)
-		return 0;
-	array = DatumGetArrayTypeP(value);
-	if (ARR_NDIM(array) != 1 || ARR_HASNULL(array) || ARR_ELEMTYPE(array) != INT8OID)
-		return 0;
-	/* two int8 in turn */
-	*pairs = (MqMoved *) ARR_DATA_PTR(array);
-	return ARR_DIMS(array)[0] / 2;
+static int
+compare_wanted(const void *a, const void *b)
+{
+	int64		x = ((const Wanted *) a)->id;
+	int64		y = ((const Wanted *) b)->id;
+
+	return (x > y) - (x < y);
 }
 
-/* Where the message with this origin is, as far as one table knows; `known` unless it knows better. */
-static int64
-find_in_table(Relation rel, Relation index, int32 queue_no, int64 origin, Snapshot snapshot, int64 known)
+/* Pairs of one row; what mq has not written is passed over. */
+static void
+compare_with_row(TupleTableSlot *slot, Wanted *wanted, int count)
 {
-	IndexScanDesc scan = MqIndexBeginScan(rel, index, SnapshotAny, 2);
-	TupleTableSlot *slot = table_slot_create(rel, NULL);
-	ScanKeyData keys[2];
+	bool		isnull;
+	Datum		value = slot_getattr(slot, M_PAIRS, &isnull);
+	ArrayType  *array;
 
-	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(queue_no));
-	ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(origin / ORIGINS_PER_BLOCK));
-	index_rescan(scan, keys, 2, NULL, 0);
-	while (index_getnext_slot(scan, ForwardScanDirection, slot))
+	if (isnull)
+		return;
+	array = DatumGetArrayTypeP(value);
+	if (ARR_NDIM(array) == 1 && !ARR_HASNULL(array) && ARR_ELEMTYPE(array) == INT8OID)
 	{
-		MqMoved    *pairs;
-		int			count = mq_slot_is_visible(slot, snapshot) ? read_pairs(slot, &pairs) : 0;
+		/* two int8 in turn */
+		const MqMoved *pairs = (const MqMoved *) ARR_DATA_PTR(array);
 
-		CHECK_FOR_INTERRUPTS();
-		for (int i = 0; i < count; i++)
-			if (pairs[i].origin_id == origin)
-				known = Max(known, pairs[i].id);
+		for (int i = 0; i < ARR_DIMS(array)[0] / 2; i++)
+		{
+			Wanted		key = {pairs[i].origin_id};
+			Wanted	   *found = bsearch(&key, wanted, count, sizeof(Wanted), compare_wanted);
+
+			/* an id may be wanted twice */
+			while (found > wanted && found[-1].id == key.id)
+				found--;
+			for (; found != NULL && found < wanted + count && found->id == key.id; found++)
+				found->known = Max(found->known, pairs[i].id);
+		}
 	}
-	index_endscan(scan);
-	ExecDropSingleTupleTableSlot(slot);
-	return known;
+	if ((Pointer) array != DatumGetPointer(value))
+		pfree(array);
 }
 
 static Relation
@@ -201,13 +207,44 @@ open_index(Relation rel, int table)
 	return index;
 }
 
+/* Ids in wanted are ascending: each block is read once. */
+static void
+find_in_table(Relation rel, Relation index, int32 queue_no, Wanted *wanted, int count, Snapshot snapshot)
+{
+	IndexScanDesc scan = MqIndexBeginScan(rel, index, SnapshotAny, 2);
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	int			n;
+
+	for (int at = 0; at < count; at += n)
+	{
+		int64		block = wanted[at].id / ORIGINS_PER_BLOCK;
+		ScanKeyData keys[2];
+
+		for (n = 1; at + n < count && wanted[at + n].id / ORIGINS_PER_BLOCK == block; n++)
+			 /* as many as are in it */ ;
+		ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(queue_no));
+		ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(block));
+		index_rescan(scan, keys, 2, NULL, 0);
+		while (index_getnext_slot(scan, ForwardScanDirection, slot))
+		{
+			CHECK_FOR_INTERRUPTS();
+			if (mq_slot_is_visible(slot, snapshot))
+				compare_with_row(slot, wanted + at, n);
+		}
+	}
+	index_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+}
+
 void
 mq_moved_find(const MqQueue *queue, int64 *ids, int count)
 {
-	int64	   *found = MemoryContextAllocHuge(CurrentMemoryContext, (count + 1) * sizeof(int64));
+	Wanted	   *wanted = MemoryContextAllocHuge(CurrentMemoryContext, (count + 1) * sizeof(Wanted));
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 
-	memcpy(found, ids, count * sizeof(int64));
+	for (int i = 0; i < count; i++)
+		wanted[i] = (Wanted) {ids[i], ids[i], i};
+	qsort(wanted, count, sizeof(Wanted), compare_wanted);
 	for (int table = 0; table < MQ_MOVED_TABLES; table++)
 	{
 		Relation	rel = open_table(table, AccessShareLock);
@@ -216,15 +253,15 @@ mq_moved_find(const MqQueue *queue, int64 *ids, int count)
 		{
 			Relation	index = open_index(rel, table);
 
-			for (int i = 0; i < count; i++)
-				found[i] = find_in_table(rel, index, queue->queue_no, ids[i], snapshot, found[i]);
+			find_in_table(rel, index, queue->queue_no, wanted, count, snapshot);
 			index_close(index, NoLock);
 		}
 		table_close(rel, NoLock);
 	}
-	memcpy(ids, found, count * sizeof(int64));
+	for (int i = 0; i < count; i++)
+		ids[wanted[i].at] = wanted[i].known;
 	UnregisterSnapshot(snapshot);
-	pfree(found);
+	pfree(wanted);
 }
 
 /* ---- the tables in turn ---- */
@@ -239,22 +276,28 @@ pages_of(int table)
 	return pages;
 }
 
-void
+bool
 mq_moved_move_on(MqDatabase *db)
 {
 	int			current = current_table(db);
 
 	if (pages_of(current) < LARGE)
-		return;
+		return true;
 	for (int i = 1; i < MQ_MOVED_TABLES; i++)
 		if (pages_of((current + i) % MQ_MOVED_TABLES) == 0)
 		{
 			pg_atomic_write_u32(&db->moved_current, (uint32) (current + i) % MQ_MOVED_TABLES);
-			return;
+			return true;
 		}
+	return false;
 }
 
-/* A row is about something as long as the segment of one of its messages may be there. */
+/* A row is about something as long as the segment of one of its messages may be there. For a table's number. */
+#define NEEDED_ROWS \
+	"SELECT m.* FROM mq_internal.moved_%d m JOIN " \
+	"(SELECT q.queue_no, q.segment_size * pg_catalog.min(s.segment) AS first_id FROM mq_internal.queue q " \
+	"JOIN mq_internal.segment s USING (queue_no) GROUP BY q.queue_no) l USING (queue_no) WHERE m.last_id >= l.first_id"
+
 static bool
 is_needed(int table)
 {
@@ -262,12 +305,29 @@ is_needed(int table)
 	bool		needed;
 
 	mq_sql_begin(&context);
-	needed = mq_sql("SELECT FROM mq_internal.moved_%d m JOIN "
-					"(SELECT q.queue_no, q.segment_size * pg_catalog.min(s.segment) AS first_id FROM mq_internal.queue q "
-					"JOIN mq_internal.segment s USING (queue_no) GROUP BY q.queue_no) l USING (queue_no) "
-					"WHERE m.last_id >= l.first_id LIMIT 1", table) > 0;
+	needed = mq_sql(NEEDED_ROWS " LIMIT 1", table) > 0;
 	mq_sql_end(&context);
 	return needed;
+}
+
+bool
+mq_moved_squeeze(const MqDatabase *db, int table)
+{
+	int			current = current_table(db);
+	MqSqlContext context;
+	bool		few;
+
+	if (table == current || pages_of(table) == 0)
+		return false;
+	mq_sql_begin(&context);
+	few = mq_sql(NEEDED_ROWS " LIMIT %d", table, FEW_ROWS + 1) <= FEW_ROWS;
+	if (few)
+	{
+		mq_sql("INSERT INTO mq_internal.moved_%d " NEEDED_ROWS, current, table);
+		mq_sql("TRUNCATE mq_internal.moved_%d", table);
+	}
+	mq_sql_end(&context);
+	return few;
 }
 
 bool

@@ -30,12 +30,18 @@ extern Oid	mq_moved_table(int table);
 
 /*
  * If the table that rows go to has become large, and another one is empty, rows go to that one from now on. They are locked ACCESS
- * SHARE by the caller.
+ * SHARE by the caller. False: there should be an empty one, and is not.
  */
-extern void mq_moved_move_on(MqDatabase *db);
+extern bool mq_moved_move_on(MqDatabase *db);
 
 /* Whether there are rows in it, and all are about messages that are gone; not the one that rows go to. Locked as above. */
 extern bool mq_moved_is_superfluous(const MqDatabase *db, int table);
+
+/*
+ * Empties a table of which few rows are needed, after it has copied those to the one that rows go to: a queue that keeps its messages for
+ * long does not keep what is known of all others'. False: they are too many, or it is that table. The caller has locked it ACCESS EXCLUSIVE.
+ */
+extern bool mq_moved_squeeze(const MqDatabase *db, int table);
 
 /* Empties it if it is still so; the caller has locked it ACCESS EXCLUSIVE. */
 extern bool mq_moved_truncate(const MqDatabase *db, int table);

@@ -23,8 +23,10 @@
 #include "miscadmin.h"
 #include "nodes/execnodes.h"
 #include "storage/bufmgr.h"
+#include "storage/lmgr.h"
 #include "utils/datum.h"
 #include "utils/fmgroids.h"
+#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -84,6 +86,12 @@ mq_schedule_table_is_in_use(int table, TimestampTz now)
 
 	return table == LATER || table % TABLES_PER_TIER == period % TABLES_PER_TIER ||
 		table % TABLES_PER_TIER == (period + 1) % TABLES_PER_TIER;
+}
+
+Oid
+mq_schedule_parent(void)
+{
+	return get_relname_relid("scheduled", mq_extension(false)->internal);
 }
 
 Oid
@@ -155,12 +163,53 @@ check_indexes(Relation rel, const ResultRelInfo *indexes)
 	}
 }
 
+/* To write. */
 static Relation
-open_once(MqScheduleTables *tables, int table, LOCKMODE mode)
+open_once(MqScheduleTables *tables, int table)
 {
+	if (!tables->parent_locked)
+		LockRelationOid(mq_schedule_parent(), RowExclusiveLock);
+	tables->parent_locked = true;
 	if (tables->rel[table] == NULL)
-		tables->rel[table] = mq_schedule_open(table, mode);
+		tables->rel[table] = mq_schedule_open(table, RowExclusiveLock);
 	return tables->rel[table];
+}
+
+bool
+mq_schedule_lock_tables_at_once(void)
+{
+	for (int i = 0; i < MQ_SCHEDULE_TABLES; i++)
+		if (!ConditionalLockRelationOid(mq_schedule_table(i), AccessShareLock))
+			return false;
+	return true;
+}
+
+/* By the number of the queue: an object of nobody else's. */
+static LOCKTAG
+schedule_tag(const MqQueue *queue)
+{
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, mq_extension(false)->queue_rel, (Oid) queue->queue_no, 0);
+	return tag;
+}
+
+void
+mq_schedule_lock(const MqQueue *queue, bool drop)
+{
+	LOCKTAG		tag = schedule_tag(queue);
+
+	(void) LockAcquire(&tag, drop ? AccessExclusiveLock : RowExclusiveLock, false, false);
+	AcceptInvalidationMessages();
+	mq_queue_check_not_dropped(queue);
+}
+
+bool
+mq_schedule_lock_at_once(const MqQueue *queue)
+{
+	LOCKTAG		tag = schedule_tag(queue);
+
+	return LockAcquire(&tag, RowExclusiveLock, false, true) != LOCKACQUIRE_NOT_AVAIL;
 }
 
 void
@@ -225,7 +274,7 @@ Size
 mq_schedule_insert(MqScheduleTables *tables, MqScheduledRow *row)
 {
 	int			table = table_for(DatumGetTimestampTz(row->v[MQ_SCHED_DUE_AT - 1]), GetCurrentTimestamp());
-	Relation	rel = open_once(tables, table, RowExclusiveLock);
+	Relation	rel = open_once(tables, table);
 	HeapTuple	tuple;
 	Size		size;
 
@@ -265,54 +314,98 @@ copy_values(MqScheduledRow *row, TupleDesc desc)
 			row->v[i] = datumCopy(row->v[i], TupleDescAttr(desc, i)->attbyval, TupleDescAttr(desc, i)->attlen);
 }
 
-/*
- * The newest version comes first, however many there were. Rows are judged here, and not by the scan: that would be a read that a
- * serializable transaction can fail for.
- */
-static bool
-find_in_table(Relation rel, int table, int32 queue_no, int64 id, Snapshot snapshot, MqScheduledRow *row)
+/* The versions of one message in one table, the newest first. */
+typedef struct Versions
 {
-	Relation	index = mq_schedule_open_index(table, rel, "id");
-	TupleTableSlot *slot = table_slot_create(rel, NULL);
-	IndexScanDesc scan = MqIndexBeginScan(rel, index, SnapshotAny, 2);
-	ScanKeyData keys[2];
-	bool		found = false;
+	Relation	index;
+	IndexScanDesc scan;
+	TupleTableSlot *slot;
+	int32		version;		/* of the row that it is at; -1: there is no more */
+} Versions;
 
+static void
+next_version(Versions *v)
+{
+	bool		isnull;
+
+	v->version = index_getnext_slot(v->scan, BackwardScanDirection, v->slot) ?
+		DatumGetInt32(slot_getattr(v->slot, MQ_SCHED_VERSION, &isnull)) : -1;
+}
+
+/* A table without a page has none. */
+static void
+begin_versions(Versions *v, Relation rel, int table, int32 queue_no, int64 id)
+{
+	ScanKeyData keys[2];
+
+	v->version = -1;
+	v->scan = NULL;
+	if (RelationGetNumberOfBlocks(rel) == 0)
+		return;
+	v->index = mq_schedule_open_index(table, rel, "id");
+	v->slot = table_slot_create(rel, NULL);
+	v->scan = MqIndexBeginScan(rel, v->index, SnapshotAny, 2);
 	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(queue_no));
 	ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(id));
-	index_rescan(scan, keys, 2, NULL, 0);
-	while (!found && index_getnext_slot(scan, BackwardScanDirection, slot))
-	{
-		CHECK_FOR_INTERRUPTS();
-		found = mq_slot_is_visible(slot, snapshot);
-		if (found)
-		{
-			mq_schedule_row_from(row, slot, table);
-			copy_values(row, RelationGetDescr(rel));
-		}
-	}
-	index_endscan(scan);
-	ExecDropSingleTupleTableSlot(slot);
-	index_close(index, NoLock);
+	index_rescan(v->scan, keys, 2, NULL, 0);
+	next_version(v);
+}
+
+static void
+end_versions(Versions *v)
+{
+	if (v->scan == NULL)
+		return;
+	index_endscan(v->scan);
+	ExecDropSingleTupleTableSlot(v->slot);
+	index_close(v->index, NoLock);
+}
+
+/* The table with the newest version that was not looked at; -1: there is none. */
+static int
+newest(const Versions *versions)
+{
+	int			found = -1;
+
+	for (int i = 0; i < MQ_SCHEDULE_TABLES; i++)
+		if (versions[i].version >= 0 && (found < 0 || versions[i].version > versions[found].version))
+			found = i;
 	return found;
 }
 
-/* One snapshot for all tables: a row that moves from one to another is seen in exactly one of them. */
+/*
+ * One snapshot for all tables: a row that moves from one to another is seen in exactly one of them. The newest version comes first,
+ * however many there were that a snapshot keeps. Rows are judged here, and not by the scans: that would be a read that a
+ * serializable transaction can fail for.
+ */
 bool
 mq_schedule_find(MqScheduleTables *tables, int32 queue_no, int64 id, MqScheduledRow *row)
 {
+	Versions	versions[MQ_SCHEDULE_TABLES];
 	Snapshot	snapshot;
 	bool		found = false;
+	int			table;
 
 	/* what this statement itself has sent counts too */
 	CommandCounterIncrement();
 	for (int i = 0; i < MQ_SCHEDULE_TABLES; i++)
-		(void) open_once(tables, i, RowExclusiveLock);
+		begin_versions(&versions[i], open_once(tables, i), i, queue_no, id);
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	for (int i = 0; i < MQ_SCHEDULE_TABLES && !found; i++)
-		if (RelationGetNumberOfBlocks(tables->rel[i]) > 0)
-			found = find_in_table(tables->rel[i], i, queue_no, id, snapshot, row);
+	while (!found && (table = newest(versions)) >= 0)
+	{
+		CHECK_FOR_INTERRUPTS();
+		found = mq_slot_is_visible(versions[table].slot, snapshot);
+		if (found)
+		{
+			mq_schedule_row_from(row, versions[table].slot, table);
+			copy_values(row, RelationGetDescr(tables->rel[table]));
+		}
+		else
+			next_version(&versions[table]);
+	}
 	UnregisterSnapshot(snapshot);
+	for (int i = 0; i < MQ_SCHEDULE_TABLES; i++)
+		end_versions(&versions[i]);
 	return found;
 }
 
@@ -326,10 +419,10 @@ mq_schedule_delete(MqScheduleTables *tables, const MqScheduledRow *row)
 }
 
 /* What is asked of one table's rows of a queue, by its index of ids. */
-typedef int64 (*AskTable) (IndexScanDesc scan, TupleTableSlot *slot);
+typedef int64 (*AskTable) (Relation rel, IndexScanDesc scan, TupleTableSlot *slot);
 
 static int64
-max_id(IndexScanDesc scan, TupleTableSlot *slot)
+max_id(Relation rel, IndexScanDesc scan, TupleTableSlot *slot)
 {
 	bool		isnull;
 
@@ -337,7 +430,7 @@ max_id(IndexScanDesc scan, TupleTableSlot *slot)
 }
 
 static int64
-count_rows(IndexScanDesc scan, TupleTableSlot *slot)
+count_rows(Relation rel, IndexScanDesc scan, TupleTableSlot *slot)
 {
 	int64		count = 0;
 
@@ -349,10 +442,28 @@ count_rows(IndexScanDesc scan, TupleTableSlot *slot)
 	return count;
 }
 
+/* What the worker has deleted meanwhile, to move it nearer, is for the next look. */
 static int64
-ask_table(int table, int32 queue_no, Snapshot snapshot, AskTable ask, int64 none)
+delete_rows(Relation rel, IndexScanDesc scan, TupleTableSlot *slot)
 {
-	Relation	rel = mq_schedule_open(table, AccessShareLock);
+	int64		count = 0;
+
+	while (index_getnext_slot(scan, ForwardScanDirection, slot))
+	{
+		ItemPointerData tid = slot->tts_tid;
+		TM_FailureData failure;
+
+		CHECK_FOR_INTERRUPTS();
+		count += heap_delete(rel, &tid, GetCurrentCommandId(true), InvalidSnapshot, true, &failure, false) == TM_Ok;
+	}
+	return count;
+}
+
+/* The lock stays if it is one to write. */
+static int64
+ask_table(int table, LOCKMODE mode, int32 queue_no, Snapshot snapshot, AskTable ask, int64 none)
+{
+	Relation	rel = mq_schedule_open(table, mode);
 	int64		answer = none;
 
 	if (RelationGetNumberOfBlocks(rel) > 0)
@@ -364,12 +475,12 @@ ask_table(int table, int32 queue_no, Snapshot snapshot, AskTable ask, int64 none
 
 		ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(queue_no));
 		index_rescan(scan, &key, 1, NULL, 0);
-		answer = ask(scan, slot);
+		answer = ask(rel, scan, slot);
 		index_endscan(scan);
 		ExecDropSingleTupleTableSlot(slot);
-		index_close(index, NoLock);
+		index_close(index, mode == AccessShareLock ? mode : NoLock);
 	}
-	relation_close(rel, AccessShareLock);
+	relation_close(rel, mode == AccessShareLock ? mode : NoLock);
 	return answer;
 }
 
@@ -379,7 +490,7 @@ mq_schedule_max_id(int32 queue_no)
 	int64		max = -1;
 
 	for (int i = 0; i < MQ_SCHEDULE_TABLES; i++)
-		max = Max(max, ask_table(i, queue_no, SnapshotAny, max_id, -1));
+		max = Max(max, ask_table(i, AccessShareLock, queue_no, SnapshotAny, max_id, -1));
 	return max;
 }
 
@@ -390,9 +501,27 @@ mq_schedule_count(int32 queue_no)
 	int64		count = 0;
 
 	for (int i = 0; i < MQ_SCHEDULE_TABLES; i++)
-		count += ask_table(i, queue_no, snapshot, count_rows, 0);
+		count += ask_table(i, AccessShareLock, queue_no, snapshot, count_rows, 0);
 	UnregisterSnapshot(snapshot);
 	return count;
+}
+
+void
+mq_schedule_delete_all(int32 queue_no)
+{
+	int64		deleted;
+
+	do
+	{
+		Snapshot	snapshot;
+
+		CommandCounterIncrement();
+		snapshot = RegisterSnapshot(GetLatestSnapshot());
+		deleted = 0;
+		for (int i = 0; i < MQ_SCHEDULE_TABLES; i++)
+			deleted += ask_table(i, RowExclusiveLock, queue_no, snapshot, delete_rows, 0);
+		UnregisterSnapshot(snapshot);
+	} while (deleted > 0);
 }
 
 /* The slot's key is not asked: the queue has just been attached, and what a drop leaves is a number for a message. */
@@ -401,5 +530,5 @@ mq_schedule_size(const MqQueue *queue)
 {
 	if (queue->chain != NULL && pg_atomic_read_u32(&queue->chain->scheduled_known) != 0)
 		return Max((int64) pg_atomic_read_u64(&queue->chain->scheduled), 0);
-	return mq_schedule_count(queue->queue_no);
+	return mq_schedule_lock_tables_at_once() ? mq_schedule_count(queue->queue_no) : -1;
 }

@@ -65,9 +65,18 @@ typedef struct MqScheduleTables
 {
 	Relation	rel[MQ_SCHEDULE_TABLES];
 	struct ResultRelInfo *indexes[MQ_SCHEDULE_TABLES];
+	bool		parent_locked;
 } MqScheduleTables;
 
 extern void mq_schedule_close(MqScheduleTables *tables);
+
+/*
+ * Who puts rows in, or takes them out, first locks the schedule of the queue to the end of the transaction; who drops the queue locks it
+ * against all of them before any other lock (drop true). 42704 if the queue was dropped meanwhile. The second does not wait; false:
+ * somebody drops the queue.
+ */
+extern void mq_schedule_lock(const MqQueue *queue, bool drop);
+extern bool mq_schedule_lock_at_once(const MqQueue *queue);
 
 /*
  * Inserts a row, into the table for its due time. 42704 if the extension was dropped, 55000 if a superuser has altered the table. Waits
@@ -86,9 +95,17 @@ extern bool mq_schedule_find(MqScheduleTables *tables, int32 queue_no, int64 id,
  */
 extern bool mq_schedule_delete(MqScheduleTables *tables, const MqScheduledRow *row);
 
+/*
+ * Deletes all rows of a queue, whatever snapshot the transaction has. Nobody is writing any more: the caller has locked the queue's table.
+ */
+extern void mq_schedule_delete_all(int32 queue_no);
+
 /* How many there are in the queue, by a snapshot of now: counted row by row; or from what is known of it in shared memory, if it is. */
 extern int64 mq_schedule_count(int32 queue_no);
-extern int64 mq_schedule_size(const MqQueue *queue);
+extern int64 mq_schedule_size(const MqQueue *queue);	/* -1: somebody has a table locked */
+
+/* Whether all tables could be locked ACCESS SHARE at once, which they are then until the transaction ends. */
+extern bool mq_schedule_lock_tables_at_once(void);
 
 /* The greatest id in rows of the queue, whether they are visible or not; -1: none. */
 extern int64 mq_schedule_max_id(int32 queue_no);
@@ -138,6 +155,9 @@ extern bool mq_schedule_scan_take(MqScheduleScan *scan, TransactionId *deleter);
 extern void mq_schedule_scan_end(MqScheduleScan *scan);
 
 /* ---- tables ---- */
+
+/* Who writes to one of them has this locked ROW EXCLUSIVE. */
+extern Oid	mq_schedule_parent(void);
 
 /* For the worker, who waits for no lock: their oids, with which it locks them first. InvalidOid: it is gone. */
 extern Oid	mq_schedule_table(int table);

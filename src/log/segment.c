@@ -506,7 +506,12 @@ wait_for_segment(const MqQueue *queue, int level, int64 segment, Relation rel)
 	int64		check_at = mq_monotonic_us() + DeadlockTimeout * MQ_MS;
 
 	mq_check_extension_owner();
-
+	/* it is the worker itself that makes segments and puts guards back: in its next turn */
+	if (!mq_segment_waits)
+	{
+		mq_segment_ask_for(queue, level, segment);
+		not_in_time(queue, segment, rel);
+	}
 	ConditionVariablePrepareToSleep(&queue->chain->segment_made);
 	while (rel == NULL || !mq_segment_is_guarded(rel))
 	{

@@ -22,6 +22,7 @@
 #include "base/definitions.h"
 #include "base/settings.h"
 #include "log/log.h"
+#include "log/schedule.h"
 #include "log/segment.h"
 #include "offset/fill.h"
 #include "offset/offset_log.h"
@@ -281,7 +282,7 @@ mq_attach_queue_at_once(MqQueue *queue)
 	if (mq_queue_is_attached(queue))
 		return true;
 	list = mq_segment_list(queue, &count);
-	locked = lock_end_at_once(list, count, &first);
+	locked = lock_end_at_once(list, count, &first) && (!queue->foreign || mq_schedule_lock_tables_at_once());
 	if (locked)
 		mq_attach_queue(queue);
 	for (int i = first; i < count; i++)

@@ -71,7 +71,7 @@ drop_definition(int32 queue_no, MqDependentsBudget budget)
 		mq_group_drop_sequence(lfirst_int(cell), &budget);
 	mq_drop_internal("SEQUENCE", psprintf("i_%d", queue_no), "the queue's sequence", &budget);
 	mq_sql("DELETE FROM mq_internal.segment WHERE queue_no = %d", queue_no);
-	mq_sql("DELETE FROM mq_internal.scheduled WHERE queue_no = %d", queue_no);
+	mq_schedule_delete_all(queue_no);
 	mq_sql("DELETE FROM mq_internal.queue WHERE queue_no = %d", queue_no);
 }
 
@@ -526,6 +526,7 @@ mq_drop_queue(PG_FUNCTION_ARGS)
 	mq_queue_by_name(name, &queue);
 	mq_check_owner(&queue);
 	forget_dependents(&queue, PG_GETARG_BOOL(1), MQ_ALL_DEPENDENTS);
+	mq_schedule_lock(&queue, true);
 	lock_out_senders(&queue);
 	mq_queue_check_not_dropped(&queue);
 	scheduled = PG_GETARG_BOOL(1) ? 0 : mq_schedule_count(queue.queue_no);

@@ -56,6 +56,7 @@ open_queue(FunctionCallInfo fcinfo, const char *function, MqQueue *queue)
 		mq_check_right(queue, MQ_RIGHT_SEND);
 	mq_check_not_null(fcinfo, 1, "id");
 	mq_attach_queue(queue);
+	mq_schedule_lock(queue, false);
 }
 
 /*
@@ -142,9 +143,9 @@ make_due(const MqQueue *queue, TimestampTz now, TimestampTz until)
 		CHECK_FOR_INTERRUPTS();
 		if (TransactionIdIsValid(due.sender))
 			continue;
-		mq_schedule_scan_values(scan, &row);
-		if (!row.isnull[MQ_SCHED_TARGET_GROUP - 1] || !mq_schedule_scan_take(scan, &deleter))
+		if (!mq_schedule_scan_take(scan, &deleter))
 			continue;
+		mq_schedule_scan_values(scan, &row);
 		row.v[MQ_SCHED_DUE_AT - 1] = TimestampTzGetDatum(now);
 		row.v[MQ_SCHED_VERSION - 1] = Int32GetDatum(DatumGetInt32(row.v[MQ_SCHED_VERSION - 1]) + 1);
 		(void) mq_schedule_insert(&tables, &row);
@@ -169,6 +170,7 @@ mq_make_due(PG_FUNCTION_ARGS)
 	if (!PG_ARGISNULL(1))
 		until = now + mq_interval_between(PG_GETARG_INTERVAL_P(1), "within", 0, MQ_DELAY_MAX_US, "It must be at least zero and at most 36525 days.");
 	mq_attach_queue(&queue);
+	mq_schedule_lock(&queue, false);
 	/* before it is done, for it may run out of memory; from the end of this transaction on, whatever it is, the worker looks again */
 	mq_transaction_schedules(&queue, now, 0);
 	CommandCounterIncrement();

@@ -13,7 +13,6 @@
 #include "access/toast_internals.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
-#include "storage/lmgr.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
@@ -206,18 +205,14 @@ schedule(const MqQueue *queue, MqScheduleTables *tables, HeapTuple tuple, Timest
 	mq_schedule_insert(tables, &row);
 }
 
-/*
- * Those of the messages that have a due time: they get their ids now. What a commit before this one has put into the schedule of a queue
- * that is being dropped would stay there: the lock on the queue's table makes the drop wait.
- */
+/* Those of the messages that have a due time: they get their ids now. */
 static void
 schedule_all(const MqQueue *queue, HeapTuple *tuples, const TimestampTz *due, int count, int64 *ids)
 {
 	MqScheduleTables tables = {0};
 	TimestampTz first = PG_INT64_MAX;
 
-	LockRelationOid(queue->table, RowExclusiveLock);
-	mq_queue_check_not_dropped(queue);
+	mq_schedule_lock(queue, false);
 	mq_log_take_ids(queue, 0, count, ids);
 	for (int i = 0; i < count; i++)
 	{
@@ -318,7 +313,8 @@ static const struct
 static int
 column_args(FunctionCallInfo fcinfo, Column *columns)
 {
-	int			count = 1;
+	int			count = -1;		/* only arrays of one element so far */
+	int			ones = 0;
 
 	for (int i = 0; i < lengthof(batch_args); i++)
 	{
@@ -328,15 +324,18 @@ column_args(FunctionCallInfo fcinfo, Column *columns)
 			continue;
 		column->given = true;
 		column->length = mq_array_arg(fcinfo, batch_args[i].arg, batch_args[i].name, batch_args[i].type, &column->values, &column->nulls);
-		if (column->length != 1 && count != 1 && column->length != count)
+		if ((column->length != 1 && count >= 0 && column->length != count) || (column->length == 0 && ones > 0) ||
+			(column->length == 1 && count == 0))
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("%s has %d elements, not %d", batch_args[i].name, column->length, count),
+					 errmsg("%s has %d elements, not %d", batch_args[i].name, column->length, Max(count, 1)),
 					 errhint("Give arrays of the same length, with nulls where a message has no such part, or of one element for all messages.")));
 		if (column->length != 1)
 			count = column->length;
+		else
+			ones++;
 	}
-	return count;
+	return count < 0 ? 1 : count;
 }
 
 /* False: the message has no such part. */

@@ -97,6 +97,7 @@ mq_queue_state(PG_FUNCTION_ARGS)
 		Datum		v[5];
 		bool		isnull[5] = {false};
 		MqTail		tail;
+		int64		scheduled;
 		Oid			owner;
 
 		CHECK_FOR_INTERRUPTS();
@@ -111,8 +112,9 @@ mq_queue_state(PG_FUNCTION_ARGS)
 		v[2] = ObjectIdGetDatum(owner);
 		isnull[3] = !attach_to_show(&queues[i]) || !mq_log_tail(&queues[i], 0, &tail);
 		v[3] = isnull[3] ? (Datum) 0 : Int64GetDatum(tail.next_id);
-		isnull[4] = isnull[3];
-		v[4] = isnull[4] ? (Datum) 0 : Int64GetDatum(mq_schedule_size(&queues[i]));
+		scheduled = isnull[3] ? -1 : mq_schedule_size(&queues[i]);
+		isnull[4] = scheduled < 0;
+		v[4] = Int64GetDatum(scheduled);
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, v, isnull);
 	}
 	return (Datum) 0;

@@ -587,6 +587,36 @@ at_prepare(void)
 	reset();
 }
 
+/* What a savepoint has scheduled is the business of the level around it, of which there is one entry for each queue. */
+static void
+release_scheduled(int level)
+{
+	Scheduled  *released = scheduled;
+	Scheduled  *next;
+
+	while (scheduled != NULL && scheduled->level >= level)
+		scheduled = scheduled->older;
+	for (Scheduled *s = released; s != scheduled && s->level >= level; s = next)
+	{
+		Scheduled  *around = scheduled;
+
+		next = s->older;
+		while (around != NULL && around->level == level - 1 && around->chain != s->chain)
+			around = around->older;
+		if (around != NULL && around->level == level - 1)
+		{
+			around->due = Min(around->due, s->due);
+			around->count += s->count;
+		}
+		else
+		{
+			s->level = level - 1;
+			s->older = scheduled;
+			scheduled = s;
+		}
+	}
+}
+
 static void
 xact_callback(XactEvent event, void *arg)
 {
@@ -626,8 +656,7 @@ subxact_callback(SubXactEvent event, SubTransactionId sub, SubTransactionId pare
 			undo->level = level - 1;
 		for (Replacement *r = replacements; r != NULL && r->level >= level; r = r->older)
 			r->level = level - 1;
-		for (Scheduled *s = scheduled; s != NULL && s->level >= level; s = s->older)
-			s->level = level - 1;
+		release_scheduled(level);
 	}
 	else if (event == SUBXACT_EVENT_ABORT_SUB)
 	{

@@ -15,6 +15,7 @@
 #include "access/detoast.h"
 #include "access/htup_details.h"
 #include "access/relation.h"
+#include "access/subtrans.h"
 #include "access/transam.h"
 #include "access/xact.h"
 #include "catalog/pg_type.h"
@@ -36,9 +37,13 @@
 #include "worker/memo.h"
 
 #define ROWS_PER_BATCH	1000
-#define BYTES_PER_BATCH	(16 * 1024 * 1024)
+#define BYTES_PER_BATCH	(4 * 1024 * 1024)
+#define PASSED_PER_BATCH 10000
+#define SLICE_US		(20 * MQ_MS)	/* then it is asked again who is due */
 #define RETRY_US		(100 * MQ_MS)
 #define UNDECIDED_MAX	256
+#define COUNTING_PART	50		/* senders are locked out for one part of the time in so many, at most */
+#define COUNTING_US		(20 * MQ_MS)	/* then the next queue's is for another time */
 #define NEARER_US		(200 * MQ_MS)	/* so long, in each turn, for what comes nearer */
 
 static const MqDuePlace from_begin = {PG_INT64_MIN, -1};
@@ -49,8 +54,14 @@ typedef struct ScheduleMemo
 	MqMemoHead	head;
 	const MqChain *chain;		/* another slot: nothing is known */
 	MqDuePlace	moved;			/* everything up to there was moved, but for what is remembered as undecided */
+	TimestampTz overlooked;		/* the first undecided row for which there was no room; PG_INT64_MAX: none */
 	int64		retry_at;		/* of mq_monotonic_us; the last batch could not be moved */
-	TimestampTz nearer[2];		/* what was due before that has been moved out of the tables of a day, and of the one for later */
+	int64		served_at;		/* when it was served last */
+	Oid			owner;			/* of the queue, as of then */
+	/* of the tables of a day, and of the one for later: */
+	TimestampTz nearer[2];		/* what is due before that is brought nearer, */
+	MqDuePlace	nearer_moved[2];	/* and up to there it has been; */
+	bool		nearer_done[2];	/* all of it */
 } ScheduleMemo;
 
 /* A row that was passed: who had inserted or was deleting it was undecided. */
@@ -65,16 +76,16 @@ typedef struct Undecided
 static MqMemo memos = {"mq schedules", sizeof(ScheduleMemo)};
 static Undecided undecided[UNDECIDED_MAX];
 static int	nundecided = 0;
-static bool too_many_undecided = false;
+static bool served_any = false;	/* the last look has found a queue that was due */
 
-/* NULL: it has no slot. A look without a lock: the key is compared again where it matters. */
+/* NULL: it has no slot. One that is known is looked at without a lock: the key is compared again where it matters. */
 static MqChain *
-chain_of(const MqQueue *queue)
+chain_of(MqQueue *queue)
 {
 	MqChainKey	key = mq_chain_key(queue, 0);
 
 	if (queue->chain == NULL || memcmp(&queue->chain->key, &key, sizeof(key)) != 0)
-		return NULL;
+		queue->chain = mq_chain_slot(&key, false, NULL);
 	return queue->chain;
 }
 
@@ -87,7 +98,9 @@ memo_of(const MqQueue *queue)
 	{
 		memo->chain = queue->chain;
 		memo->moved = from_begin;
+		memo->overlooked = PG_INT64_MAX;
 		memo->nearer[0] = memo->nearer[1] = 0;
+		memo->nearer_moved[0] = memo->nearer_moved[1] = from_begin;
 		memo->retry_at = 0;
 	}
 	return memo;
@@ -95,25 +108,34 @@ memo_of(const MqQueue *queue)
 
 /* ---- undecided rows ---- */
 
+/* By the top transaction, for one may have any number of savepoints. There is room for so many transactions; more wait for a turn. */
 static void
-remember_undecided(const MqQueue *queue, TransactionId xid, TimestampTz due)
+remember_undecided(const MqQueue *queue, ScheduleMemo *memo, TransactionId xid, TimestampTz due)
 {
-	for (int i = 0; i < nundecided; i++)
-		if (undecided[i].chain == queue->chain && undecided[i].xid == xid)
+	static int	last = 0;
+
+	xid = SubTransGetTopmostTransaction(xid);
+	for (int i = 0; i < nundecided; i++, last = (last + 1) % nundecided)
+	{
+		Undecided  *u = &undecided[last % nundecided];
+
+		if (u->chain == queue->chain && u->xid == xid)
 		{
-			undecided[i].due = Min(undecided[i].due, due);
+			u->due = Min(u->due, due);
 			return;
 		}
+	}
 	if (nundecided == UNDECIDED_MAX)
-		too_many_undecided = true;
+		memo->overlooked = Min(memo->overlooked, due);
 	else
 		undecided[nundecided++] = (Undecided) {xid, queue->chain, mq_chain_key(queue, 0), due};
 }
 
-/* Has the schedules looked at whose transactions are decided by now. If there were too many to remember, all of them from the begin. */
+/* Has the schedules looked at whose transactions are decided by now, and those that have more of them than are remembered. */
 static void
 look_at_undecided(const MqQueueList *all)
 {
+	bool		full = nundecided == UNDECIDED_MAX;
 	int			left = 0;
 
 	for (int i = 0; i < nundecided; i++)
@@ -126,15 +148,15 @@ look_at_undecided(const MqQueueList *all)
 			mq_lower_due(&u->chain->next_due, u->due);
 	}
 	nundecided = left;
-	if (!too_many_undecided)
-		return;
-	too_many_undecided = false;
-	for (int i = 0; i < all->count; i++)
+	for (int i = 0; i < all->count && full; i++)
 	{
-		MqChain    *chain = chain_of(&all->items[i].queue);
+		MqQueue    *queue = &all->items[i].queue;
+		ScheduleMemo *memo = mq_memo_find(&memos, queue->queue_no);
 
-		if (chain != NULL)
-			mq_lower_due(&chain->next_due, 0);
+		if (memo == NULL || chain_of(queue) == NULL || memo->chain != queue->chain || memo->overlooked == PG_INT64_MAX)
+			continue;
+		mq_lower_due(&queue->chain->next_due, memo->overlooked);
+		memo->overlooked = PG_INT64_MAX;
 	}
 }
 
@@ -144,6 +166,9 @@ look_at_undecided(const MqQueueList *all)
 typedef struct Move
 {
 	MqQueue    *queue;
+	ScheduleMemo *memo;
+	int			rows;			/* at most so many, */
+	Size		bytes;			/* or so much and one more */
 	TimestampTz now;
 	MqDuePlace	moved;			/* in: the place to begin at; out: everything up to there is done with */
 	TimestampTz next;			/* out: when the next one is due, PG_INT64_MAX: there is none */
@@ -151,15 +176,20 @@ typedef struct Move
 	MqMoved    *moves;			/* and the ids that it was sent with */
 } Move;
 
-/* All that the job touches is locked before, without waiting; of the tables about moved messages whichever rows may go to. */
+/*
+ * All that the job touches is locked before, without waiting, with TOAST tables; of the tables about moved messages whichever rows may
+ * go to.
+ */
 static bool
 lock_schedule(void)
 {
+	if (!mq_job_lock(mq_schedule_parent(), RowExclusiveLock))
+		return false;
+	for (int i = 0; i < MQ_SCHEDULE_TABLES; i++)
+		if (!mq_lock_table_conditionally(mq_schedule_table(i), RowExclusiveLock))
+			return false;
 	for (int i = 0; i < MQ_MOVED_TABLES; i++)
 		if (!mq_job_lock(mq_moved_table(i), RowExclusiveLock))
-			return false;
-	for (int i = 0; i < MQ_SCHEDULE_TABLES; i++)
-		if (!mq_job_lock(mq_schedule_table(i), RowExclusiveLock))
 			return false;
 	return true;
 }
@@ -177,16 +207,15 @@ lock_log(const MqQueue *queue)
 	for (int64 segment = mq_segment_of(tail.next_id, queue->segment_size); segment <= last; segment++)
 	{
 		Relation	rel = mq_segment_open_at_once(queue, 0, segment);
-		bool		locked;
+		bool		good = rel != NULL && mq_segment_is_guarded(rel);
 
-		if (rel == NULL)
-		{
+		if (!good)
 			mq_segment_ask_for(queue, 0, segment);
-			return false;
-		}
-		locked = mq_job_lock(RelationGetRelid(rel), RowExclusiveLock);
-		relation_close(rel, NoLock);
-		if (!locked)
+		else
+			good = mq_lock_table_conditionally(RelationGetRelid(rel), RowExclusiveLock);
+		if (rel != NULL)
+			relation_close(rel, NoLock);
+		if (!good)
 			return false;
 	}
 	return true;
@@ -225,7 +254,22 @@ form_message(const MqScheduledRow *row)
 	return heap_form_tuple(mq_row_descriptor(), v, isnull);
 }
 
-/* Takes what is due out of the schedule, up to a batch; how many. */
+/* Takes the row that the scan is at; false: somebody else is about to delete it, or has. */
+static bool
+take_row(Move *move, MqScheduleScan *scan, const MqDueRow *row)
+{
+	TransactionId deleter = row->sender;
+
+	if (!is_sound(row))
+		return false;
+	if (!TransactionIdIsValid(row->sender) && mq_schedule_scan_take(scan, &deleter))
+		return true;
+	if (TransactionIdIsValid(deleter))
+		remember_undecided(move->queue, move->memo, deleter, row->place.due);
+	return false;
+}
+
+/* Takes what is due out of the schedule, up to a batch; how many. Rows that are passed count too, in the end. */
 static int
 take_due(Move *move)
 {
@@ -233,36 +277,29 @@ take_due(Move *move)
 	MqDueRow	row;
 	Size		bytes = 0;
 	int			count = 0;
+	int			passed = 0;
 
 	move->next = PG_INT64_MAX;
 	while (mq_schedule_scan_next(scan, &row))
 	{
 		MqScheduledRow values;
-		TransactionId deleter = InvalidTransactionId;
 
 		CHECK_FOR_INTERRUPTS();
-		if (row.place.due > move->now || count == ROWS_PER_BATCH || bytes > BYTES_PER_BATCH)
+		if (row.place.due > move->now || count == move->rows || bytes > move->bytes || passed == PASSED_PER_BATCH)
 		{
 			move->next = row.place.due;
 			break;
 		}
 		move->moved = row.place;
-		if (!is_sound(&row))
-			continue;
-		if (TransactionIdIsValid(row.sender))
+		if (!take_row(move, scan, &row))
 		{
-			remember_undecided(move->queue, row.sender, row.place.due);
+			passed++;
 			continue;
 		}
 		mq_schedule_scan_values(scan, &values);
-		if (mq_schedule_scan_take(scan, &deleter))
-		{
-			move->tuples[count] = form_message(&values);
-			move->moves[count].origin_id = row.place.id;
-			bytes += move->tuples[count++]->t_len;
-		}
-		else if (TransactionIdIsValid(deleter))
-			remember_undecided(move->queue, deleter, row.place.due);
+		move->tuples[count] = form_message(&values);
+		move->moves[count].origin_id = row.place.id;
+		bytes += move->tuples[count++]->t_len;
 	}
 	mq_schedule_scan_end(scan);
 	return count;
@@ -276,6 +313,7 @@ move_due(void *arg)
 	int64	   *ids;
 	int			count;
 
+	move->memo->owner = mq_queue_owner_if_there(move->queue);
 	if (!mq_attach_queue_at_once(move->queue) || !lock_schedule() || !lock_log(move->queue))
 		return false;
 	move->tuples = palloc(ROWS_PER_BATCH * sizeof(HeapTuple));
@@ -309,13 +347,13 @@ run_without_flush(MqJob job, void *arg, int32 queue_no, const char *what)
 	return done;
 }
 
-/* A batch of a queue of which something may be due. */
+/* A batch of a queue of which something may be due; the smaller, the more queues there are. */
 static void
-serve(MqQueue *queue, TimestampTz now)
+serve(MqQueue *queue, TimestampTz now, int queues)
 {
 	ScheduleMemo *memo = memo_of(queue);
 	MqChain    *chain = queue->chain;
-	Move		move = {queue, now};
+	Move		move = {queue, memo, Max(ROWS_PER_BATCH / queues, ROWS_PER_BATCH / 20), Max(BYTES_PER_BATCH / queues, BYTES_PER_BATCH / 20), now};
 	TimestampTz known;
 
 	/* before the look: what commits meanwhile lowers it again */
@@ -323,6 +361,7 @@ serve(MqQueue *queue, TimestampTz now)
 	if (known <= memo->moved.due)
 		memo->moved = (MqDuePlace) {known, -1};
 	move.moved = memo->moved;
+	memo->served_at = mq_monotonic_us();
 	if (run_without_flush(move_due, &move, queue->queue_no, psprintf("moving what is due in queue \"%s\"", NameStr(queue->name))))
 	{
 		MQ_STOP_POINT("move_committed");
@@ -351,29 +390,95 @@ time_left(const MqQueue *queue, TimestampTz now)
 	return memo == NULL || memo->chain != queue->chain ? 0 : Max(memo->retry_at - mq_monotonic_us(), 0);
 }
 
-/* Of each queue a batch at most. Returns as mq_job_schedule. */
-static int64
-serve_all(const MqQueueList *all)
+/* A queue that is due. */
+typedef struct Due
 {
-	TimestampTz now = GetCurrentTimestamp();
-	int64		pause = PG_INT64_MAX;
+	MqQueue    *queue;
+	Oid			owner;
+	int64		served_at;
+	int			turn;			/* which one of its owner's it is */
+} Due;
 
+static int
+compare_owners(const void *a, const void *b)
+{
+	const Due  *x = a;
+	const Due  *y = b;
+
+	if (x->owner != y->owner)
+		return x->owner < y->owner ? -1 : 1;
+	return (x->served_at > y->served_at) - (x->served_at < y->served_at);
+}
+
+static int
+compare_turns(const void *a, const void *b)
+{
+	const Due  *x = a;
+	const Due  *y = b;
+
+	if (x->turn != y->turn)
+		return x->turn - y->turn;
+	return (x->served_at > y->served_at) - (x->served_at < y->served_at);
+}
+
+/* So that nobody waits for another one's many queues: each owner's that was served longest ago, then each one's next. */
+static void
+order_fairly(Due *due, int count)
+{
+	qsort(due, count, sizeof(Due), compare_owners);
+	for (int i = 0; i < count; i++)
+		due[i].turn = i > 0 && due[i].owner == due[i - 1].owner ? due[i - 1].turn + 1 : 0;
+	qsort(due, count, sizeof(Due), compare_turns);
+}
+
+/* The queues of which something may be due, in job's memory. *pause: until the next one is. */
+static Due *
+collect_due(const MqQueueList *all, TimestampTz now, int *count, int64 *pause)
+{
+	Due		   *due = MemoryContextAllocHuge(mq_job_context, (all->count + 1) * sizeof(Due));
+
+	*count = 0;
+	*pause = PG_INT64_MAX;
 	for (int i = 0; i < all->count; i++)
 	{
 		MqQueue    *queue = &all->items[i].queue;
 		int64		left;
 
-		if (chain_of(queue) == NULL || !mq_job_is_ours(queue) || queue->replaced)
+		if (chain_of(queue) == NULL || queue->foreign || queue->replaced)
 			continue;
 		left = time_left(queue, now);
 		if (left == 0)
 		{
-			serve(queue, now);
-			now = GetCurrentTimestamp();
-			left = time_left(queue, now);
+			const ScheduleMemo *memo = memo_of(queue);
+
+			due[(*count)++] = (Due) {queue, memo->owner, memo->served_at, 0};
 		}
-		pause = Min(pause, left);
+		else
+			*pause = Min(*pause, left);
 	}
+	return due;
+}
+
+/* Of each queue a batch, as far as a slice of time goes. Returns as mq_job_schedule. */
+static int64
+serve_all(const MqQueueList *all)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	int64		end = mq_monotonic_us() + SLICE_US;
+	int64		pause;
+	int			count;
+	Due		   *due = collect_due(all, now, &count, &pause);
+
+	served_any = count > 0;
+	order_fairly(due, count);
+	for (int i = 0; i < count; i++)
+	{
+		if (mq_monotonic_us() >= end)
+			return 0;
+		serve(due[i].queue, GetCurrentTimestamp(), count);
+		pause = Min(pause, time_left(due[i].queue, GetCurrentTimestamp()));
+	}
+	pfree(due);
 	return pause;
 }
 
@@ -381,20 +486,30 @@ serve_all(const MqQueueList *all)
 int64
 mq_job_schedule(const MqQueueList *all)
 {
+	static int64 asked_at = 0;
 	MqDatabase *db = mq_worker_database;
 	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz next;
+	TimestampTz known;
 
 	/* until the end of this look whoever commits something sets the latch (mq_note_due) */
 	pg_atomic_write_u64(&db->sleeps_until, (uint64) PG_INT64_MAX);
 	pg_memory_barrier();
-	if ((TimestampTz) pg_atomic_read_u64(&db->next_due) <= now)
+	known = (TimestampTz) pg_atomic_read_u64(&db->next_due);
+	if (known <= now)
 	{
 		int64		pause;
 
 		pg_atomic_write_u64(&db->next_due, (uint64) PG_INT64_MAX);
 		pg_memory_barrier();
 		pause = serve_all(all);
+		/* it may be a queue that is new, which the next turn comes to know */
+		if (known > 0 && mq_monotonic_us() - asked_at > RETRY_US)
+		{
+			asked_at = mq_monotonic_us();
+			if (!served_any)
+				mq_worker_wake(db);
+		}
 		now = GetCurrentTimestamp();
 		if (pause != PG_INT64_MAX)
 			mq_lower_due(&db->next_due, now + pause);
@@ -429,10 +544,12 @@ move_nearer(void *arg)
 	int			count = 0;
 	Size		bytes = 0;
 
-	if (!lock_schedule())
+	/* as a sender: a drop of the queue has to wait for the rows that are made here */
+	if (!mq_schedule_lock_at_once(nearer->queue) || !lock_schedule())
 		return false;
 	scan = mq_schedule_scan_begin(nearer->queue->queue_no, nearer->moved, nearer->tier);
 	nearer->more = false;
+	/* where the job fails, the place is the one before */
 	while (!nearer->more && mq_schedule_scan_next(scan, &row) && row.place.due < nearer->before)
 	{
 		MqScheduledRow values;
@@ -440,13 +557,12 @@ move_nearer(void *arg)
 
 		CHECK_FOR_INTERRUPTS();
 		nearer->moved = row.place;
-		if (TransactionIdIsValid(row.sender))
+		nearer->more = ++count == ROWS_PER_BATCH;
+		if (TransactionIdIsValid(row.sender) || !mq_schedule_scan_take(scan, &deleter))
 			continue;
 		mq_schedule_scan_values(scan, &values);
-		if (!mq_schedule_scan_take(scan, &deleter))
-			continue;
 		bytes += mq_schedule_insert(&tables, &values);
-		nearer->more = ++count == ROWS_PER_BATCH || bytes > BYTES_PER_BATCH;
+		nearer->more |= bytes > BYTES_PER_BATCH;
 	}
 	mq_schedule_scan_end(scan);
 	mq_schedule_close(&tables);
@@ -454,20 +570,20 @@ move_nearer(void *arg)
 	return true;
 }
 
-/* False: it is not done yet. */
-static bool
-bring_nearer(const MqQueueList *all, const MqQueue *queue, MqScheduleTier tier, TimestampTz before, int64 until)
+/* Goes on where it was; the memo is asked for anew, for a look at what is due comes in between. */
+static void
+bring_nearer(const MqQueueList *all, const MqQueue *queue, int tier, TimestampTz before, int64 until)
 {
-	Nearer		nearer = {queue, tier, before, from_begin, true};
+	Nearer		nearer = {queue, tier == 0 ? MQ_SCHEDULE_DAYS : MQ_SCHEDULE_LATER, before, memo_of(queue)->nearer_moved[tier], true};
 
-	while (nearer.more)
+	while (nearer.more && mq_monotonic_us() < until)
 	{
-		if (mq_monotonic_us() >= until ||
-			!run_without_flush(move_nearer, &nearer, queue->queue_no, psprintf("moving what comes nearer in queue \"%s\"", NameStr(queue->name))))
-			return false;
+		if (!run_without_flush(move_nearer, &nearer, queue->queue_no, psprintf("moving what comes nearer in queue \"%s\"", NameStr(queue->name))))
+			return;
+		memo_of(queue)->nearer_moved[tier] = nearer.moved;
+		memo_of(queue)->nearer_done[tier] = !nearer.more;
 		(void) mq_job_schedule(all);
 	}
-	return true;
 }
 
 /* Whether the queue has something in its schedule, as far as that is known. */
@@ -489,31 +605,40 @@ bring_all_nearer(const MqQueueList *all)
 
 	for (int i = 0; i < all->count; i++)
 	{
-		const MqQueue *queue = &all->items[i].queue;
+		MqQueue    *queue = &all->items[i].queue;
 
-		if (chain_of(queue) == NULL || !mq_job_is_ours(queue) || queue->replaced || !has_scheduled(queue))
+		if (chain_of(queue) == NULL || queue->foreign || queue->replaced || !has_scheduled(queue))
 			continue;
 		for (int tier = 1; tier >= 0; tier--)
 		{
-			if (memo_of(queue)->nearer[tier] == begin[tier])
-				continue;
-			if (bring_nearer(all, queue, tier == 0 ? MQ_SCHEDULE_DAYS : MQ_SCHEDULE_LATER, begin[tier], until))
-				memo_of(queue)->nearer[tier] = begin[tier];
+			ScheduleMemo *memo = memo_of(queue);
+
+			if (memo->nearer[tier] != begin[tier])
+				memo->nearer_done[tier] = false;
+			/* the clock was set back */
+			if (memo->nearer[tier] > begin[tier])
+				memo->nearer_moved[tier] = from_begin;
+			memo->nearer[tier] = begin[tier];
+			if (!memo->nearer_done[tier])
+				bring_nearer(all, queue, tier, begin[tier], until);
 		}
 	}
 }
 
 /*
  * Job: counts the schedules that are not known, when nobody is writing to one: who has committed has told of it before it gave its lock
- * back.
+ * back. True: there are no more.
  */
 static bool
 count_unknown(void *arg)
 {
 	const MqQueueList *all = arg;
+	int64		until = mq_monotonic_us() + COUNTING_US;
 
+	if (!mq_job_lock(mq_schedule_parent(), ShareLock))
+		return false;
 	for (int i = 0; i < MQ_SCHEDULE_TABLES; i++)
-		if (!mq_job_lock(mq_schedule_table(i), ShareLock))
+		if (!mq_job_lock(mq_schedule_table(i), AccessShareLock))
 			return false;
 	for (int i = 0; i < all->count; i++)
 	{
@@ -521,6 +646,8 @@ count_unknown(void *arg)
 
 		if (chain == NULL || pg_atomic_read_u32(&chain->scheduled_known) != 0)
 			continue;
+		if (mq_monotonic_us() >= until)
+			return false;
 		pg_atomic_write_u64(&chain->scheduled, (uint64) mq_schedule_count(all->items[i].queue.queue_no));
 		pg_atomic_write_u32(&chain->scheduled_known, 1);
 	}
@@ -549,10 +676,16 @@ count(const MqQueueList *all)
 {
 	static const char what[] = "counting what is scheduled";
 	static int64 next_line = 0;
+	static int64 not_before = 0;
+	int64		begun = mq_monotonic_us();
 	MqMissedLock missed;
+	bool		done;
 
-	if (mq_job_run(count_unknown, unconstify(MqQueueList *, all), MQ_JOB_FOR_ALL, what) || mq_monotonic_us() < next_line ||
-		!mq_job_missed_lock(&missed) || !mq_job_may_wait())
+	if (begun < not_before)
+		return;
+	done = mq_job_run(count_unknown, unconstify(MqQueueList *, all), MQ_JOB_FOR_ALL, what);
+	not_before = mq_monotonic_us() + COUNTING_PART * (mq_monotonic_us() - begun);
+	if (done || begun < next_line || !mq_job_missed_lock(&missed) || !mq_job_may_wait())
 		return;
 	next_line = mq_monotonic_us() + 60 * MQ_S;
 	if (!mq_job_stand_in_line(&missed, 4, what))
@@ -593,18 +726,36 @@ empty_tables(void)
 			(void) mq_job_run(truncate_table, &i, MQ_JOB_FOR_ALL, "emptying a table of the schedule");
 }
 
-/* Job: a bit for each table about moved messages that are gone. */
-static bool
-find_superfluous(void *arg)
+/* What a look at the tables about moved messages has found. */
+typedef struct MovedLook
 {
+	uint32		superfluous;	/* a bit for each whose messages are gone */
+	bool		full;			/* all are in use, and the current one is large */
+} MovedLook;
+
+/* Job. */
+static bool
+look_at_moved(void *arg)
+{
+	MovedLook  *look = arg;
+
 	for (int i = 0; i < MQ_MOVED_TABLES; i++)
 		if (!mq_job_lock(mq_moved_table(i), AccessShareLock))
 			return false;
-	mq_moved_move_on(mq_worker_database);
+	look->full = !mq_moved_move_on(mq_worker_database);
 	for (int i = 0; i < MQ_MOVED_TABLES; i++)
 		if (mq_moved_is_superfluous(mq_worker_database, i))
-			*(uint32 *) arg |= 1U << i;
+			look->superfluous |= 1U << i;
 	return true;
+}
+
+/* Job. */
+static bool
+squeeze_moved(void *arg)
+{
+	int			table = *(int *) arg;
+
+	return mq_job_lock(mq_moved_table(table), AccessExclusiveLock) && mq_moved_squeeze(mq_worker_database, table);
 }
 
 /* Job. */
@@ -619,12 +770,17 @@ truncate_moved(void *arg)
 static void
 empty_moved(void)
 {
-	uint32		found = 0;
+	static int	squeezed = 0;
+	MovedLook	look = {0};
 
-	(void) mq_job_run(find_superfluous, &found, MQ_JOB_FOR_ALL, "looking at what is known of moved messages");
+	(void) mq_job_run(look_at_moved, &look, MQ_JOB_FOR_ALL, "looking at what is known of moved messages");
 	for (int i = 0; i < MQ_MOVED_TABLES; i++)
-		if ((found & (1U << i)) != 0)
+		if ((look.superfluous & (1U << i)) != 0)
 			(void) mq_job_run(truncate_moved, &i, MQ_JOB_FOR_ALL, "forgetting moved messages that are gone");
+	if (!look.full || look.superfluous != 0)
+		return;
+	squeezed = (squeezed + 1) % MQ_MOVED_TABLES;
+	(void) mq_job_run(squeeze_moved, &squeezed, MQ_JOB_FOR_ALL, "bringing together what is known of moved messages");
 }
 
 /* Tables are looked for once in so many turns. */

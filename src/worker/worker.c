@@ -278,6 +278,9 @@ care_for_queue(MqQueueItem *item)
 	if (work.known && list.may_make && queue->foreign && queue->chain->adopt_wanted && mq_job_adopt_queue(queue))
 	{
 		queue->chain->adopt_wanted = false;
+		/* a restore may have filled its schedule since somebody looked */
+		pg_atomic_write_u32(&queue->chain->scheduled_known, 0);
+		mq_lower_due(&queue->chain->next_due, 0);
 		/* its segments are looked at */
 		mq_worker_wake(mq_worker_database);
 	}
