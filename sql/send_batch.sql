@@ -45,7 +45,7 @@ SELECT mq.send_batch('b', array['1', '2', '3']::jsonb[], array['{}', '{}']::json
 SELECT mq.send_batch('b', array['1', '2']::jsonb[], array['{}', '{}', '{}']::jsonb[]);     -- 22023
 SELECT mq.send_batch('b', array['1', '2']::jsonb[], NULL, array['\x01', '\x02', '\x03']::bytea[]); -- 22023
 SELECT mq.send_batch('b', array[]::jsonb[], array['{}', '{}']::jsonb[]);        -- 22023
-SELECT mq.send_batch('b', array[]::jsonb[], array['{}']::jsonb[]);              -- one for each of none
+SELECT mq.send_batch('b', array[]::jsonb[], array['{}']::jsonb[]);              -- 22023
 SELECT mq.send_batch('b', array[['1', '2'], ['3', '4']]::jsonb[]);               -- 22023
 SELECT mq.send_batch('b', array['1', '2', '3', '4']::jsonb[], array[['1', '2'], ['3', '4']]::jsonb[]); -- 22023
 SELECT cardinality(mq.send_batch('b', '[7:8]={"70","80"}'::jsonb[])) AS other_lower_bound;

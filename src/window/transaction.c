@@ -592,11 +592,13 @@ static void
 release_scheduled(int level)
 {
 	Scheduled  *released = scheduled;
+	Scheduled  *others;
 	Scheduled  *next;
 
 	while (scheduled != NULL && scheduled->level >= level)
 		scheduled = scheduled->older;
-	for (Scheduled *s = released; s != scheduled && s->level >= level; s = next)
+	others = scheduled;
+	for (Scheduled *s = released; s != others; s = next)
 	{
 		Scheduled  *around = scheduled;
 
