@@ -100,18 +100,19 @@ insert_row(Relation rel, CatalogIndexState indexes, int32 queue_no, const MqMove
 	Datum		v[M_COLUMNS];
 	bool		isnull[M_COLUMNS] = {false};
 	int64		last_id = 0;
+	int			n = 0;
 	HeapTuple	tuple;
 
 	for (int i = 0; i < count; i++)
 	{
-		pairs[2 * i] = Int64GetDatum(moved[i].origin_id);
-		pairs[2 * i + 1] = Int64GetDatum(moved[i].id);
+		pairs[n++] = Int64GetDatum(moved[i].origin_id);
+		pairs[n++] = Int64GetDatum(moved[i].id);
 		last_id = Max(last_id, moved[i].id);
 	}
 	v[M_QUEUE_NO - 1] = Int32GetDatum(queue_no);
 	v[M_BLOCK - 1] = Int64GetDatum(moved[0].origin_id / ORIGINS_PER_BLOCK);
 	v[M_LAST_ID - 1] = Int64GetDatum(last_id);
-	v[M_PAIRS - 1] = PointerGetDatum(construct_array(pairs, 2 * count, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+	v[M_PAIRS - 1] = PointerGetDatum(construct_array(pairs, n, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
 	tuple = heap_form_tuple(RelationGetDescr(rel), v, isnull);
 	CatalogTupleInsertWithInfo(rel, tuple, indexes);
 	heap_freetuple(tuple);
@@ -179,10 +180,12 @@ compare_with_row(TupleTableSlot *slot, Wanted *wanted, int count)
 			Wanted		key = {pairs[i].origin_id};
 			Wanted	   *found = bsearch(&key, wanted, count, sizeof(Wanted), compare_wanted);
 
+			if (found == NULL)
+				continue;
 			/* an id may be wanted twice */
 			while (found > wanted && found[-1].id == key.id)
 				found--;
-			for (; found != NULL && found < wanted + count && found->id == key.id; found++)
+			for (; found < wanted + count && found->id == key.id; found++)
 				found->known = Max(found->known, pairs[i].id);
 		}
 	}

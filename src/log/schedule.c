@@ -419,10 +419,10 @@ mq_schedule_delete(MqScheduleTables *tables, const MqScheduledRow *row)
 }
 
 /* What is asked of one table's rows of a queue, by its index of ids. */
-typedef int64 (*AskTable) (Relation rel, IndexScanDesc scan, TupleTableSlot *slot);
+typedef int64 (*AskTable) (IndexScanDesc scan, TupleTableSlot *slot);
 
 static int64
-max_id(Relation rel, IndexScanDesc scan, TupleTableSlot *slot)
+max_id(IndexScanDesc scan, TupleTableSlot *slot)
 {
 	bool		isnull;
 
@@ -430,7 +430,7 @@ max_id(Relation rel, IndexScanDesc scan, TupleTableSlot *slot)
 }
 
 static int64
-count_rows(Relation rel, IndexScanDesc scan, TupleTableSlot *slot)
+count_rows(IndexScanDesc scan, TupleTableSlot *slot)
 {
 	int64		count = 0;
 
@@ -444,7 +444,7 @@ count_rows(Relation rel, IndexScanDesc scan, TupleTableSlot *slot)
 
 /* What the worker has deleted meanwhile, to move it nearer, is for the next look. */
 static int64
-delete_rows(Relation rel, IndexScanDesc scan, TupleTableSlot *slot)
+delete_rows(IndexScanDesc scan, TupleTableSlot *slot)
 {
 	int64		count = 0;
 
@@ -454,7 +454,7 @@ delete_rows(Relation rel, IndexScanDesc scan, TupleTableSlot *slot)
 		TM_FailureData failure;
 
 		CHECK_FOR_INTERRUPTS();
-		count += heap_delete(rel, &tid, GetCurrentCommandId(true), InvalidSnapshot, true, &failure, false) == TM_Ok;
+		count += heap_delete(scan->heapRelation, &tid, GetCurrentCommandId(true), InvalidSnapshot, true, &failure, false) == TM_Ok;
 	}
 	return count;
 }
@@ -475,7 +475,7 @@ ask_table(int table, LOCKMODE mode, int32 queue_no, Snapshot snapshot, AskTable 
 
 		ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(queue_no));
 		index_rescan(scan, &key, 1, NULL, 0);
-		answer = ask(rel, scan, slot);
+		answer = ask(scan, slot);
 		index_endscan(scan);
 		ExecDropSingleTupleTableSlot(slot);
 		index_close(index, mode == AccessShareLock ? mode : NoLock);
@@ -531,4 +531,83 @@ mq_schedule_size(const MqQueue *queue)
 	if (queue->chain != NULL && pg_atomic_read_u32(&queue->chain->scheduled_known) != 0)
 		return Max((int64) pg_atomic_read_u64(&queue->chain->scheduled), 0);
 	return mq_schedule_lock_tables_at_once() ? mq_schedule_count(queue->queue_no) : -1;
+}
+
+/* ---- for a look ---- */
+
+static int
+compare_ids(const void *a, const void *b)
+{
+	int64		x = DatumGetInt64(((const MqScheduledRow *) a)->v[MQ_SCHED_ID - 1]);
+	int64		y = DatumGetInt64(((const MqScheduledRow *) b)->v[MQ_SCHED_ID - 1]);
+
+	return (x > y) - (x < y);
+}
+
+/* Adds those of one table, at most max, to rows, which has room for so many more. */
+static int
+rows_after(int table, int32 queue_no, int64 after, int max, Snapshot snapshot, MqScheduledRow *rows)
+{
+	Relation	rel = mq_schedule_open(table, AccessShareLock);
+	int			count = 0;
+
+	if (RelationGetNumberOfBlocks(rel) > 0)
+	{
+		Relation	index = mq_schedule_open_index(table, rel, "id");
+		IndexScanDesc scan = MqIndexBeginScan(rel, index, SnapshotAny, 2);
+		TupleTableSlot *slot = table_slot_create(rel, NULL);
+		ScanKeyData keys[2];
+
+		ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(queue_no));
+		ScanKeyInit(&keys[1], 2, BTGreaterStrategyNumber, F_INT8GT, Int64GetDatum(after));
+		index_rescan(scan, keys, 2, NULL, 0);
+		while (count < max && index_getnext_slot(scan, ForwardScanDirection, slot))
+		{
+			CHECK_FOR_INTERRUPTS();
+			if (!mq_slot_is_visible(slot, snapshot))
+				continue;
+			mq_schedule_row_from(&rows[count], slot, table);
+			copy_values(&rows[count++], RelationGetDescr(rel));
+		}
+		index_endscan(scan);
+		ExecDropSingleTupleTableSlot(slot);
+		index_close(index, AccessShareLock);
+	}
+	relation_close(rel, AccessShareLock);
+	return count;
+}
+
+MqScheduledRow *
+mq_schedule_after(int32 queue_no, int64 after, int max, Snapshot snapshot, int *count)
+{
+	/* there may be fewer by far */
+	int			room = 64;
+	MqScheduledRow *rows = palloc(room * sizeof(MqScheduledRow));
+
+	*count = 0;
+	for (int table = 0; table < MQ_SCHEDULE_TABLES; table++)
+	{
+		int64		behind = after;
+		int			got = 0;
+		int			n;
+
+		/* a lot at a time, so that what is asked for does not say how much memory it takes */
+		do
+		{
+			int			lot = Min(room, max - got);
+
+			if (*count + lot > room)
+				rows = repalloc_huge(rows, (room = *count + lot + room) * sizeof(MqScheduledRow));
+			n = rows_after(table, queue_no, behind, lot, snapshot, rows + *count);
+			*count += n;
+			got += n;
+			if (n > 0)
+				behind = DatumGetInt64(rows[*count - 1].v[MQ_SCHED_ID - 1]);
+			if (n < lot)
+				break;
+		} while (got < max);
+	}
+	qsort(rows, *count, sizeof(MqScheduledRow), compare_ids);
+	*count = Min(*count, max);
+	return rows;
 }

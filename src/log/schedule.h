@@ -13,6 +13,7 @@
 
 #include "access/htup.h"
 #include "utils/relcache.h"
+#include "utils/snapshot.h"
 
 #include "base/catalog.h"
 
@@ -99,6 +100,9 @@ extern bool mq_schedule_delete(MqScheduleTables *tables, const MqScheduledRow *r
  * Deletes all rows of a queue, whatever snapshot the transaction has. Nobody is writing any more: the caller has locked the queue's table.
  */
 extern void mq_schedule_delete_all(int32 queue_no);
+
+/* The rows of a queue that a snapshot sees, by id, above one id and at most so many; palloc'd, and values copied. */
+extern MqScheduledRow *mq_schedule_after(int32 queue_no, int64 after, int max, Snapshot snapshot, int *count);
 
 /* How many there are in the queue, by a snapshot of now: counted row by row; or from what is known of it in shared memory, if it is. */
 extern int64 mq_schedule_count(int32 queue_no);

@@ -22,6 +22,7 @@
 
 #include "log/order.h"
 #include "log/page.h"
+#include "log/schedule.h"
 #include "log/segment_table.h"
 #include "offset/rebuild.h"
 #include "verbs/verbs.h"
@@ -89,6 +90,9 @@ typedef struct Browse
 	Place	   *places;			/* of the rows that the snapshot sees, ascending */
 	int64		nplaces;
 	int64		room_places;
+	MqScheduledRow *scheduled;	/* by id */
+	int			nscheduled;
+	int			next_scheduled;	/* that was not shown yet */
 	Datum		queue_name;
 	Datum		group_name;
 } Browse;
@@ -222,6 +226,50 @@ emit(Browse *b, const BrowseRange *range, HeapTuple tuple, int64 id)
 	b->left--;
 }
 
+/* Adds a message that is not due yet to the result; it has no place in the log, and nobody has had it. */
+static void
+emit_scheduled(Browse *b, const MqScheduledRow *row)
+{
+	static const struct
+	{
+		int			to;
+		MqScheduleColumn from;
+	}			copied[] = {
+		{B_ID, MQ_SCHED_ID}, {B_ORIGIN_ID, MQ_SCHED_ID}, {B_SENT_AT, MQ_SCHED_SENT_AT}, {B_DUE_AT, MQ_SCHED_DUE_AT},
+		{B_HEADERS, MQ_SCHED_HEADERS}, {B_PAYLOAD, MQ_SCHED_PAYLOAD}, {B_BODY, MQ_SCHED_BODY}
+	};
+	Datum		out[B_COLUMNS] = {0};
+	bool		isnull[B_COLUMNS];
+
+	memset(isnull, true, sizeof(isnull));
+	for (int i = 0; i < lengthof(copied); i++)
+	{
+		out[copied[i].to] = row->v[copied[i].from - 1];
+		isnull[copied[i].to] = row->isnull[copied[i].from - 1];
+	}
+#define SET(to, value) (out[to] = (value), isnull[to] = false)
+	SET(B_QUEUE, b->queue_name);
+	SET(B_GROUP, b->group_name);
+	SET(B_STATE, CStringGetTextDatum(state_names[BROWSE_SCHEDULED]));
+	SET(B_PRIORITY, Int32GetDatum(0));
+	SET(B_ORIGIN_QUEUE, b->queue_name);
+	SET(B_REPLY_WANTED, BoolGetDatum(false));
+	SET(B_ATTEMPT, Int32GetDatum(0));
+	SET(B_FAILURES, Int32GetDatum(0));
+#undef SET
+	tuplestore_putvalues(b->result->setResult, b->result->setDesc, out, isnull);
+	b->left--;
+}
+
+/* Those with an id below that one come before it. */
+static void
+show_scheduled(Browse *b, int64 below)
+{
+	while (b->left > 0 && b->next_scheduled < b->nscheduled &&
+		   DatumGetInt64(b->scheduled[b->next_scheduled].v[MQ_SCHED_ID - 1]) < below)
+		emit_scheduled(b, &b->scheduled[b->next_scheduled++]);
+}
+
 /* Shows the rows of a page with lo <= id <= hi; returns the greatest id on the page. */
 static int64
 show_page(Browse *b, const BrowseRange *range, Relation rel, BlockNumber block, int64 lo, int64 hi)
@@ -232,8 +280,13 @@ show_page(Browse *b, const BrowseRange *range, Relation rel, BlockNumber block, 
 	int			count = mq_log_fetch_page(rel, block, lo, hi, b->snapshot, rows, &buffer, &page_max);
 
 	for (int i = 0; i < count && b->left > 0; i++)
-		if (rows[i].sight == MQ_SEEN)
+	{
+		if (rows[i].sight != MQ_SEEN)
+			continue;
+		show_scheduled(b, rows[i].id);
+		if (b->left > 0)
 			emit(b, range, &rows[i].tuple, rows[i].id);
+	}
 	ReleaseBuffer(buffer);
 	return page_max;
 }
@@ -465,6 +518,9 @@ mq_browse(PG_FUNCTION_ARGS)
 	b->snapshot = GetActiveSnapshot();
 	b->queue_name = CStringGetTextDatum(queue);
 	b->group_name = CStringGetTextDatum(group);
+	if ((b->states & STATE_BIT(BROWSE_SCHEDULED)) != 0)
+		b->scheduled = mq_schedule_after(b->group.queue.queue_no, PG_GETARG_INT64(4), b->left, b->snapshot, &b->nscheduled);
 	browse(b, PG_GETARG_INT64(4));
+	show_scheduled(b, PG_INT64_MAX);
 	return (Datum) 0;
 }

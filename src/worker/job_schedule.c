@@ -37,7 +37,7 @@
 #include "worker/memo.h"
 
 #define ROWS_PER_BATCH	1000
-#define BYTES_PER_BATCH	(4 * 1024 * 1024)
+#define BYTES_PER_BATCH	((Size) 4 * 1024 * 1024)
 #define PASSED_PER_BATCH 10000
 #define SLICE_US		(20 * MQ_MS)	/* then it is asked again who is due */
 #define RETRY_US		(100 * MQ_MS)
@@ -435,7 +435,7 @@ order_fairly(Due *due, int count)
 static Due *
 collect_due(const MqQueueList *all, TimestampTz now, int *count, int64 *pause)
 {
-	Due		   *due = MemoryContextAllocHuge(mq_job_context, (all->count + 1) * sizeof(Due));
+	Due		   *due = MemoryContextAllocHuge(mq_job_context, (Size) (all->count + 1) * sizeof(Due));
 
 	*count = 0;
 	*pause = PG_INT64_MAX;

@@ -22,6 +22,21 @@ SELECT is(pg_temp.state(format('SELECT mq.send_list(%L, %L)', 'sch', m)), s, m |
 SELECT is(pg_temp.state('SELECT mq.send_list(''sch'', null)'), '22004', 'null: 22004');
 SELECT is((SELECT count(*)::int FROM mq.pop('sch', max_messages => 100)), 1, 'nothing of a list that is wrong was sent');
 
+-- browse: what is scheduled, by id among the others
+SELECT mq.create_queue('br2') IS NULL;
+SELECT mq.send('br2', '1'), mq.send('br2', '2', delay => '1 day'), mq.send('br2', '3'), mq.send('br2', '4', headers => '{"h": 1}', delay => '9 days'), mq.send('br2', '5', delay => '90 days');
+SELECT results_eq($$SELECT id, payload::text, state, attempt, origin_id, due_at IS NOT NULL, enqueued_at IS NULL FROM mq.browse('br2')$$,
+	$$VALUES (1::bigint, '1', 'ready', 0, 1::bigint, false, false), (2, '2', 'scheduled', 0, 2, true, true), (3, '3', 'ready', 0, 3, false, false), (4, '4', 'scheduled', 0, 4, true, true), (5, '5', 'scheduled', 0, 5, true, true)$$, 'browse shows what is scheduled, in its place');
+SELECT results_eq($$SELECT id FROM mq.browse('br2', states => '{scheduled}', max_messages => 2)$$, $$VALUES (2::bigint), (4)$$, 'alone');
+SELECT results_eq($$SELECT id FROM mq.browse('br2', after_id => 2, max_messages => 2)$$, $$VALUES (3::bigint), (4)$$, 'a page at a time');
+SELECT results_eq($$SELECT id FROM mq.browse('br2', after_id => 4)$$, $$VALUES (5::bigint)$$, 'the last page');
+SELECT results_eq($$SELECT headers::text FROM mq.browse('br2', states => '{scheduled}') WHERE id = 4$$, $$VALUES ('{"h": 1}')$$, 'with headers');
+SELECT is((SELECT count(*)::int FROM mq.browse('br2', states => '{ready}')), 2, 'or not at all');
+SELECT mq.send_batch('br2', array_fill('1'::jsonb, array[500]), delays => '{1 day}') IS NULL;
+SELECT is((SELECT count(*)::int FROM mq.browse('br2', max_messages => 1000)), 505, 'many');
+SELECT is((SELECT count(*)::int FROM mq.browse('br2', max_messages => 300)), 300, 'as many as are asked for');
+SELECT mq.drop_queue('br2', force => true) IS NULL;
+
 -- make_due
 SELECT mq.send('sch', to_jsonb(i), delay => make_interval(hours => i)) IS NULL FROM generate_series(2, 6) i;
 SELECT is(mq.make_due('sch', '210 min'), 3::bigint, 'make_due: what is due within that time');
