@@ -354,7 +354,7 @@ column_value(const Column *column, int i, Datum *value)
 typedef struct ElementContext
 {
 	const char *function;
-	const int  *element;
+	int			element;		/* counted from 1 */
 } ElementContext;
 
 static void
@@ -362,7 +362,7 @@ element_context(void *arg)
 {
 	const ElementContext *context = arg;
 
-	errcontext("element %d of %s", *context->element, context->function);
+	errcontext("element %d of %s", context->element, context->function);
 }
 
 /* One call of send_batch or send_list: the messages that are sent at once, and those that are scheduled. */
@@ -387,8 +387,7 @@ batch_begin(Batch *batch, int count, bool timed)
 static void
 form_rows(const MqQueue *queue, Batch *batch, const Column *columns)
 {
-	int			element;
-	ElementContext named = {"mq.send_batch()", &element};
+	ElementContext named = {"mq.send_batch()", 0};
 	ErrorContextCallback context = {error_context_stack, element_context, &named};
 	bool		timed = batch->due != NULL;
 
@@ -397,7 +396,7 @@ form_rows(const MqQueue *queue, Batch *batch, const Column *columns)
 	{
 		Parts		parts = {0};
 
-		element = i + 1;
+		named.element = i + 1;
 		parts.has_payload = column_value(&columns[A_PAYLOADS], i, &parts.payload);
 		parts.has_headers = column_value(&columns[A_HEADERS], i, &parts.headers);
 		parts.has_body = column_value(&columns[A_BODIES], i, &parts.body);
@@ -612,8 +611,7 @@ mq_send_list(PG_FUNCTION_ARGS)
 	JsonbIterator *it;
 	JsonbValue	value;
 	JsonbIteratorToken token;
-	int			element = 0;
-	ElementContext named = {"mq.send_list()", &element};
+	ElementContext named = {"mq.send_list()", 0};
 	ErrorContextCallback context = {error_context_stack, element_context, &named};
 
 	open_queue(fcinfo, "mq.send_list()", &queue);
@@ -632,10 +630,10 @@ mq_send_list(PG_FUNCTION_ARGS)
 
 		if (token != WJB_ELEM)
 			continue;
-		element++;
+		named.element++;
 		read_element(&value, &parts);
-		batch.due[element - 1] = parts.due;
-		batch.tuples[element - 1] = form_row(&queue, &parts);
+		batch.due[named.element - 1] = parts.due;
+		batch.tuples[named.element - 1] = form_row(&queue, &parts);
 	}
 	error_context_stack = context.previous;
 	PG_RETURN_POINTER(store(&queue, &batch));
