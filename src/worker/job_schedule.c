@@ -22,6 +22,7 @@
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "storage/procarray.h"
+#include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 #include "base/clock.h"
@@ -313,6 +314,8 @@ move_due(void *arg)
 	int64	   *ids;
 	int			count;
 
+	/* it goes with the transaction: there may be any number of batches in a turn */
+	MemoryContextSwitchTo(CurTransactionContext);
 	move->memo->owner = mq_queue_owner_if_there(move->queue);
 	if (!mq_attach_queue_at_once(move->queue) || !lock_schedule() || !lock_log(move->queue))
 		return false;
@@ -473,8 +476,12 @@ serve_all(const MqQueueList *all)
 	order_fairly(due, count);
 	for (int i = 0; i < count; i++)
 	{
+		/* the others in the next look */
 		if (mq_monotonic_us() >= end)
-			return 0;
+		{
+			pause = 0;
+			break;
+		}
 		serve(due[i].queue, GetCurrentTimestamp(), count);
 		pause = Min(pause, time_left(due[i].queue, GetCurrentTimestamp()));
 	}
@@ -544,6 +551,7 @@ move_nearer(void *arg)
 	int			count = 0;
 	Size		bytes = 0;
 
+	MemoryContextSwitchTo(CurTransactionContext);
 	/* as a sender: a drop of the queue has to wait for the rows that are made here */
 	if (!mq_schedule_lock_at_once(nearer->queue) || !lock_schedule())
 		return false;
