@@ -17,7 +17,8 @@ sub rows { my ($no) = @_; return one($node, "SELECT count(*) FROM mq_internal.sc
 sub scheduled { my ($q) = @_; return one($node, "SELECT scheduled FROM mq.queues WHERE queue = '$q'"); }
 sub waits { my ($session) = @_; my $pid = $session->pid; return poll_until("session $pid to wait", sub { one($node, "SELECT wait_event_type FROM pg_stat_activity WHERE pid = $pid") eq 'Lock' }); }
 sub arm { my ($point) = @_; return one($node, "ALTER SYSTEM SET mq.stop_point = '$point'; SELECT pg_reload_conf()"); }
-sub index_reads { return one($node, "SELECT coalesce(sum(idx_tup_read), 0) FROM pg_stat_all_indexes WHERE indexrelname LIKE 'scheduled_%'"); }
+# by due time the worker reads, by id who cancels
+sub index_reads { my ($which) = @_; return one($node, "SELECT coalesce(sum(idx_tup_read), 0) FROM pg_stat_all_indexes WHERE indexrelname LIKE 'scheduled_%$which'"); }
 
 # ---------------------------------------------------------------------------------------------------------------------
 # a drop leaves nothing in the schedule
@@ -114,10 +115,10 @@ one($node, "SET ROLE alice; SELECT count(mq.send_batch('alice' || i, array_fill(
 $s->start("SELECT count(*) FROM mq.pop('bob', wait => '60 s')");
 one($node, "SELECT mq.send('bob', '1', deliver_at => (SELECT at + interval '10 ms' FROM t.due))");
 $s->finish(120);
-my $bob = one($node, "SELECT extract(epoch FROM max(enqueued_at) - max(due_at)) FROM mq.q_bob");
 ok(poll_until('all of alice\'s', sub { one($node, "SELECT sum(scheduled) FROM mq.queues WHERE queue LIKE 'alice%'") eq '0' }), 'all of a flood comes');
-my $alice = one($node, "SELECT extract(epoch FROM max(m) - max(d)) FROM (" . join(' UNION ALL ', map { "SELECT max(enqueued_at) AS m, max(due_at) AS d FROM mq.q_alice$_" } 1 .. $queues) . ') x');
-cmp_ok($bob, '<', $alice / 4, "bob's message came $bob s late, the last of alice's $alice s");
+# counted in messages, for a machine may stand still at any time
+my $before = one($node, "SELECT round(100.0 * count(*) FILTER (WHERE enqueued_at < (SELECT max(enqueued_at) FROM mq.q_bob)) / count(*)) FROM (" . join(' UNION ALL ', map { "SELECT enqueued_at FROM mq.q_alice$_" } 1 .. $queues) . ') x');
+cmp_ok($before, '<', 25, "$before % of alice's messages came before bob's, which was due 10 ms later");
 
 # ---------------------------------------------------------------------------------------------------------------------
 # what is undecided costs one look, and no memory
@@ -130,7 +131,7 @@ is(one($node, "SELECT count(*) FROM mq.pop('open', wait => '10 s')"), '1', 'a me
 one($node, 'SELECT pg_stat_reset()');
 sleep 4;
 # statistics come after a while; a worker that begins again each second reads 20,000 each time
-cmp_ok(index_reads(), '<', 20000, 'they are not read again each second');
+cmp_ok(index_reads('due'), '<', 20000, 'they are not read again each second');
 $s->q('COMMIT');
 ok(poll_until('them to come', sub { scheduled('open') eq '0' }), 'they come when they are committed');
 is(one($node, "SELECT count(*) FROM mq.pop('open', max_messages => 100000)"), '20000', 'all of them');
@@ -164,7 +165,7 @@ $s->q("CALL t.again($id, '3 days', 200)");
 $s->q('SELECT pg_stat_force_next_flush()');
 # five tables may be asked for one row each
 sleep 1;
-cmp_ok(index_reads(), '<', 20 * 200, 'a reschedule does not read the versions of another table');
+cmp_ok(index_reads('id'), '<', 20 * 200, 'a reschedule does not read the versions of another table');
 is(one($node, "SELECT mq.cancel('again', $id)"), 't', 'the newest version is found');
 $d->q('COMMIT');
 
