@@ -151,11 +151,15 @@ extern bool mq_schedule_scan_next(MqScheduleScan *scan, MqDueRow *row);
 /* The values of the row that it is at; those that are varlena lie in a page that stays pinned until the next one. */
 extern void mq_schedule_scan_values(MqScheduleScan *scan, MqScheduledRow *row);
 
-/*
- * Deletes the row that it is at, unless somebody else is about to, or has: false, and *deleter is that transaction if it is undecided.
- * Never waits.
- */
-extern bool mq_schedule_scan_take(MqScheduleScan *scan, TransactionId *deleter);
+/* Deletes the row that it is at, unless somebody else is about to, or has. Never waits. */
+typedef enum MqTaken
+{
+	MQ_TAKEN,
+	MQ_TAKEN_BY_OTHERS,			/* it is gone */
+	MQ_BUSY						/* *deleter will have it, or not; InvalidTransactionId: it is not known who has it locked */
+} MqTaken;
+
+extern MqTaken mq_schedule_scan_take(MqScheduleScan *scan, TransactionId *deleter);
 extern void mq_schedule_scan_end(MqScheduleScan *scan);
 
 /* ---- tables ---- */

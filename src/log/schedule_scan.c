@@ -141,7 +141,7 @@ mq_schedule_scan_values(MqScheduleScan *scan, MqScheduledRow *row)
 	mq_schedule_row_from(row, head->slot, head->table);
 }
 
-bool
+MqTaken
 mq_schedule_scan_take(MqScheduleScan *scan, TransactionId *deleter)
 {
 	const Head *head = &scan->heads[scan->current];
@@ -149,8 +149,9 @@ mq_schedule_scan_take(MqScheduleScan *scan, TransactionId *deleter)
 	TM_FailureData failure;
 	TM_Result	result = heap_delete(head->rel, &tid, GetCurrentCommandId(true), InvalidSnapshot, false, &failure, false);
 
-	*deleter = result == TM_BeingModified ? failure.xmax : InvalidTransactionId;
-	return result == TM_Ok;
+	/* what the failure says may be the number of several that have only locked the row */
+	*deleter = head->dirty.xmax;
+	return result == TM_Ok ? MQ_TAKEN : result == TM_BeingModified ? MQ_BUSY : MQ_TAKEN_BY_OTHERS;
 }
 
 void

@@ -124,11 +124,11 @@ mq_reschedule(PG_FUNCTION_ARGS)
 }
 
 /*
- * Gives all that is due within a time another one, now, in their order. What is due already, or somebody else's to change at this moment,
- * is left alone. Every row comes behind the ones that are made here.
+ * Gives all that is due within a time another one, from a moment on, a microsecond later each: so they keep their order. What is due
+ * already, or somebody else's to change at this moment, is left alone. The scan is behind all rows that are made here.
  */
 static int64
-make_due(const MqQueue *queue, TimestampTz now, TimestampTz until)
+make_due(const MqQueue *queue, TimestampTz from, TimestampTz now, TimestampTz until)
 {
 	MqScheduleTables tables = {0};
 	MqScheduleScan *scan = mq_schedule_scan_begin(queue->queue_no, (MqDuePlace) {now, PG_INT64_MAX}, MQ_SCHEDULE_ALL);
@@ -143,10 +143,10 @@ make_due(const MqQueue *queue, TimestampTz now, TimestampTz until)
 		CHECK_FOR_INTERRUPTS();
 		if (TransactionIdIsValid(due.sender))
 			continue;
-		if (!mq_schedule_scan_take(scan, &deleter))
+		if (mq_schedule_scan_take(scan, &deleter) != MQ_TAKEN)
 			continue;
 		mq_schedule_scan_values(scan, &row);
-		row.v[MQ_SCHED_DUE_AT - 1] = TimestampTzGetDatum(now);
+		row.v[MQ_SCHED_DUE_AT - 1] = TimestampTzGetDatum(Min(from + count, now));
 		row.v[MQ_SCHED_VERSION - 1] = Int32GetDatum(DatumGetInt32(row.v[MQ_SCHED_VERSION - 1]) + 1);
 		(void) mq_schedule_insert(&tables, &row);
 		count++;
@@ -172,7 +172,8 @@ mq_make_due(PG_FUNCTION_ARGS)
 	mq_attach_queue(&queue);
 	mq_schedule_lock(&queue, false);
 	/* before it is done, for it may run out of memory; from the end of this transaction on, whatever it is, the worker looks again */
-	mq_transaction_schedules(&queue, now, 0);
+	mq_transaction_schedules(&queue, now - USECS_PER_SEC, 0);
 	CommandCounterIncrement();
-	PG_RETURN_INT64(make_due(&queue, now, until));
+	/* the second before the call has room for a million */
+	PG_RETURN_INT64(make_due(&queue, now - USECS_PER_SEC, now, until));
 }

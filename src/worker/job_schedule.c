@@ -7,20 +7,18 @@
  *
  * Owns, per queue, the place up to which everything has been moved: the next look begins there, whatever a long snapshot keeps in the
  * indexes before it. `next_due` and `seen_due` of the chain say when to look. The first is set to infinity before a look and lowered by who
- * commits a message, or gives back one that it had taken out: if it is not behind the place, the place is given up. Transactions that were undecided when their row was passed are remembered, and asked for in each turn: for COMMIT PREPARED
- * and ROLLBACK PREPARED run no callback. All of that is lost with the process, and the next one looks at everything.
+ * commits a message, or gives back one that it had taken out: if it is not behind the place, the place is given up. Transactions that were
+ * undecided when their row was passed are remembered, and asked for in each turn: for COMMIT PREPARED and ROLLBACK PREPARED run no
+ * callback. All of that is lost with the process, and the next one looks at everything.
  */
 #include "postgres.h"
 
-#include "access/detoast.h"
 #include "access/htup_details.h"
 #include "access/relation.h"
 #include "access/subtrans.h"
 #include "access/transam.h"
 #include "access/xact.h"
-#include "catalog/pg_type.h"
 #include "miscadmin.h"
-#include "storage/lmgr.h"
 #include "storage/procarray.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -77,6 +75,7 @@ typedef struct Undecided
 static MqMemo memos = {"mq schedules", sizeof(ScheduleMemo)};
 static Undecided undecided[UNDECIDED_MAX];
 static int	nundecided = 0;
+static bool any_overlooked = false;	/* in some memo */
 static bool served_any = false;	/* the last look has found a queue that was due */
 
 /* NULL: it has no slot. One that is known is looked at without a lock: the key is compared again where it matters. */
@@ -109,12 +108,21 @@ memo_of(const MqQueue *queue)
 
 /* ---- undecided rows ---- */
 
-/* By the top transaction, for one may have any number of savepoints. There is room for so many transactions; more wait for a turn. */
+/*
+ * By the top transaction, for one may have any number of savepoints. There is room for so many transactions; what is more, or not known, is
+ * looked at in the next turn.
+ */
 static void
 remember_undecided(const MqQueue *queue, ScheduleMemo *memo, TransactionId xid, TimestampTz due)
 {
 	static int	last = 0;
 
+	if (!TransactionIdIsValid(xid) || nundecided == UNDECIDED_MAX)
+	{
+		memo->overlooked = Min(memo->overlooked, due);
+		any_overlooked = true;
+		return;
+	}
 	xid = SubTransGetTopmostTransaction(xid);
 	for (int i = 0; i < nundecided; i++, last = (last + 1) % nundecided)
 	{
@@ -126,17 +134,14 @@ remember_undecided(const MqQueue *queue, ScheduleMemo *memo, TransactionId xid, 
 			return;
 		}
 	}
-	if (nundecided == UNDECIDED_MAX)
-		memo->overlooked = Min(memo->overlooked, due);
-	else
-		undecided[nundecided++] = (Undecided) {xid, queue->chain, mq_chain_key(queue, 0), due};
+	undecided[nundecided++] = (Undecided) {xid, queue->chain, mq_chain_key(queue, 0), due};
 }
 
 /* Has the schedules looked at whose transactions are decided by now, and those that have more of them than are remembered. */
 static void
 look_at_undecided(const MqQueueList *all)
 {
-	bool		full = nundecided == UNDECIDED_MAX;
+	bool		overlooked = any_overlooked;
 	int			left = 0;
 
 	for (int i = 0; i < nundecided; i++)
@@ -149,7 +154,8 @@ look_at_undecided(const MqQueueList *all)
 			mq_lower_due(&u->chain->next_due, u->due);
 	}
 	nundecided = left;
-	for (int i = 0; i < all->count && full; i++)
+	any_overlooked = false;
+	for (int i = 0; i < all->count && overlooked; i++)
 	{
 		MqQueue    *queue = &all->items[i].queue;
 		ScheduleMemo *memo = mq_memo_find(&memos, queue->queue_no);
@@ -259,15 +265,16 @@ form_message(const MqScheduledRow *row)
 static bool
 take_row(Move *move, MqScheduleScan *scan, const MqDueRow *row)
 {
-	TransactionId deleter = row->sender;
+	TransactionId undecided_xid = row->sender;
+	MqTaken		taken = MQ_BUSY;
 
 	if (!is_sound(row))
 		return false;
-	if (!TransactionIdIsValid(row->sender) && mq_schedule_scan_take(scan, &deleter))
-		return true;
-	if (TransactionIdIsValid(deleter))
-		remember_undecided(move->queue, move->memo, deleter, row->place.due);
-	return false;
+	if (!TransactionIdIsValid(row->sender))
+		taken = mq_schedule_scan_take(scan, &undecided_xid);
+	if (taken == MQ_BUSY)
+		remember_undecided(move->queue, move->memo, undecided_xid, row->place.due);
+	return taken == MQ_TAKEN;
 }
 
 /* Takes what is due out of the schedule, up to a batch; how many. Rows that are passed count too, in the end. */
@@ -566,7 +573,7 @@ move_nearer(void *arg)
 		CHECK_FOR_INTERRUPTS();
 		nearer->moved = row.place;
 		nearer->more = ++count == ROWS_PER_BATCH;
-		if (TransactionIdIsValid(row.sender) || !mq_schedule_scan_take(scan, &deleter))
+		if (TransactionIdIsValid(row.sender) || mq_schedule_scan_take(scan, &deleter) != MQ_TAKEN)
 			continue;
 		mq_schedule_scan_values(scan, &values);
 		bytes += mq_schedule_insert(&tables, &values);

@@ -47,6 +47,15 @@ ROLLBACK;
 SELECT is((SELECT count(*)::int FROM mq.scheduled WHERE queue = 'sch' AND due_at > clock_timestamp()), 3, 'undone by rollback');
 SELECT is(pg_temp.state('SELECT ' || f), s, f || ': ' || s) FROM (VALUES ($$mq.make_due('sch', '-1 s')$$, '22023'), ($$mq.make_due('sch', '200 years')$$, '22023'), ($$mq.make_due(null)$$, '22004'), ($$mq.make_due('no')$$, '42704'), ($$mq.make_due('sch', '0')$$, 'ok')) v (f, s);
 
+-- in the order in which it was due
+SELECT mq.create_queue('br3') IS NULL;
+SELECT mq.send('br3', to_jsonb(i), delay => make_interval(hours => 200 - i)) IS NULL FROM generate_series(1, 100) i;
+BEGIN;
+SELECT is(mq.make_due('br3'), 100::bigint, 'make_due of what was sent in another order');
+SELECT results_eq($$SELECT id FROM mq.scheduled WHERE queue = 'br3' ORDER BY due_at, id$$, $$SELECT generate_series(100, 1, -1)::bigint$$, 'it keeps the order of due times');
+ROLLBACK;
+SELECT mq.drop_queue('br3', force => true) IS NULL;
+
 -- closed
 SELECT mq.alter_queue('sch', '{"closed": true}') IS NULL;
 SELECT is((SELECT closed FROM mq.queues WHERE queue = 'sch'), true, 'closed: shown');

@@ -31,7 +31,7 @@ my $node;
 }
 my $points = mq_stop_points($node);
 
-sub plan { my ($q, $k, $delay) = @_; return one($node, "SELECT mq.send('$q', to_jsonb('$k'::text), delay => '$delay')"); }
+sub put { my ($q, $k, $delay) = @_; return one($node, "SELECT mq.send('$q', to_jsonb('$k'::text), delay => '$delay')"); }
 # where the message is: hour, day, later, or nowhere
 sub where { my ($id, $q) = @_; return one($node, "SELECT coalesce((SELECT regexp_replace(s.tableoid::regclass::text, '.*scheduled_([a-z]+).*', '\\1') FROM mq_internal.scheduled s JOIN mq_internal.queue u USING (queue_no) WHERE id = $id AND u.name = '$q'), 'nowhere')"); }
 sub came { my ($q) = @_; return one($node, "SELECT string_agg(payload #>> '{}', ',') FROM mq.pop('$q', max_messages => 1000)"); }
@@ -42,9 +42,9 @@ sub pages { return one($node, "SELECT coalesce(sum(pg_relation_size(oid)), 0) FR
 
 one($node, "SELECT mq.create_queue('near')");
 worker_alive($node);
-my $soon = plan('near', 'soon', '30 min');
-my $day = plan('near', 'day', '20 hours');
-my $month = plan('near', 'month', '30 days');
+my $soon = put('near', 'soon', '30 min');
+my $day = put('near', 'day', '20 hours');
+my $month = put('near', 'month', '30 days');
 is(where($soon, 'near') . where($day, 'near') . where($month, 'near'), 'hourdaylater', 'a table for each distance');
 set_clock(HOUR);
 ok(poll_until('the first', sub { where($soon, 'near') eq 'nowhere' }), 'the clock goes an hour ahead: one is due');
@@ -68,17 +68,20 @@ is(one($node, "SELECT count(*), coalesce(max(n_tup_ins), 0) FROM (SELECT sum(n_t
 my $reader = session($node);
 $reader->q("BEGIN ISOLATION LEVEL REPEATABLE READ");
 $reader->q("SELECT 1");
-plan('near', 'x', '1 s');
+put('near', 'x', '1 s');
 ok(poll_until('x', sub { one($node, "SELECT scheduled FROM mq.queues WHERE queue = 'near'") eq '0' }), 'one comes under a snapshot');
 $reader->q("COMMIT");
 $reader->q("BEGIN ISOLATION LEVEL REPEATABLE READ");
-my $kept = plan('near', 'y', '1 s');
+my $kept = put('near', 'y', '1 s');
 is($reader->q("SELECT count(*) FROM mq.scheduled WHERE id = $kept"), '1', 'a snapshot sees a scheduled message');
 ok(poll_until('y', sub { one($node, "SELECT scheduled FROM mq.queues WHERE queue = 'near'") eq '0' }), 'it is moved');
 set_clock($offset + 3 * HOUR);
-plan('near', 'z', '1 s');
+put('near', 'z', '1 s');
 ok(poll_until('z', sub { one($node, "SELECT scheduled FROM mq.queues WHERE queue = 'near'") eq '0' }), 'hours later');
-sleep(12);
+# until the worker has looked into the table, and left it
+my $looks = "SELECT sum(seq_scan) FROM pg_stat_all_tables WHERE relname = (SELECT relname FROM pg_class WHERE relname ~ '^scheduled_hour_.\$' AND relfilenode <> 0 AND pg_relation_size(oid) > 0 ORDER BY pg_relation_size(oid) DESC LIMIT 1)";
+my $seen = one($node, $looks);
+poll_until('a look of the worker', sub { one($node, $looks) > $seen }, 60);
 is($reader->q("SELECT count(*) FROM mq.scheduled WHERE id = $kept"), '1', 'the snapshot sees it still: the table was not emptied');
 cmp_ok(pages(), '>', 0, 'its pages are there');
 $reader->q("COMMIT");
@@ -95,13 +98,13 @@ is(pages(), '0', 'then all tables of hours and days are emptied');
 # a clock that is set back, and forth
 
 one($node, "SELECT mq.create_queue('clock')");
-plan('clock', 'a', '1 s');
+put('clock', 'a', '1 s');
 ok(poll_until('a', sub { one($node, "SELECT scheduled FROM mq.queues WHERE queue = 'clock'") eq '0' }), 'one is moved');
 set_clock($offset - HOUR);
-my $b = plan('clock', 'b', '2 s');
+my $b = put('clock', 'b', '2 s');
 ok(poll_until('b', sub { where($b, 'clock') eq 'nowhere' }), 'after the clock was set back an hour another one comes in its time');
 is(came('clock'), 'a,b', 'both came');
-plan('clock', 'c', '30 min');
+put('clock', 'c', '30 min');
 set_clock($offset + HOUR);
 ok(poll_until('c', sub { came('clock') eq 'c' }, 10), 'a clock that is set forth is seen within seconds');
 
