@@ -71,26 +71,29 @@ $reader->q("SELECT 1");
 put('near', 'x', '1 s');
 ok(poll_until('x', sub { one($node, "SELECT scheduled FROM mq.queues WHERE queue = 'near'") eq '0' }), 'one comes under a snapshot');
 $reader->q("COMMIT");
-$reader->q("BEGIN ISOLATION LEVEL REPEATABLE READ");
 my $kept = put('near', 'y', '1 s');
-is($reader->q("SELECT count(*) FROM mq.scheduled WHERE id = $kept"), '1', 'a snapshot sees a scheduled message');
+my $kept_table = one($node, "SELECT tableoid::oid FROM mq_internal.scheduled WHERE id = $kept");
+# a snapshot, and no lock yet: as a dump that has not come to this table
+$reader->q("BEGIN ISOLATION LEVEL REPEATABLE READ");
+$reader->q("SELECT 1");
 ok(poll_until('y', sub { one($node, "SELECT scheduled FROM mq.queues WHERE queue = 'near'") eq '0' }), 'it is moved');
-set_clock($offset + 3 * HOUR);
+# of three tables the one of the hour before is neither for now nor for next
+set_clock($offset + HOUR);
 put('near', 'z', '1 s');
-ok(poll_until('z', sub { one($node, "SELECT scheduled FROM mq.queues WHERE queue = 'near'") eq '0' }), 'hours later');
+ok(poll_until('z', sub { one($node, "SELECT scheduled FROM mq.queues WHERE queue = 'near'") eq '0' }), 'an hour later');
 # until the worker has looked into the table, and left it
-my $looks = "SELECT sum(seq_scan) FROM pg_stat_all_tables WHERE relname = (SELECT relname FROM pg_class WHERE relname ~ '^scheduled_hour_.\$' AND relfilenode <> 0 AND pg_relation_size(oid) > 0 ORDER BY pg_relation_size(oid) DESC LIMIT 1)";
+my $looks = "SELECT sum(seq_scan) FROM pg_stat_all_tables WHERE relid = $kept_table";
 my $seen = one($node, $looks);
-poll_until('a look of the worker', sub { one($node, $looks) > $seen }, 60);
+ok(poll_until('a look of the worker', sub { one($node, $looks) > $seen }, 60), 'the worker has looked into its table');
 is($reader->q("SELECT count(*) FROM mq.scheduled WHERE id = $kept"), '1', 'the snapshot sees it still: the table was not emptied');
 cmp_ok(pages(), '>', 0, 'its pages are there');
 $reader->q("COMMIT");
 # of three tables two are in use at any time
-for (1 .. 3)
+for (1 .. 6)
 {
-	my $was = pages();
+	last if pages() == 0;
 	set_clock($offset + DAY + HOUR);
-	poll_until('a table to be emptied', sub { pages() < $was || pages() == 0 }, 30);
+	poll_until('tables to be emptied', sub { pages() == 0 }, 12);
 }
 is(pages(), '0', 'then all tables of hours and days are emptied');
 
