@@ -28,6 +28,7 @@
 
 #include "base/owner.h"
 #include "base/stop_point.h"
+#include "log/own_table.h"
 #include "log/page.h"
 
 #define ORIGINS_PER_BLOCK	256
@@ -52,27 +53,10 @@ mq_moved_table(int table)
 	return get_relname_relid(name, mq_extension(false)->internal);
 }
 
-static void
-altered(Relation rel)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("table \"%s\" has other columns, indexes or another access method than mq has made", RelationGetRelationName(rel)),
-			 errhint("It belongs to mq: undo that.")));
-}
-
 static Relation
 open_table(int table, LOCKMODE mode)
 {
-	Relation	rel = mq_own_relation_open(mq_moved_table(table), mode);
-	TupleDesc	desc = RelationGetDescr(rel);
-	bool		good = rel->rd_tableam == GetHeapamTableAmRoutine() && desc->natts == M_COLUMNS;
-
-	for (int i = 0; i < desc->natts && good; i++)
-		good = TupleDescAttr(desc, i)->atttypid == column_types[i];
-	if (!good)
-		altered(rel);
-	return rel;
+	return mq_own_table_open(mq_moved_table(table), mode, column_types, M_COLUMNS);
 }
 
 static int
@@ -125,8 +109,7 @@ mq_moved_note(const MqQueue *queue, MqMoved *moved, int count)
 	CatalogIndexState indexes = CatalogOpenIndexes(rel);
 	int			n;
 
-	if (list_length(RelationGetIndexList(rel)) != 1)
-		altered(rel);
+	mq_own_table_check_indexes(rel, indexes);
 	qsort(moved, count, sizeof(MqMoved), compare_origins);
 	for (int at = 0; at < count; at += n)
 	{
@@ -193,23 +176,6 @@ compare_with_row(TupleTableSlot *slot, Wanted *wanted, int count)
 		pfree(array);
 }
 
-static Relation
-open_index(Relation rel, int table)
-{
-	char		name[NAMEDATALEN];
-	Oid			oid;
-	Relation	index;
-
-	snprintf(name, sizeof(name), "moved_%d_block", table);
-	oid = get_relname_relid(name, mq_extension(false)->internal);
-	if (!OidIsValid(oid))
-		altered(rel);
-	index = index_open(oid, AccessShareLock);
-	if (index->rd_index->indrelid != RelationGetRelid(rel) || !index->rd_index->indisvalid)
-		altered(rel);
-	return index;
-}
-
 /* Ids in wanted are ascending: each block is read once. */
 static void
 find_in_table(Relation rel, Relation index, int32 queue_no, Wanted *wanted, int count, Snapshot snapshot)
@@ -254,7 +220,7 @@ mq_moved_find(const MqQueue *queue, int64 *ids, int count)
 
 		if (RelationGetNumberOfBlocks(rel) > 0)
 		{
-			Relation	index = open_index(rel, table);
+			Relation	index = mq_own_index_open(rel, "block");
 
 			find_in_table(rel, index, queue->queue_no, wanted, count, snapshot);
 			index_close(index, NoLock);

@@ -14,7 +14,6 @@
 #include "access/genam.h"
 #include "access/heapam.h"
 #include "access/htup_details.h"
-#include "access/relation.h"
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/indexing.h"
@@ -34,6 +33,7 @@
 
 #include "base/owner.h"
 #include "base/stop_point.h"
+#include "log/own_table.h"
 #include "log/page.h"
 #include "log/schedule_table.h"
 
@@ -100,67 +100,10 @@ mq_schedule_table(int table)
 	return get_relname_relid(table_names[table], mq_extension(false)->internal);
 }
 
-static void
-altered(Relation rel)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("table \"%s\" has other columns, indexes or another access method than mq has made", RelationGetRelationName(rel)),
-			 errhint("It belongs to the schedule of mq: undo that.")));
-}
-
-/* Rows are read and written by column number. */
-static void
-check_columns(Relation rel)
-{
-	TupleDesc	desc = RelationGetDescr(rel);
-	bool		good = rel->rd_tableam == GetHeapamTableAmRoutine() && desc->natts == MQ_SCHED_COLUMNS;
-
-	for (int i = 0; i < desc->natts && good; i++)
-		good = TupleDescAttr(desc, i)->atttypid == column_types[i];
-	if (!good)
-		altered(rel);
-}
-
 Relation
 mq_schedule_open(int table, LOCKMODE mode)
 {
-	Oid			relid = mq_schedule_table(table);
-	/* who has locked it has found it */
-	Relation	rel = mode == NoLock ? relation_open(relid, NoLock) : mq_own_relation_open(relid, mode);
-
-	check_columns(rel);
-	return rel;
-}
-
-Relation
-mq_schedule_open_index(int table, Relation rel, const char *which)
-{
-	char		name[NAMEDATALEN];
-	Oid			oid;
-	Relation	index;
-
-	snprintf(name, sizeof(name), "%s_%s", table_names[table], which);
-	oid = get_relname_relid(name, mq_extension(false)->internal);
-	if (!OidIsValid(oid))
-		altered(rel);
-	index = index_open(oid, AccessShareLock);
-	if (index->rd_index->indrelid != RelationGetRelid(rel) || !index->rd_index->indisvalid)
-		altered(rel);
-	return index;
-}
-
-/* One that writes without an executor cannot evaluate anything. */
-static void
-check_indexes(Relation rel, const ResultRelInfo *indexes)
-{
-	for (int i = 0; i < indexes->ri_NumIndices; i++)
-	{
-		const IndexInfo *info = indexes->ri_IndexRelationInfo[i];
-
-		if (info->ii_Expressions != NIL || info->ii_Predicate != NIL || info->ii_ExclusionOps != NULL)
-			altered(rel);
-	}
+	return mq_own_table_open(mq_schedule_table(table), mode, column_types, MQ_SCHED_COLUMNS);
 }
 
 /* To write. */
@@ -281,7 +224,7 @@ mq_schedule_insert(MqScheduleTables *tables, MqScheduledRow *row)
 	if (tables->indexes[table] == NULL)
 	{
 		tables->indexes[table] = CatalogOpenIndexes(rel);
-		check_indexes(rel, tables->indexes[table]);
+		mq_own_table_check_indexes(rel, tables->indexes[table]);
 	}
 	tuple = heap_form_tuple(RelationGetDescr(rel), row->v, row->isnull);
 	/* as for a catalog: a heap with plain indexes, and nothing else to be done */
@@ -334,7 +277,7 @@ next_version(Versions *v)
 
 /* A table without a page has none. */
 static void
-begin_versions(Versions *v, Relation rel, int table, int32 queue_no, int64 id)
+begin_versions(Versions *v, Relation rel, int32 queue_no, int64 id)
 {
 	ScanKeyData keys[2];
 
@@ -342,7 +285,7 @@ begin_versions(Versions *v, Relation rel, int table, int32 queue_no, int64 id)
 	v->scan = NULL;
 	if (RelationGetNumberOfBlocks(rel) == 0)
 		return;
-	v->index = mq_schedule_open_index(table, rel, "id");
+	v->index = mq_own_index_open(rel, "id");
 	v->slot = table_slot_create(rel, NULL);
 	v->scan = MqIndexBeginScan(rel, v->index, SnapshotAny, 2);
 	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(queue_no));
@@ -389,7 +332,7 @@ mq_schedule_find(MqScheduleTables *tables, int32 queue_no, int64 id, MqScheduled
 	/* what this statement itself has sent counts too */
 	CommandCounterIncrement();
 	for (int i = 0; i < MQ_SCHEDULE_TABLES; i++)
-		begin_versions(&versions[i], open_once(tables, i), i, queue_no, id);
+		begin_versions(&versions[i], open_once(tables, i), queue_no, id);
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	while (!found && (table = newest(versions)) >= 0)
 	{
@@ -468,7 +411,7 @@ ask_table(int table, LOCKMODE mode, int32 queue_no, Snapshot snapshot, AskTable 
 
 	if (RelationGetNumberOfBlocks(rel) > 0)
 	{
-		Relation	index = mq_schedule_open_index(table, rel, "id");
+		Relation	index = mq_own_index_open(rel, "id");
 		IndexScanDesc scan = MqIndexBeginScan(rel, index, snapshot, 1);
 		TupleTableSlot *slot = table_slot_create(rel, NULL);
 		ScanKeyData key;
@@ -553,7 +496,7 @@ rows_after(int table, int32 queue_no, int64 after, int max, Snapshot snapshot, M
 
 	if (RelationGetNumberOfBlocks(rel) > 0)
 	{
-		Relation	index = mq_schedule_open_index(table, rel, "id");
+		Relation	index = mq_own_index_open(rel, "id");
 		IndexScanDesc scan = MqIndexBeginScan(rel, index, SnapshotAny, 2);
 		TupleTableSlot *slot = table_slot_create(rel, NULL);
 		ScanKeyData keys[2];

@@ -20,6 +20,7 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
+#include "log/own_table.h"
 #include "log/schedule_table.h"
 
 /* One table's next row. */
@@ -89,7 +90,7 @@ add_table(MqScheduleScan *scan, int table)
 		return;
 	}
 	scan->count++;
-	head->index = mq_schedule_open_index(table, head->rel, "due");
+	head->index = mq_own_index_open(head->rel, "due");
 	head->slot = table_slot_create(head->rel, NULL);
 	InitDirtySnapshot(head->dirty);
 	head->scan = MqIndexBeginScan(head->rel, head->index, &head->dirty, 2);

@@ -8,9 +8,8 @@
 
 #include "log/schedule.h"
 
-/* Raise 55000 if a superuser has altered the table. The index: of due times ("due") or of ids ("id"), locked ACCESS SHARE. */
+/* As mq_own_table_open; its indexes are "due", of due times, and "id". */
 extern Relation mq_schedule_open(int table, LOCKMODE mode);
-extern Relation mq_schedule_open_index(int table, Relation rel, const char *which);
 
 extern MqScheduleTier mq_schedule_tier_of(int table);
 

@@ -287,6 +287,18 @@ mq_job_run(MqJob job, void *arg, MqJobFor object, const char *what)
 	return done;
 }
 
+bool
+mq_job_run_without_flush(MqJob job, void *arg, MqJobFor object, const char *what)
+{
+	int			before = synchronous_commit;
+	bool		done;
+
+	synchronous_commit = SYNCHRONOUS_COMMIT_OFF;
+	done = mq_job_run(job, arg, object, what);
+	synchronous_commit = before;
+	return done;
+}
+
 /*
  * The wait has a transaction of its own that holds nothing else: who has the lock, or stands before us, waits for nothing of
  * ours. lock_timeout ends it.
@@ -335,6 +347,16 @@ mq_job_is_ours(const MqQueue *queue)
 	MqChainKey	key = mq_chain_key(queue, 0);
 
 	return !queue->foreign || mq_chain_slot(&key, false, NULL) != NULL;
+}
+
+MqChain *
+mq_job_chain(MqQueue *queue)
+{
+	MqChainKey	key = mq_chain_key(queue, 0);
+
+	if (queue->chain == NULL || memcmp(&queue->chain->key, &key, sizeof(key)) != 0)
+		queue->chain = mq_chain_slot(&key, false, NULL);
+	return queue->chain;
 }
 
 bool

@@ -41,6 +41,9 @@ typedef struct MqJobFor
  */
 extern bool mq_job_run(MqJob job, void *arg, MqJobFor object, const char *what);
 
+/* The same, for one whose transaction need not be on disk when it ends. */
+extern bool mq_job_run_without_flush(MqJob job, void *arg, MqJobFor object, const char *what);
+
 /* For jobs: takes a lock to the end of the job without waiting; false: somebody is in the way. */
 extern bool mq_job_lock(Oid relid, LOCKMODE mode);
 
@@ -83,6 +86,9 @@ typedef struct MqQueueWork
 
 /* A queue that came from elsewhere is left alone until a client has used it. */
 extern bool mq_job_is_ours(const MqQueue *queue);
+
+/* The queue's slot, kept in queue->chain; NULL: nobody has attached it. A place that was known is looked at without a lock. */
+extern MqChain *mq_job_chain(MqQueue *queue);
 
 /* Whether a sender waits for a segment of the queue. */
 extern bool mq_job_is_waited_for(const MqQueue *queue);

@@ -53,11 +53,9 @@ static MqMemo last_sent = {"mq notifications", sizeof(LastSent)};
 static bool
 tell_senders(MqQueue *queue)
 {
-	MqChainKey	key = mq_chain_key(queue, 0);
 	uint32		off = MQ_NOTIFY_OFF;
 
-	queue->chain = mq_chain_slot(&key, false, NULL);
-	if (queue->chain == NULL)
+	if (mq_job_chain(queue) == NULL)
 		return false;
 	if (queue->notify_us == 0)
 		pg_atomic_write_u32(&queue->chain->notify, MQ_NOTIFY_OFF);

@@ -41,9 +41,6 @@
 #define SLICE_US		(20 * MQ_MS)	/* then it is asked again who is due */
 #define RETRY_US		(100 * MQ_MS)
 #define UNDECIDED_MAX	256
-#define COUNTING_PART	50		/* senders are locked out for one part of the time in so many, at most */
-#define COUNTING_US		(20 * MQ_MS)	/* then the next queue's is for another time */
-#define NEARER_US		(200 * MQ_MS)	/* so long, in each turn, for what comes nearer */
 
 static const MqDuePlace from_begin = {PG_INT64_MIN, -1};
 
@@ -57,10 +54,6 @@ typedef struct ScheduleMemo
 	int64		retry_at;		/* of mq_monotonic_us; the last batch could not be moved */
 	int64		served_at;		/* when it was served last */
 	Oid			owner;			/* of the queue, as of then */
-	/* of the tables of a day, and of the one for later: */
-	TimestampTz nearer[2];		/* what is due before that is brought nearer, */
-	MqDuePlace	nearer_moved[2];	/* and up to there it has been; */
-	bool		nearer_done[2];	/* all of it */
 } ScheduleMemo;
 
 /* A row that was passed: who had inserted or was deleting it was undecided. */
@@ -78,17 +71,6 @@ static int	nundecided = 0;
 static bool any_overlooked = false;	/* in some memo */
 static bool served_any = false;	/* the last look has found a queue that was due */
 
-/* NULL: it has no slot. One that is known is looked at without a lock: the key is compared again where it matters. */
-static MqChain *
-chain_of(MqQueue *queue)
-{
-	MqChainKey	key = mq_chain_key(queue, 0);
-
-	if (queue->chain == NULL || memcmp(&queue->chain->key, &key, sizeof(key)) != 0)
-		queue->chain = mq_chain_slot(&key, false, NULL);
-	return queue->chain;
-}
-
 static ScheduleMemo *
 memo_of(const MqQueue *queue)
 {
@@ -99,8 +81,6 @@ memo_of(const MqQueue *queue)
 		memo->chain = queue->chain;
 		memo->moved = from_begin;
 		memo->overlooked = PG_INT64_MAX;
-		memo->nearer[0] = memo->nearer[1] = 0;
-		memo->nearer_moved[0] = memo->nearer_moved[1] = from_begin;
 		memo->retry_at = 0;
 	}
 	return memo;
@@ -160,7 +140,7 @@ look_at_undecided(const MqQueueList *all)
 		MqQueue    *queue = &all->items[i].queue;
 		ScheduleMemo *memo = mq_memo_find(&memos, queue->queue_no);
 
-		if (memo == NULL || chain_of(queue) == NULL || memo->chain != queue->chain || memo->overlooked == PG_INT64_MAX)
+		if (memo == NULL || mq_job_chain(queue) == NULL || memo->chain != queue->chain || memo->overlooked == PG_INT64_MAX)
 			continue;
 		mq_lower_due(&queue->chain->next_due, memo->overlooked);
 		memo->overlooked = PG_INT64_MAX;
@@ -183,12 +163,8 @@ typedef struct Move
 	MqMoved    *moves;			/* and the ids that it was sent with */
 } Move;
 
-/*
- * All that the job touches is locked before, without waiting, with TOAST tables; of the tables about moved messages whichever rows may
- * go to.
- */
-static bool
-lock_schedule(void)
+bool
+mq_job_lock_schedule(void)
 {
 	if (!mq_job_lock(mq_schedule_parent(), RowExclusiveLock))
 		return false;
@@ -324,7 +300,7 @@ move_due(void *arg)
 	/* it goes with the transaction: there may be any number of batches in a turn */
 	MemoryContextSwitchTo(CurTransactionContext);
 	move->memo->owner = mq_queue_owner_if_there(move->queue);
-	if (!mq_attach_queue_at_once(move->queue) || !lock_schedule() || !lock_log(move->queue))
+	if (!mq_attach_queue_at_once(move->queue) || !mq_job_lock_schedule() || !lock_log(move->queue))
 		return false;
 	move->tuples = palloc(ROWS_PER_BATCH * sizeof(HeapTuple));
 	move->moves = palloc(ROWS_PER_BATCH * sizeof(MqMoved));
@@ -344,19 +320,6 @@ move_due(void *arg)
 	return true;
 }
 
-/* Runs a job whose transaction need not be on disk when it ends. */
-static bool
-run_without_flush(MqJob job, void *arg, int32 queue_no, const char *what)
-{
-	int			before = synchronous_commit;
-	bool		done;
-
-	synchronous_commit = SYNCHRONOUS_COMMIT_OFF;
-	done = mq_job_run(job, arg, MQ_JOB_FOR(queue_no), what);
-	synchronous_commit = before;
-	return done;
-}
-
 /* A batch of a queue of which something may be due; the smaller, the more queues there are. */
 static void
 serve(MqQueue *queue, TimestampTz now, int queues)
@@ -372,7 +335,7 @@ serve(MqQueue *queue, TimestampTz now, int queues)
 		memo->moved = (MqDuePlace) {known, -1};
 	move.moved = memo->moved;
 	memo->served_at = mq_monotonic_us();
-	if (run_without_flush(move_due, &move, queue->queue_no, psprintf("moving what is due in queue \"%s\"", NameStr(queue->name))))
+	if (mq_job_run_without_flush(move_due, &move, MQ_JOB_FOR(queue->queue_no), psprintf("moving what is due in queue \"%s\"", NameStr(queue->name))))
 	{
 		MQ_STOP_POINT("move_committed");
 		memo->moved = move.moved;
@@ -454,7 +417,7 @@ collect_due(const MqQueueList *all, TimestampTz now, int *count, int64 *pause)
 		MqQueue    *queue = &all->items[i].queue;
 		int64		left;
 
-		if (chain_of(queue) == NULL || queue->foreign || queue->replaced)
+		if (mq_job_chain(queue) == NULL || queue->foreign || queue->replaced)
 			continue;
 		left = time_left(queue, now);
 		if (left == 0)
@@ -537,277 +500,13 @@ mq_job_schedule(const MqQueueList *all)
 
 /* ---- in each turn ---- */
 
-/* What comes nearer in one queue, from the tables of one tier. */
-typedef struct Nearer
-{
-	const MqQueue *queue;
-	MqScheduleTier tier;
-	TimestampTz before;			/* what is due earlier */
-	MqDuePlace	moved;			/* in and out: up to there it is done */
-	bool		more;			/* out */
-} Nearer;
-
-/* Job: a batch. What is undecided stays: the mover finds it there too. */
-static bool
-move_nearer(void *arg)
-{
-	Nearer	   *nearer = arg;
-	MqScheduleScan *scan;
-	MqScheduleTables tables = {0};
-	MqDueRow	row;
-	int			count = 0;
-	Size		bytes = 0;
-
-	MemoryContextSwitchTo(CurTransactionContext);
-	/* as a sender: a drop of the queue has to wait for the rows that are made here */
-	if (!mq_schedule_lock_at_once(nearer->queue) || !lock_schedule())
-		return false;
-	scan = mq_schedule_scan_begin(nearer->queue->queue_no, nearer->moved, nearer->tier);
-	nearer->more = false;
-	/* where the job fails, the place is the one before */
-	while (!nearer->more && mq_schedule_scan_next(scan, &row) && row.place.due < nearer->before)
-	{
-		MqScheduledRow values;
-		TransactionId deleter;
-
-		CHECK_FOR_INTERRUPTS();
-		nearer->moved = row.place;
-		nearer->more = ++count == ROWS_PER_BATCH;
-		if (TransactionIdIsValid(row.sender) || mq_schedule_scan_take(scan, &deleter) != MQ_TAKEN)
-			continue;
-		mq_schedule_scan_values(scan, &values);
-		bytes += mq_schedule_insert(&tables, &values);
-		nearer->more |= bytes > BYTES_PER_BATCH;
-	}
-	mq_schedule_scan_end(scan);
-	mq_schedule_close(&tables);
-	MQ_STOP_POINT("nearer_moved");
-	return true;
-}
-
-/* Goes on where it was; the memo is asked for anew, for a look at what is due comes in between. */
-static void
-bring_nearer(const MqQueueList *all, const MqQueue *queue, int tier, TimestampTz before, int64 until)
-{
-	Nearer		nearer = {queue, tier == 0 ? MQ_SCHEDULE_DAYS : MQ_SCHEDULE_LATER, before, memo_of(queue)->nearer_moved[tier], true};
-
-	while (nearer.more && mq_monotonic_us() < until)
-	{
-		if (!run_without_flush(move_nearer, &nearer, queue->queue_no, psprintf("moving what comes nearer in queue \"%s\"", NameStr(queue->name))))
-			return;
-		memo_of(queue)->nearer_moved[tier] = nearer.moved;
-		memo_of(queue)->nearer_done[tier] = !nearer.more;
-		(void) mq_job_schedule(all);
-	}
-}
-
-/* Whether the queue has something in its schedule, as far as that is known. */
-static bool
-has_scheduled(const MqQueue *queue)
-{
-	MqChain    *chain = queue->chain;
-
-	return pg_atomic_read_u32(&chain->scheduled_known) == 0 || pg_atomic_read_u64(&chain->scheduled) > 0;
-}
-
-/* Once an hour for what is due the day after, once a day for what is later; the rest, if it takes long, in the next turn. */
-static void
-bring_all_nearer(const MqQueueList *all)
-{
-	TimestampTz now = GetCurrentTimestamp();
-	TimestampTz begin[2] = {mq_schedule_begin_of_tier(MQ_SCHEDULE_DAYS, now), mq_schedule_begin_of_tier(MQ_SCHEDULE_LATER, now)};
-	int64		until = mq_monotonic_us() + NEARER_US;
-
-	for (int i = 0; i < all->count; i++)
-	{
-		MqQueue    *queue = &all->items[i].queue;
-
-		if (chain_of(queue) == NULL || queue->foreign || queue->replaced || !has_scheduled(queue))
-			continue;
-		for (int tier = 1; tier >= 0; tier--)
-		{
-			ScheduleMemo *memo = memo_of(queue);
-
-			if (memo->nearer[tier] != begin[tier])
-				memo->nearer_done[tier] = false;
-			/* the clock was set back */
-			if (memo->nearer[tier] > begin[tier])
-				memo->nearer_moved[tier] = from_begin;
-			memo->nearer[tier] = begin[tier];
-			if (!memo->nearer_done[tier])
-				bring_nearer(all, queue, tier, begin[tier], until);
-		}
-	}
-}
-
-/*
- * Job: counts the schedules that are not known, when nobody is writing to one: who has committed has told of it before it gave its lock
- * back. True: there are no more.
- */
-static bool
-count_unknown(void *arg)
-{
-	const MqQueueList *all = arg;
-	int64		until = mq_monotonic_us() + COUNTING_US;
-
-	if (!mq_job_lock(mq_schedule_parent(), ShareLock))
-		return false;
-	for (int i = 0; i < MQ_SCHEDULE_TABLES; i++)
-		if (!mq_job_lock(mq_schedule_table(i), AccessShareLock))
-			return false;
-	for (int i = 0; i < all->count; i++)
-	{
-		MqChain    *chain = chain_of(&all->items[i].queue);
-
-		if (chain == NULL || pg_atomic_read_u32(&chain->scheduled_known) != 0)
-			continue;
-		if (mq_monotonic_us() >= until)
-			return false;
-		pg_atomic_write_u64(&chain->scheduled, (uint64) mq_schedule_count(all->items[i].queue.queue_no));
-		pg_atomic_write_u32(&chain->scheduled_known, 1);
-	}
-	return true;
-}
-
-static bool
-is_any_unknown(const MqQueueList *all)
-{
-	for (int i = 0; i < all->count; i++)
-	{
-		MqChain    *chain = chain_of(&all->items[i].queue);
-
-		if (chain != NULL && pg_atomic_read_u32(&chain->scheduled_known) == 0)
-			return true;
-	}
-	return false;
-}
-
-/*
- * Where there is always somebody who writes it stands in line once a minute: who wants to schedule something then waits for those who are
- * doing so.
- */
-static void
-count(const MqQueueList *all)
-{
-	static const char what[] = "counting what is scheduled";
-	static int64 next_line = 0;
-	static int64 not_before = 0;
-	int64		begun = mq_monotonic_us();
-	MqMissedLock missed;
-	bool		done;
-
-	if (begun < not_before)
-		return;
-	done = mq_job_run(count_unknown, unconstify(MqQueueList *, all), MQ_JOB_FOR_ALL, what);
-	not_before = mq_monotonic_us() + COUNTING_PART * (mq_monotonic_us() - begun);
-	if (done || begun < next_line || !mq_job_missed_lock(&missed) || !mq_job_may_wait())
-		return;
-	next_line = mq_monotonic_us() + 60 * MQ_S;
-	if (!mq_job_stand_in_line(&missed, 4, what))
-		return;
-	(void) mq_job_run(count_unknown, unconstify(MqQueueList *, all), MQ_JOB_FOR_ALL, what);
-	mq_job_leave_line();
-}
-
-/* Job. */
-static bool
-truncate_table(void *arg)
-{
-	int			table = *(int *) arg;
-
-	return mq_job_lock(mq_schedule_table(table), AccessExclusiveLock) && mq_schedule_truncate(table);
-}
-
-/* Job: a bit for each table whose time is over, and that has pages with nothing in them. */
-static bool
-find_tables_to_empty(void *arg)
-{
-	TimestampTz now = GetCurrentTimestamp();
-
-	for (int i = 0; i < MQ_SCHEDULE_TABLES; i++)
-		if (!mq_schedule_table_is_in_use(i, now) && mq_job_lock(mq_schedule_table(i), AccessShareLock) && mq_schedule_may_be_empty(i))
-			*(uint32 *) arg |= 1U << i;
-	return true;
-}
-
-static void
-empty_tables(void)
-{
-	uint32		found = 0;
-
-	(void) mq_job_run(find_tables_to_empty, &found, MQ_JOB_FOR_ALL, "looking for tables of the schedule to empty");
-	for (int i = 0; i < MQ_SCHEDULE_TABLES; i++)
-		if ((found & (1U << i)) != 0)
-			(void) mq_job_run(truncate_table, &i, MQ_JOB_FOR_ALL, "emptying a table of the schedule");
-}
-
-/* What a look at the tables about moved messages has found. */
-typedef struct MovedLook
-{
-	uint32		superfluous;	/* a bit for each whose messages are gone */
-	bool		full;			/* all are in use, and the current one is large */
-} MovedLook;
-
-/* Job. */
-static bool
-look_at_moved(void *arg)
-{
-	MovedLook  *look = arg;
-
-	for (int i = 0; i < MQ_MOVED_TABLES; i++)
-		if (!mq_job_lock(mq_moved_table(i), AccessShareLock))
-			return false;
-	look->full = !mq_moved_move_on(mq_worker_database);
-	for (int i = 0; i < MQ_MOVED_TABLES; i++)
-		if (mq_moved_is_superfluous(mq_worker_database, i))
-			look->superfluous |= 1U << i;
-	return true;
-}
-
-/* Job. */
-static bool
-squeeze_moved(void *arg)
-{
-	int			table = *(int *) arg;
-
-	return mq_job_lock(mq_moved_table(table), AccessExclusiveLock) && mq_moved_squeeze(mq_worker_database, table);
-}
-
-/* Job. */
-static bool
-truncate_moved(void *arg)
-{
-	int			table = *(int *) arg;
-
-	return mq_job_lock(mq_moved_table(table), AccessExclusiveLock) && mq_moved_truncate(mq_worker_database, table);
-}
-
-static void
-empty_moved(void)
-{
-	static int	squeezed = 0;
-	MovedLook	look = {0};
-
-	(void) mq_job_run(look_at_moved, &look, MQ_JOB_FOR_ALL, "looking at what is known of moved messages");
-	for (int i = 0; i < MQ_MOVED_TABLES; i++)
-		if ((look.superfluous & (1U << i)) != 0)
-			(void) mq_job_run(truncate_moved, &i, MQ_JOB_FOR_ALL, "forgetting moved messages that are gone");
-	if (!look.full || look.superfluous != 0)
-		return;
-	squeezed = (squeezed + 1) % MQ_MOVED_TABLES;
-	(void) mq_job_run(squeeze_moved, &squeezed, MQ_JOB_FOR_ALL, "bringing together what is known of moved messages");
-}
-
-/* Tables are looked for once in so many turns. */
-#define TURNS_PER_LOOK 10
-
 /* What another worker has seen, and where it was, went with it. */
 static void
 forget_looks(const MqQueueList *all)
 {
 	for (int i = 0; i < all->count; i++)
 	{
-		MqChain    *chain = chain_of(&all->items[i].queue);
+		MqChain    *chain = mq_job_chain(&all->items[i].queue);
 
 		if (chain != NULL)
 			pg_atomic_write_u64(&chain->seen_due, 0);
@@ -815,21 +514,14 @@ forget_looks(const MqQueueList *all)
 }
 
 void
-mq_job_care_for_schedule(const MqQueueList *all)
+mq_job_schedule_turn(const MqQueueList *all)
 {
-	static int	turns = 0;
+	static bool begun = false;
 
-	if (turns == 0)
+	if (!begun)
 		forget_looks(all);
+	begun = true;
 	look_at_undecided(all);
 	/* queues that have just been attached, a clock that was set, and what was decided: all are asked */
 	mq_lower_due(&mq_worker_database->next_due, 0);
-	if (is_any_unknown(all))
-		count(all);
-	bring_all_nearer(all);
-	if (++turns % TURNS_PER_LOOK == 0 && all->may_make)
-	{
-		empty_tables();
-		empty_moved();
-	}
 }

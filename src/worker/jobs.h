@@ -65,7 +65,18 @@ extern void mq_job_drop_unread(const MqQueue *queue, const MqSegmentInfo *segmen
  */
 extern int64 mq_job_schedule(const MqQueueList *all);
 
-/* In each turn: looks again at what was undecided, moves what comes nearer to nearer tables, counts, and empties a table. */
+/* In each turn: looks again at what was undecided. */
+extern void mq_job_schedule_turn(const MqQueueList *all);
+
+/*
+ * Locks without waiting, and with TOAST tables, all that a move touches, to the end of the job; of the tables about moved messages whichever
+ * rows may go to.
+ */
+extern bool mq_job_lock_schedule(void);
+
+/* ---- job_schedule_care.c ---- */
+
+/* In each turn, that as well: moves what comes nearer to nearer tables, counts, and empties tables. */
 extern void mq_job_care_for_schedule(const MqQueueList *all);
 
 /* ---- job_notify.c ---- */

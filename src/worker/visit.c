@@ -79,17 +79,6 @@ mq_visit_end(const MqQueueItem *item)
 
 /* ---- slots; a place that was known is looked at without a lock ---- */
 
-/* NULL: nobody has attached the queue. */
-static const MqChain *
-chain_of(MqQueue *queue)
-{
-	MqChainKey	key = mq_chain_key(queue, 0);
-
-	if (queue->chain == NULL || memcmp(&queue->chain->key, &key, sizeof(key)) != 0)
-		queue->chain = mq_chain_slot(&key, false, NULL);
-	return queue->chain;
-}
-
 static MqWindow *
 window_of(MqGroup *group)
 {
@@ -196,7 +185,7 @@ queue_is_due(const MqQueueItem *item, const MqChain *chain)
 bool
 mq_visit_is_due(MqQueueItem *item, const MqQueueList *list)
 {
-	const MqChain *chain = chain_of(&item->queue);
+	const MqChain *chain = mq_job_chain(&item->queue);
 	bool		due = queue_is_due(item, chain) || (chain != NULL && chain->wanted_segment >= 0);
 
 	/* all of them, due or not, for each remembers what was seen */
