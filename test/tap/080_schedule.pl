@@ -281,8 +281,10 @@ $s = session($node);
 $s->q("BEGIN ISOLATION LEVEL REPEATABLE READ");
 $s->q("SELECT count(*) FROM t.sent");
 my $many = scaled(20000);
-one($node, "SELECT count(mq.send('$q', '1', deliver_at => now() + '2 s')) FROM generate_series(1, $many)");
+# all of them are there, and nothing was read, before they are due
+one($node, "SELECT count(*) FROM unnest(mq.send_batch('$q', array_fill('1'::jsonb, array[$many]), deliver_at => array[clock_timestamp() + '10 s'::interval]))");
 one($node, "SELECT pg_stat_reset()");
+is(one($node, "SELECT scheduled FROM mq.queues WHERE queue = '$q'"), $many, 'many that are due at one moment');
 # (a look into mq.scheduled reads them as well)
 ok(poll_until('all to be moved', sub { one($node, "SELECT scheduled FROM mq.queues WHERE queue = '$q'") eq '0' }), 'many that are due at one moment, under a snapshot');
 # the last batches are in the statistics when all have been read once
