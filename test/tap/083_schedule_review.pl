@@ -8,7 +8,7 @@ use Test::More;
 use Time::HiRes qw(time sleep);
 use MqTest;
 
-my $node = mq_node('schedule_review', conf => "mq.drop_delay = 0\nautovacuum = off\nmq.max_queues = 500\nmq.max_groups = 500\n");
+my $node = mq_node('schedule_review', conf => "mq.drop_delay = 0\nautovacuum = off\nmq.max_queues = 1000\nmq.max_groups = 1000\n");
 my $points = mq_stop_points($node);
 my $s = session($node);
 my $d = session($node);
@@ -106,13 +106,13 @@ SKIP:
 # one role's messages do not hold up everybody's
 
 one($node, "CREATE ROLE alice; GRANT EXECUTE ON FUNCTION mq.create_queue TO alice");
-my $queues = 150;
+my $queues = 400;
 one($node, "SET ROLE alice; SELECT count(mq.create_queue('alice' || i)) FROM generate_series(1, $queues) i");
 poll_until('all to be known', sub { one($node, "SELECT count(*) FROM mq.segments WHERE queue LIKE 'alice%'") >= 2 * $queues });
 # whose queue comes last, whatever the order is
 one($node, "SELECT mq.create_queue('bob')");
 one($node, "CREATE TABLE t.due AS SELECT clock_timestamp() + interval '6 s' AS at");
-one($node, "SET ROLE alice; SELECT count(mq.send_batch('alice' || i, array_fill(to_jsonb(repeat('x', 300)), array[2000]), deliver_at => array[(SELECT at FROM t.due)])) FROM generate_series(1, $queues) i")
+one($node, "SET ROLE alice; SELECT count(mq.send_batch('alice' || i, array_fill(to_jsonb(repeat('x', 300)), array[700]), deliver_at => array[(SELECT at FROM t.due)])) FROM generate_series(1, $queues) i")
   if one($node, "GRANT USAGE ON SCHEMA t TO alice; GRANT SELECT ON t.due TO alice; SELECT 1");
 $s->start("SELECT count(*) FROM mq.pop('bob', wait => '60 s')");
 one($node, "SELECT mq.send('bob', '1', deliver_at => (SELECT at + interval '10 ms' FROM t.due))");
