@@ -50,6 +50,9 @@ CREATE TABLE mq_internal.consumer_group (
     max_in_flight              integer,
     max_in_flight_per_consumer integer,
     visibility_timeout         interval,
+    retry_delays               interval[] DEFAULT '{0 s,1 s,10 s,1 min,5 min,15 min,1 h}',
+    max_failures               integer DEFAULT 20,
+    dead_letter_queue          integer DEFAULT 0,
     dropped                    bigint  NOT NULL DEFAULT 0,
     CONSTRAINT consumer_group_pkey PRIMARY KEY (group_no),
     CONSTRAINT consumer_group_queue_no_name_key UNIQUE (queue_no, name)
@@ -325,7 +328,7 @@ CREATE FUNCTION mq.create_group(queue text, consumer_group text, start text DEFA
     start_time timestamptz DEFAULT NULL, options jsonb DEFAULT NULL, if_not_exists boolean DEFAULT false)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_create_group';
 COMMENT ON FUNCTION mq.create_group(text, text, text, bigint, timestamptz, jsonb, boolean) IS
-    'Creates a consumer group that begins at ''latest'' (what commits from now on), ''earliest'', an id or a time. Options: visibility_timeout, max_in_flight, max_in_flight_per_consumer. Undone by rollback.';
+    'Creates a consumer group that begins at ''latest'' (what commits from now on), ''earliest'', an id or a time. Options: visibility_timeout, max_in_flight, max_in_flight_per_consumer, retry_delays, max_failures. Undone by rollback.';
 
 CREATE FUNCTION mq.alter_group(queue text, consumer_group text, options jsonb)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_alter_group';
@@ -440,12 +443,22 @@ COMMENT ON FUNCTION mq.nack_batch(uuid[], interval, text, boolean) IS
 CREATE FUNCTION mq.release(receipt uuid, delay interval DEFAULT NULL)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_release';
 COMMENT ON FUNCTION mq.release(uuid, interval) IS
-    'Gives a message back without counting a failure. At once; rollback does not undo it. The argument delay is not supported yet.';
+    'Gives a message back without counting a failure, ready after the delay. At once; rollback does not undo it.';
 
 CREATE FUNCTION mq.release_batch(receipts uuid[], delay interval DEFAULT NULL, strict boolean DEFAULT true)
 RETURNS uuid[] LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_release_batch';
 COMMENT ON FUNCTION mq.release_batch(uuid[], interval, boolean) IS
-    'Gives messages back without counting failures. strict: all or error; otherwise returns the receipts refused. The argument delay is not supported yet.';
+    'Gives messages back without counting failures. strict: all or error; otherwise returns the receipts refused.';
+
+CREATE FUNCTION mq.dead_letter(receipt uuid, reason text DEFAULT NULL)
+RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_dead_letter';
+COMMENT ON FUNCTION mq.dead_letter(uuid, text) IS
+    'Gives a message up: it is dead, however often it has failed. At once; rollback does not undo it. The argument reason is not supported yet.';
+
+CREATE FUNCTION mq.dead_letter_batch(receipts uuid[], reason text DEFAULT NULL, strict boolean DEFAULT true)
+RETURNS uuid[] LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_dead_letter_batch';
+COMMENT ON FUNCTION mq.dead_letter_batch(uuid[], text, boolean) IS
+    'Gives messages up. strict: all or error; otherwise returns the receipts refused. The argument reason is not supported yet.';
 
 CREATE FUNCTION mq.extend(receipt uuid, visibility_timeout interval)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_extend';
@@ -456,6 +469,11 @@ CREATE FUNCTION mq.extend_batch(receipts uuid[], visibility_timeout interval, st
 RETURNS uuid[] LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_extend_batch';
 COMMENT ON FUNCTION mq.extend_batch(uuid[], interval, boolean) IS
     'Lets the leases end that long from now. strict: all or error; otherwise returns the receipts refused.';
+
+CREATE FUNCTION mq.retry(queue text, consumer_group text, ids bigint[])
+RETURNS bigint LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_retry';
+COMMENT ON FUNCTION mq.retry(text, text, bigint[]) IS
+    'Makes messages that wait for a retry ready now, and dead ones again, as if they had never failed; returns how many that were. At once; rollback does not undo it.';
 
 CREATE FUNCTION mq.discard(queue text, consumer_group text, ids bigint[], reason text DEFAULT NULL)
 RETURNS bigint LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_discard';
@@ -481,8 +499,9 @@ RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', '
 COMMENT ON FUNCTION mq_internal.queue_state() IS 'The queues that the caller may see, for the views.';
 
 CREATE FUNCTION mq_internal.group_state(OUT group_no integer, OUT rights oid, OUT epoch integer, OUT low_watermark bigint,
-    OUT next_id bigint, OUT ready bigint, OUT retrying bigint, OUT leased bigint, OUT settling bigint, OUT pending bigint,
-    OUT unread bigint, OUT oldest_ready_at timestamptz, OUT oldest_unfinished_at timestamptz, OUT next_due_at timestamptz,
+    OUT next_id bigint, OUT ready bigint, OUT retrying bigint, OUT leased bigint, OUT settling bigint, OUT dead bigint,
+    OUT pending bigint, OUT unread bigint, OUT oldest_ready_at timestamptz, OUT oldest_unfinished_at timestamptz,
+    OUT oldest_dead_at timestamptz, OUT next_due_at timestamptz,
     OUT held_back bigint, OUT waiting bigint)
 RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_group_state';
 COMMENT ON FUNCTION mq_internal.group_state() IS 'The groups that the caller may see, for the views.';
@@ -543,15 +562,21 @@ CREATE VIEW mq.groups WITH (security_barrier) AS
 SELECT q.name::pg_catalog.text AS queue,
        g.name::pg_catalog.text AS consumer_group,
        q.paused OR g.paused AS paused,
-       s.ready, s.retrying, s.leased, s.settling, s.pending, s.unread AS unread_at_most,
+       s.ready, s.retrying, s.leased, s.settling, s.dead, s.pending, s.unread AS unread_at_most,
        s.ready OPERATOR(pg_catalog.+) s.retrying OPERATOR(pg_catalog.+) s.leased OPERATOR(pg_catalog.+) s.settling
-           OPERATOR(pg_catalog.+) s.pending OPERATOR(pg_catalog.+) s.unread AS unfinished_at_most,
-       s.oldest_ready_at, s.oldest_unfinished_at, s.next_due_at, s.waiting,
+           OPERATOR(pg_catalog.+) s.dead OPERATOR(pg_catalog.+) s.pending OPERATOR(pg_catalog.+) s.unread AS unfinished_at_most,
+       s.oldest_ready_at, s.oldest_unfinished_at, s.oldest_dead_at, s.next_due_at, s.waiting,
        g.dropped, s.held_back,
        mq_internal.segment_bytes(q.queue_no, s.low_watermark OPERATOR(pg_catalog./) q.segment_size) AS held_bytes,
        s.low_watermark, s.next_id, s.epoch,
+       CASE WHEN g.retry_delays IS NULL OR g.max_failures OPERATOR(pg_catalog.=) 1 THEN CASE WHEN g.max_failures IS NOT NULL THEN '0 s'::pg_catalog.interval END
+            ELSE (SELECT pg_catalog.sum(d) FROM pg_catalog.unnest(g.retry_delays[1:g.max_failures OPERATOR(pg_catalog.-) 1]) d)
+                 OPERATOR(pg_catalog.+) (GREATEST(g.max_failures OPERATOR(pg_catalog.-) 1 OPERATOR(pg_catalog.-) pg_catalog.cardinality(g.retry_delays), 0)
+                                         OPERATOR(pg_catalog.*) g.retry_delays[pg_catalog.cardinality(g.retry_delays)])
+       END AS retry_span,
        s.rights::pg_catalog.regclass AS rights,
-       g.visibility_timeout, g.max_in_flight, g.max_in_flight_per_consumer
+       g.visibility_timeout, g.max_in_flight, g.max_in_flight_per_consumer,
+       g.retry_delays, g.max_failures
 FROM mq_internal.group_state() s
 JOIN mq_internal.consumer_group g ON g.group_no OPERATOR(pg_catalog.=) s.group_no
 JOIN mq_internal.queue q ON q.queue_no OPERATOR(pg_catalog.=) g.queue_no;
@@ -563,11 +588,13 @@ COMMENT ON COLUMN mq.groups.ready IS 'Messages seen that can be handed out now (
 COMMENT ON COLUMN mq.groups.retrying IS 'Messages that came back and wait for the end of a delay (exact).';
 COMMENT ON COLUMN mq.groups.leased IS 'Messages handed out (exact).';
 COMMENT ON COLUMN mq.groups.settling IS 'Messages acked by transactions that are not decided (exact).';
+COMMENT ON COLUMN mq.groups.dead IS 'Messages that have failed too often, or were given up for dead, and are still in this queue (exact).';
 COMMENT ON COLUMN mq.groups.pending IS 'Messages seen whose sender is, or was when last looked at, not decided (exact).';
 COMMENT ON COLUMN mq.groups.unread_at_most IS 'Ids that were given and not looked at: an upper bound of the messages there.';
 COMMENT ON COLUMN mq.groups.unfinished_at_most IS 'All that is not finished: the sum of ready to unread_at_most.';
 COMMENT ON COLUMN mq.groups.oldest_ready_at IS 'When the first message came that can be handed out, or was not looked at; null: there is none, or its partition is locked.';
 COMMENT ON COLUMN mq.groups.oldest_unfinished_at IS 'When the first message came that is not finished; null: there is none, or its partition is locked.';
+COMMENT ON COLUMN mq.groups.oldest_dead_at IS 'When the first dead message came; null: there is none, or its partition is locked.';
 COMMENT ON COLUMN mq.groups.next_due_at IS 'When the next retrying message is ready.';
 COMMENT ON COLUMN mq.groups.waiting IS 'Receivers that wait now (exact).';
 COMMENT ON COLUMN mq.groups.dropped IS 'Messages that retention dropped before the group had finished them (upper bound).';
@@ -576,10 +603,14 @@ COMMENT ON COLUMN mq.groups.held_bytes IS 'Size on disk of the partitions from l
 COMMENT ON COLUMN mq.groups.low_watermark IS 'Every message below is finished (exact).';
 COMMENT ON COLUMN mq.groups.next_id IS 'Look-ahead has seen every message below (exact).';
 COMMENT ON COLUMN mq.groups.epoch IS 'Goes up with every seek and purge.';
+COMMENT ON COLUMN mq.groups.retry_span IS 'How long a message that always fails is tried, with the delays alone; null: for ever.';
 COMMENT ON COLUMN mq.groups.rights IS 'Sequence that carries the rights of the group: USAGE on it is the right to consume.';
 COMMENT ON COLUMN mq.groups.visibility_timeout IS 'Length of a lease when the call does not say; null: mq.visibility_timeout.';
 COMMENT ON COLUMN mq.groups.max_in_flight IS 'Messages handed out and not finished at most; null: no limit.';
 COMMENT ON COLUMN mq.groups.max_in_flight_per_consumer IS 'The same for each consumer name; null: no limit.';
+
+COMMENT ON COLUMN mq.groups.retry_delays IS 'After the n-th failure a message comes back after the n-th delay, the last one repeats; null: at once.';
+COMMENT ON COLUMN mq.groups.max_failures IS 'So often a message may fail: then it is dead; null: any number of times.';
 
 CREATE VIEW mq.segments WITH (security_barrier) AS
 SELECT q.name::pg_catalog.text AS queue,

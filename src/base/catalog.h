@@ -12,6 +12,9 @@
 
 #define MQ_DEFAULT_GROUP	"default"
 
+#define MQ_DEAD_LETTERS_OWN		0	/* "<queue>.dead" */
+#define MQ_DEAD_LETTERS_NONE	(-1)	/* they stay where they are */
+
 typedef struct MqQueue
 {
 	NameData	name;
@@ -44,6 +47,8 @@ typedef struct MqGroup
 	int32		max_in_flight;	/* 0: no limit */
 	int32		max_per_consumer;	/* 0: no limit */
 	int64		lease_us;		/* 0: mq.visibility_timeout */
+	uint32		retry_hash;		/* of its MqRetryPolicy */
+	int32		dead_letters;	/* number of the queue that its dead letters go to; MQ_DEAD_LETTERS_OWN, MQ_DEAD_LETTERS_NONE */
 	MqQueue		queue;
 	MqWindow   *window;			/* filled by mq_attach; check its key under the window lock */
 } MqGroup;

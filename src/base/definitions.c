@@ -13,8 +13,10 @@
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "access/xlog.h"
+#include "catalog/pg_type.h"
 #include "common/hashfn.h"
 #include "miscadmin.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/hsearch.h"
@@ -33,7 +35,8 @@ enum
 /* columns of mq_internal.consumer_group */
 enum
 {
-	G_NUMBER = 1, G_QUEUE, G_NAME, G_EPOCH, G_START, G_PAUSED, G_MAX_IN_FLIGHT, G_MAX_PER_CONSUMER, G_LEASE, G_DROPPED,
+	G_NUMBER = 1, G_QUEUE, G_NAME, G_EPOCH, G_START, G_PAUSED, G_MAX_IN_FLIGHT, G_MAX_PER_CONSUMER, G_LEASE, G_RETRY_DELAYS,
+	G_MAX_FAILURES, G_DEAD_LETTERS, G_DROPPED,
 	G_COLUMNS = G_DROPPED
 };
 
@@ -99,6 +102,28 @@ queue_from_tuple(const MqExtension *ext, HeapTuple tuple, TupleDesc desc, MqQueu
 	queue->replaced = !queue->foreign && DatumGetObjectId(v[Q_TABLE - 1]) != queue->table;
 }
 
+/* Whatever is on disk. */
+static void
+policy_from(const Datum *v, const bool *isnull, MqRetryPolicy *policy)
+{
+	memset(policy, 0, sizeof(*policy));
+	policy->max_failures = isnull[G_MAX_FAILURES - 1] ? 0 : Max(DatumGetInt32(v[G_MAX_FAILURES - 1]), 0);
+	if (!isnull[G_RETRY_DELAYS - 1])
+	{
+		ArrayType  *array = DatumGetArrayTypeP(v[G_RETRY_DELAYS - 1]);
+		Datum	   *delays;
+		bool	   *nulls;
+		int			count;
+
+		deconstruct_array(array, INTERVALOID, sizeof(Interval), false, TYPALIGN_DOUBLE, &delays, &nulls, &count);
+		for (int i = 0; i < Min(count, MQ_RETRY_DELAYS_MAX); i++)
+			policy->delays[policy->ndelays++] = Max(interval_us(delays[i], nulls[i]), 0);
+		pfree(delays);
+		pfree(nulls);
+	}
+	policy->hash = hash_bytes((const unsigned char *) &policy->max_failures, sizeof(*policy) - offsetof(MqRetryPolicy, max_failures));
+}
+
 /* All but the window, and the queue, whose number goes to *queue_no. */
 static void
 group_from_tuple(const MqExtension *ext, HeapTuple tuple, TupleDesc desc, MqGroup *group, int32 *queue_no)
@@ -106,8 +131,10 @@ group_from_tuple(const MqExtension *ext, HeapTuple tuple, TupleDesc desc, MqGrou
 	Datum		v[MaxHeapAttributeNumber];
 	bool		isnull[MaxHeapAttributeNumber];
 	char		relname[NAMEDATALEN];
+	MqRetryPolicy policy;
 
 	mq_deform(tuple, desc, v, isnull, G_COLUMNS);
+	policy_from(v, isnull, &policy);
 	memset(group, 0, sizeof(*group));
 	group->name = *DatumGetName(v[G_NAME - 1]);
 	group->group_no = DatumGetInt32(v[G_NUMBER - 1]);
@@ -117,6 +144,8 @@ group_from_tuple(const MqExtension *ext, HeapTuple tuple, TupleDesc desc, MqGrou
 	group->max_in_flight = isnull[G_MAX_IN_FLIGHT - 1] ? 0 : DatumGetInt32(v[G_MAX_IN_FLIGHT - 1]);
 	group->max_per_consumer = isnull[G_MAX_PER_CONSUMER - 1] ? 0 : DatumGetInt32(v[G_MAX_PER_CONSUMER - 1]);
 	group->lease_us = interval_us(v[G_LEASE - 1], isnull[G_LEASE - 1]);
+	group->retry_hash = policy.hash;
+	group->dead_letters = isnull[G_DEAD_LETTERS - 1] ? MQ_DEAD_LETTERS_NONE : DatumGetInt32(v[G_DEAD_LETTERS - 1]);
 	snprintf(relname, sizeof(relname), "g_%d", group->group_no);
 	group->rights = get_relname_relid(relname, ext->internal);
 	*queue_no = DatumGetInt32(v[G_QUEUE - 1]);
@@ -204,6 +233,33 @@ mq_read_group_by_number(const MqExtension *ext, int32 group_no, MqGroup *group)
 
 	ScanKeyInit(&key, G_NUMBER, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(group_no));
 	return read_group(ext, "consumer_group_pkey", &key, 1, group);
+}
+
+bool
+mq_read_retry_policy(int32 group_no, MqRetryPolicy *policy)
+{
+	const MqExtension *ext = mq_extension(false);
+	Relation	rel = mq_own_relation_open(ext->group_rel, AccessShareLock);
+	SysScanDesc scan;
+	ScanKeyData key;
+	HeapTuple	tuple;
+	bool		found;
+
+	ScanKeyInit(&key, G_NUMBER, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(group_no));
+	scan = systable_beginscan(rel, get_relname_relid("consumer_group_pkey", ext->internal), true, NULL, 1, &key);
+	tuple = systable_getnext(scan);
+	found = HeapTupleIsValid(tuple);
+	if (found)
+	{
+		Datum		v[MaxHeapAttributeNumber];
+		bool		isnull[MaxHeapAttributeNumber];
+
+		mq_deform(tuple, RelationGetDescr(rel), v, isnull, G_COLUMNS);
+		policy_from(v, isnull, policy);
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return found;
 }
 
 /* *whole: as in MqDefinitions. */

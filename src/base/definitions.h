@@ -29,6 +29,9 @@ extern bool mq_read_queue(const MqExtension *ext, const NameData *name, MqQueue 
 extern bool mq_read_group(const MqExtension *ext, int32 queue_no, const NameData *name, MqGroup *group);
 extern bool mq_read_group_by_number(const MqExtension *ext, int32 group_no, MqGroup *group);
 
+/* What becomes of failed messages of a group; false: there is no such group. */
+extern bool mq_read_retry_policy(int32 group_no, MqRetryPolicy *policy);
+
 /* Every group (and its queue) of the database, committed or made by this transaction; palloc'd array. */
 extern MqGroup *mq_groups_all(int *count);
 extern MqQueue *mq_queues_all(int *count);

@@ -129,7 +129,8 @@ typedef enum MqState
 	MQ_READY,					/* may be handed out once due; -> LEASED, SETTLING (pop) */
 	MQ_LEASED,					/* handed out; -> SETTLING, READY, UNREAD */
 	MQ_SETTLING,				/* acked by an undecided transaction; -> gone, LEASED, READY, UNREAD */
-	MQ_UNREAD,					/* to be read from the heap; -> READY, pending chunks, gone */
+	MQ_UNREAD,					/* to be read from the heap; -> READY, DEAD, pending chunks, gone */
+	MQ_DEAD,					/* has failed too often; -> SETTLING (moved, discarded), UNREAD (retried) */
 	MQ_STATES
 } MqState;
 
@@ -137,9 +138,23 @@ typedef enum MqState
 #define MQ_NODE_OWN_LEASE	0x02	/* SETTLING: leased by the very transaction that acked it */
 #define MQ_NODE_POPPED		0x04	/* SETTLING: by mq.pop, so the transaction may still nack or release it */
 #define MQ_NODE_NACKED		0x08	/* ... and has: at the commit a failure is counted, and due is the due time */
-#define MQ_NODE_RELEASED	0x20	/* ... the same without a failure */
+#define MQ_NODE_RELEASED	0x10	/* ... the same without a failure */
 #define MQ_NODE_LEFT		(MQ_NODE_NACKED | MQ_NODE_RELEASED)
-#define MQ_NODE_OVERDUE		0x10	/* LEASED: was seen past its end, its transaction still open; that ends it at its commit */
+#define MQ_NODE_OVERDUE		0x20	/* LEASED: was seen past its end, its transaction still open; that ends it at its commit */
+
+/* As the due time of a message: it is dead, or will be once it is read. */
+#define MQ_DUE_NEVER PG_INT64_MAX
+
+#define MQ_RETRY_DELAYS_MAX	32
+
+/* What becomes of a message that has failed. */
+typedef struct MqRetryPolicy
+{
+	uint32		hash;			/* of all that follows */
+	int32		max_failures;	/* it is dead then; 0: never */
+	int32		ndelays;		/* 0: it comes back at once */
+	int64		delays[MQ_RETRY_DELAYS_MAX];	/* microseconds; after the first failure, the second, ...; the last one repeats */
+} MqRetryPolicy;
 
 /*
  * A range of ids of one window in one state. Ranges of a window never overlap; an id below the window's end that is
@@ -151,7 +166,7 @@ typedef struct MqNode
 	int64		hi;				/* inclusive; PG_INT64_MAX for the last one, the part nobody has read */
 	uint64		token;			/* LEASED, SETTLING: fencing token */
 	uint64		owner;			/* LEASED: session transaction that took it; SETTLING: full xid */
-	TimestampTz due;			/* READY, UNREAD: not before this; LEASED, SETTLING: end of the lease */
+	TimestampTz due;			/* READY, UNREAD: not before this; LEASED, SETTLING: end of the lease; DEAD: MQ_DUE_NEVER */
 	TimestampTz min_ready;		/* subtree: earliest due of READY */
 	TimestampTz min_deadline;	/* subtree: earliest end of a LEASED that is not overdue */
 	uint32		left;
@@ -167,6 +182,7 @@ typedef struct MqNode
 	uint8		state;
 	uint8		states;			/* subtree: bit mask of states, of MQ_NODE_OVERDUE, and whether a READY one has a due time */
 	uint8		flags;
+	uint8		unexplained;	/* of the failures, those of which no cause is known: they count half */
 } MqNode;
 
 #define MQ_CHUNK_BITS 256
@@ -183,6 +199,7 @@ typedef struct MqChunk
 	uint32		file_tag;		/* what the block is valid for (walk.c) */
 	uint16		attempts;		/* its sender received them itself and rolled back to a savepoint */
 	uint16		failures;
+	uint8		unexplained;
 	bool		is_bitmap;
 } MqChunk;
 
@@ -279,6 +296,7 @@ typedef struct MqWindow
 	pg_atomic_uint64 oldest_needed; /* rows of this group with a smaller n are superfluous; 0: none (no lock) */
 	bool		dropped;		/* the group is no more: nobody waits for it */
 	bool		limited;		/* somebody could not take for a limit: room wakes */
+	MqRetryPolicy retry;		/* of the group */
 	bool		overdue;		/* some entry may be MQ_NODE_OVERDUE (read without lock by who commits, lease.c) */
 	/* receivers that wait (wake.h) */
 	int			chain;			/* slot of the queue's chain; valid while there are any */

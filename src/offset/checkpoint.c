@@ -80,7 +80,7 @@ add_chunk(MqUnfinished *out, const MqChunk *chunk)
 
 	if (!chunk->is_bitmap)
 	{
-		out[0] = (MqUnfinished) {chunk->lo, chunk->hi, chunk->failures, chunk->due};
+		out[0] = (MqUnfinished) {chunk->lo, chunk->hi, mq_pack_failures(chunk->failures, chunk->unexplained), chunk->due};
 		return 1;
 	}
 	for (int64 id = chunk->lo; id <= chunk->hi; id++)
@@ -90,7 +90,7 @@ add_chunk(MqUnfinished *out, const MqChunk *chunk)
 		if (n > 0 && out[n - 1].hi + 1 == id)
 			out[n - 1].hi = id;
 		else
-			out[n++] = (MqUnfinished) {id, id, chunk->failures, chunk->due};
+			out[n++] = (MqUnfinished) {id, id, mq_pack_failures(chunk->failures, chunk->unexplained), chunk->due};
 	}
 	return n;
 }
@@ -120,17 +120,18 @@ add_node(const MqNode *m, void *arg)
 	Collected  *c = arg;
 	MqUnfinished *last = c->n > 0 ? &c->out[c->n - 1] : NULL;
 	/* of what was discarded, or left its pop, due is that of the message, should the transaction be undone; else the end of a lease */
-	bool		delayed = m->state == MQ_READY || m->state == MQ_UNREAD ||
+	bool		delayed = m->state == MQ_READY || m->state == MQ_UNREAD || m->state == MQ_DEAD ||
 		(m->state == MQ_SETTLING && (m->token == 0 || (m->flags & MQ_NODE_LEFT) != 0));
 	int64		due = delayed ? m->due : 0;
+	int64		failures = mq_pack_failures(m->failures, m->unexplained);
 
 	Assert(c->out != NULL);
 	if (m->hi == PG_INT64_MAX)
 		return;
-	if (last != NULL && last->hi + 1 == m->lo && last->failures == m->failures && last->due == due)
+	if (last != NULL && last->hi + 1 == m->lo && last->failures == failures && last->due == due)
 		last->hi = m->hi;
 	else
-		c->out[c->n++] = (MqUnfinished) {m->lo, m->hi, m->failures, due};
+		c->out[c->n++] = (MqUnfinished) {m->lo, m->hi, failures, due};
 }
 
 /* The window's unfinished ranges, unsorted. */

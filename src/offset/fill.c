@@ -9,19 +9,20 @@
 #include "window/tree.h"
 #include "window/window.h"
 
-/* Takes one cell. Attempts are not on disk: there were as many as failures, at least. */
+/* Takes one cell. Attempts are not on disk: there were as many as failures, at least. What is dead need not be read. */
 static void
-insert_unread(MqWindow *window, const MqUnfinished *range, MqCellList *cells)
+insert_part(MqWindow *window, const MqUnfinished *range, MqCellList *cells)
 {
 	uint32		node = mq_cell_take(cells);
 
 	MqNodeAt(node)->lo = range->lo;
 	MqNodeAt(node)->hi = range->hi;
 	MqNodeAt(node)->block = InvalidBlockNumber;
-	MqNodeAt(node)->failures = (uint16) Min(range->failures, PG_UINT16_MAX);
-	MqNodeAt(node)->attempts = (uint16) Min(range->failures, PG_UINT16_MAX);
+	MqNodeAt(node)->failures = (uint16) range->failures;
+	MqNodeAt(node)->attempts = (uint16) range->failures;
+	MqNodeAt(node)->unexplained = (uint8) (range->failures >> 16);
 	MqNodeAt(node)->due = range->due;
-	MqNodeAt(node)->state = MQ_UNREAD;
+	MqNodeAt(node)->state = range->due == MQ_DUE_NEVER ? MQ_DEAD : MQ_UNREAD;
 	(void) mq_tree_insert(window, node);
 }
 
@@ -78,7 +79,7 @@ mq_fill(MqWindow *window, const MqUnfinished *parts, int64 count, bool may_pack,
 		if (n > 1 && window != NULL)
 			last = insert_chunk(window, last, &parts[at], n, cells);
 		else if (n <= 1 && window != NULL)
-			insert_unread(window, &parts[at], cells);
+			insert_part(window, &parts[at], cells);
 		n = Max(n, 1);
 	}
 	return entries;

@@ -7,7 +7,7 @@
  *   group_no, level, epoch
  *   lo, hi       ack: the ids lie in [lo, hi]; checkpoint: low watermark and next id
  *   ranges       ack: pairs (lo, hi), null: all of [lo, hi]
- *                checkpoint: quadruples (lo, hi, failures, due) of what is unfinished below next id
+ *                checkpoint: quadruples (lo, hi, failures, due) of what is unfinished below next id; due MQ_DUE_NEVER: dead
  *   replay_from  null in an ack. Checkpoint: acks with a smaller n are contained in it. -1: a hand-out, -2: void
  *
  * A hand-out says that messages which a crash had left unfinished were about to be handed out again. It counts even if
@@ -28,9 +28,16 @@ typedef struct MqUnfinished
 {
 	int64		lo;
 	int64		hi;
-	int64		failures;
+	int64		failures;		/* packed */
 	int64		due;			/* microseconds, as in TimestampTz */
 } MqUnfinished;
+
+/* Failures, and how many of them are unexplained, as one number: 16 bits and the next 8. */
+static inline int64
+mq_pack_failures(uint16 failures, uint8 unexplained)
+{
+	return failures | (int64) unexplained << 16;
+}
 
 /* For qsort: by lo. */
 extern int	mq_unfinished_compare(const void *a, const void *b);

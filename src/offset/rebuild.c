@@ -152,13 +152,17 @@ mq_attach_new_group(MqGroup *group, const MqUnfinished *parts, int64 count, int6
 	MqWindowRef ref = {mq_window_slot(&key, true, NULL), key};
 	int64		needed = mq_fill(NULL, parts, count, true, NULL);
 	MqCellList	cells;
+	MqRetryPolicy policy;
 
+	memset(&policy, 0, sizeof(policy));
+	(void) mq_read_retry_policy(group->group_no, &policy);
 	if (!mq_share_cells(&cells, needed, 0))
 		mq_out_of_cells(needed);
 	if (mq_window_lock(&ref, LW_EXCLUSIVE))
 	{
 		ref.window->queue_no = group->queue.queue_no;
 		ref.window->epoch = group->epoch;
+		ref.window->retry = policy;
 		(void) mq_fill(ref.window, parts, count, true, &cells);
 		pg_atomic_write_u64(&ref.window->oldest_needed, oldest_needed);
 		ref.window->changes++;

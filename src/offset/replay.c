@@ -17,11 +17,13 @@
 #include "miscadmin.h"
 #include "utils/hsearch.h"
 
+#include "base/definitions.h"
 #include "base/settings.h"
 #include "base/stop_point.h"
 #include "offset/fill.h"
 #include "offset/group_log.h"
 #include "offset/offset_log.h"
+#include "window/lease.h"
 #include "window/prepared.h"
 #include "window/window.h"
 
@@ -158,8 +160,11 @@ count_hand_out(MqWindow *window, const MqRange *range, MqCellList *cells)
 			break;
 		node = mq_tree_cut(window, node, range->lo, range->hi, cells);
 		id = MqNodeAt(node)->hi + 1;
-		if (MqNodeAt(node)->failures < PG_UINT16_MAX)
-			MqNodeAt(node)->failures++;
+		if (mq_lease_count_failure(window, MqNodeAt(node), MQ_FAILED) && MqNodeAt(node)->state == MQ_UNREAD)
+		{
+			MqNodeAt(node)->due = MQ_DUE_NEVER;
+			mq_tree_set_state(window, node, MQ_DEAD);
+		}
 		MqNodeAt(node)->attempts = Max(MqNodeAt(node)->attempts, MqNodeAt(node)->failures);
 		window->failures_changed = true;
 	}
@@ -214,7 +219,7 @@ slot_if_there_is_room(const MqWindowKey *key)
 
 /* Fills the window, unless another process was first, or there are not enough cells: the reserve is for what goes on. */
 static void
-fill_window(const MqGroup *group, const MqWindowRef *ref, MqGroupLog *log, bool after_crash)
+fill_window(const MqGroup *group, const MqWindowRef *ref, MqGroupLog *log, const MqRetryPolicy *policy, bool after_crash)
 {
 	int64		ncommitted = mq_group_log_sort_acks(log);
 	int64		count;
@@ -236,6 +241,7 @@ fill_window(const MqGroup *group, const MqWindowRef *ref, MqGroupLog *log, bool 
 		{
 			window->queue_no = group->queue.queue_no;
 			window->epoch = group->epoch;
+			window->retry = *policy;
 			(void) mq_fill(window, parts, count, may_pack, &cells);
 			if (after_crash && log->checkpoint_n > 0)
 				mark_passed(window, log->next_id);
@@ -263,10 +269,15 @@ install(MqGroup *group, MqGroupLog *log, bool after_crash)
 {
 	MqWindowKey key = mq_window_key(group, 0);
 	MqWindowRef ref = {slot_if_there_is_room(&key), key};
+	MqRetryPolicy policy;
 
 	group->window = ref.window;
-	if (ref.window != NULL)
-		fill_window(group, &ref, log, after_crash);
+	if (ref.window == NULL)
+		return;
+	/* of a group that has just been dropped it does not matter */
+	memset(&policy, 0, sizeof(policy));
+	(void) mq_read_retry_policy(group->group_no, &policy);
+	fill_window(group, &ref, log, &policy, after_crash);
 }
 
 void

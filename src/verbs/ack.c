@@ -1,8 +1,8 @@
 /*
- * ack.c: mq.ack, nack, release and extend.
+ * ack.c: mq.ack, nack, release, dead_letter and extend.
  *
  * An ack marks messages settling in the window, then writes one row to the offset log; commit removes them, rollback
- * leases them again. nack, release and extend change the hand-out only, which lives outside transactions: they
+ * leases them again. nack, release, dead_letter and extend change the hand-out only, which lives outside transactions: they
  * take effect at once and no rollback undoes them.
  */
 #include "postgres.h"
@@ -492,16 +492,25 @@ claim_array(FunctionCallInfo fcinfo, const char *function, MqClaimAction action,
 	return refused_array(&call, values);
 }
 
-/* When a nacked message is ready again; 0: at once. Without the argument that is left to the pause that grows with its failures. */
+/*
+ * When a message that was given up is ready again; 0: at once. Rounded up, by less than a hundredth of the delay, so that neighbours that
+ * are given up one after the other take no more memory than one.
+ */
 static TimestampTz
-delay_arg(FunctionCallInfo fcinfo, int arg)
+delay_arg(FunctionCallInfo fcinfo, int arg, TimestampTz if_null)
 {
 	int64		us;
+	int64		step;
+	TimestampTz due;
 
 	if (PG_ARGISNULL(arg))
-		return MQ_DUE_AFTER_PAUSE;
+		return if_null;
 	us = mq_interval_us(PG_GETARG_INTERVAL_P(arg), "delay", 0);
-	return us == 0 ? 0 : GetCurrentTimestamp() + us;
+	if (us == 0)
+		return 0;
+	step = Max(us / 128, 1);
+	due = GetCurrentTimestamp() + us + step - 1;
+	return due - due % step;
 }
 
 /* The new end of a lease: from now on, not from the start of the transaction. */
@@ -531,7 +540,7 @@ Datum
 mq_nack(PG_FUNCTION_ARGS)
 {
 	mq_refuse_arg(fcinfo, 2, "reason");
-	return claim_scalar(fcinfo, "mq.nack()", MQ_CLAIM_FAIL, delay_arg(fcinfo, 1));
+	return claim_scalar(fcinfo, "mq.nack()", MQ_CLAIM_FAIL, delay_arg(fcinfo, 1, MQ_DUE_AFTER_PAUSE));
 }
 
 MQ_FUNCTION(mq_nack_batch);
@@ -539,23 +548,37 @@ Datum
 mq_nack_batch(PG_FUNCTION_ARGS)
 {
 	mq_refuse_arg(fcinfo, 2, "reason");
-	return claim_array(fcinfo, "mq.nack_batch()", MQ_CLAIM_FAIL, delay_arg(fcinfo, 1), 3);
+	return claim_array(fcinfo, "mq.nack_batch()", MQ_CLAIM_FAIL, delay_arg(fcinfo, 1, MQ_DUE_AFTER_PAUSE), 3);
 }
 
 MQ_FUNCTION(mq_release);
 Datum
 mq_release(PG_FUNCTION_ARGS)
 {
-	mq_refuse_arg(fcinfo, 1, "delay");
-	return claim_scalar(fcinfo, "mq.release()", MQ_CLAIM_RELEASE, 0);
+	return claim_scalar(fcinfo, "mq.release()", MQ_CLAIM_RELEASE, delay_arg(fcinfo, 1, 0));
 }
 
 MQ_FUNCTION(mq_release_batch);
 Datum
 mq_release_batch(PG_FUNCTION_ARGS)
 {
-	mq_refuse_arg(fcinfo, 1, "delay");
-	return claim_array(fcinfo, "mq.release_batch()", MQ_CLAIM_RELEASE, 0, 2);
+	return claim_array(fcinfo, "mq.release_batch()", MQ_CLAIM_RELEASE, delay_arg(fcinfo, 1, 0), 2);
+}
+
+MQ_FUNCTION(mq_dead_letter);
+Datum
+mq_dead_letter(PG_FUNCTION_ARGS)
+{
+	mq_refuse_arg(fcinfo, 1, "reason");
+	return claim_scalar(fcinfo, "mq.dead_letter()", MQ_CLAIM_FAIL, MQ_DUE_NEVER);
+}
+
+MQ_FUNCTION(mq_dead_letter_batch);
+Datum
+mq_dead_letter_batch(PG_FUNCTION_ARGS)
+{
+	mq_refuse_arg(fcinfo, 1, "reason");
+	return claim_array(fcinfo, "mq.dead_letter_batch()", MQ_CLAIM_FAIL, MQ_DUE_NEVER, 2);
 }
 
 MQ_FUNCTION(mq_extend);

@@ -99,7 +99,7 @@ typedef struct Browse
 
 /* ---- what the window says ---- */
 
-/* An unread range counts as ready (or retrying): which of its ids are messages is seen when the rows are read. */
+/* An unread range counts as ready (or retrying, or dead): which of its ids are messages is seen when the rows are read. */
 static BrowseState
 state_of(const Browse *b, const MqNode *n)
 {
@@ -107,6 +107,8 @@ state_of(const Browse *b, const MqNode *n)
 		return BROWSE_LEASED;
 	if (n->state == MQ_SETTLING)
 		return BROWSE_SETTLING;
+	if (n->due == MQ_DUE_NEVER)
+		return BROWSE_DEAD;
 	return n->due > b->now ? BROWSE_RETRYING : BROWSE_READY;
 }
 

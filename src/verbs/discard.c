@@ -1,7 +1,8 @@
 /*
- * discard.c: mq.discard: messages finished for a group by its operator, without a lease.
+ * discard.c: mq.discard and mq.retry: messages finished for a group by its operator, without a lease, or made ready again.
  *
- * Who has one of them on lease finds it lost when the discard has committed. A rollback gives them back.
+ * Who has one of them on lease finds it lost when the discard has committed. A rollback gives them back. A retry changes the window only,
+ * at once.
  */
 #include "postgres.h"
 
@@ -165,12 +166,26 @@ discard_ids(const MqGroup *group, const MqWindowRef *ref, int64 *ids, int count,
 	return discarded;
 }
 
+/* The group that arguments 0 and 1 name, for who may manage the queue; argument 2 must be given. */
+static void
+managed_group(FunctionCallInfo fcinfo, const char *function, MqGroup *group)
+{
+	MqQueue		queue;
+
+	mq_check_writable(function);
+	/* who may not is told the same whether there is such a group or not */
+	mq_queue_by_name(mq_text_arg(fcinfo, 0, "queue"), &queue);
+	mq_check_right(&queue, MQ_RIGHT_MANAGE);
+	mq_group_by_name(NameStr(queue.name), mq_text_arg(fcinfo, 1, "consumer_group"), group);
+	mq_check_not_null(fcinfo, 2, "ids");
+	mq_attach_group(group);
+}
+
 /* Returns how many of the ids were unfinished. What is settling already, by whomever, is left alone and not counted. */
 MQ_FUNCTION(mq_discard);
 Datum
 mq_discard(PG_FUNCTION_ARGS)
 {
-	MqQueue		queue;
 	MqGroup		group;
 	MqWindowRef ref;
 	MqTail		tail;
@@ -180,14 +195,8 @@ mq_discard(PG_FUNCTION_ARGS)
 	int64		discarded;
 	uint64		xid;
 
-	mq_check_writable("mq.discard()");
-	/* who may not is told the same whether there is such a group or not */
-	mq_queue_by_name(mq_text_arg(fcinfo, 0, "queue"), &queue);
-	mq_check_right(&queue, MQ_RIGHT_MANAGE);
-	mq_group_by_name(NameStr(queue.name), mq_text_arg(fcinfo, 1, "consumer_group"), &group);
-	mq_check_not_null(fcinfo, 2, "ids");
+	managed_group(fcinfo, "mq.discard()", &group);
 	mq_refuse_arg(fcinfo, 3, "reason");
-	mq_attach_group(&group);
 	if (!mq_log_tail(&group.queue, 0, &tail))
 		PG_RETURN_INT64(0);
 	ids = ids_arg(fcinfo, 2, &group.queue, tail.next_id, &count);
@@ -200,4 +209,39 @@ mq_discard(PG_FUNCTION_ARGS)
 	discarded = discard_ids(&group, &ref, ids, count, xid);
 	give_back_own(&ref, &own);
 	PG_RETURN_INT64(discarded);
+}
+
+/* Messages that wait for a retry, or are dead, made ready. Returns how many of the ids were so. */
+MQ_FUNCTION(mq_retry);
+Datum
+mq_retry(PG_FUNCTION_ARGS)
+{
+	MqGroup		group;
+	MqWindowRef ref;
+	MqTail		tail;
+	int64	   *ids;
+	int			count;
+	int			n;
+	int64		retried = 0;
+
+	managed_group(fcinfo, "mq.retry()", &group);
+	if (!mq_log_tail(&group.queue, 0, &tail))
+		PG_RETURN_INT64(0);
+	ids = ids_arg(fcinfo, 2, &group.queue, tail.next_id, &count);
+	ref = (MqWindowRef) {group.window, mq_window_key(&group, 0)};
+	for (int at = 0; at < count; at += n)
+	{
+		MqCellList	cells;
+		int64		changed;
+
+		CHECK_FOR_INTERRUPTS();
+		n = Min(count - at, MQ_ENTRIES_PER_HOLD);
+		mq_need_cells(&cells, 2 * (int64) n, false);
+		changed = mq_window_retry(&ref, ids + at, n, &cells);
+		mq_cells_return(&cells);
+		if (changed < 0)
+			mq_over_share(&group);
+		retried += changed;
+	}
+	PG_RETURN_INT64(retried);
 }

@@ -38,8 +38,10 @@ static const MqOption options[] = {
 	{"max_in_flight", MQ_OPTION_INTEGER, 1, PG_INT32_MAX, "It must be at least 1; null: no limit."},
 	{"max_in_flight_per_consumer", MQ_OPTION_INTEGER, 1, PG_INT32_MAX, "It must be at least 1; null: no limit."},
 	{"visibility_timeout", MQ_OPTION_INTERVAL, 1, MQ_INTERVAL_MAX_DAYS * USECS_PER_DAY, "It must be more than zero and at most 365 days; null: the setting mq.visibility_timeout."},
-	{"max_in_flight_per_key", MQ_OPTION_NOT_YET}, {"max_per_second", MQ_OPTION_NOT_YET}, {"retry_delays", MQ_OPTION_NOT_YET},
-	{"max_failures", MQ_OPTION_NOT_YET}, {"fuse_failures", MQ_OPTION_NOT_YET}, {"dead_letter_queue", MQ_OPTION_NOT_YET},
+	{"max_in_flight_per_key", MQ_OPTION_NOT_YET}, {"max_per_second", MQ_OPTION_NOT_YET},
+	{"retry_delays", MQ_OPTION_INTERVALS, 0, MQ_INTERVAL_MAX_DAYS * USECS_PER_DAY, "It must be an array of 1 to 32 intervals without months, like [\"0 s\", \"10 s\", \"5 min\"], each at most 365 days; null: messages that failed come back at once."},
+	{"max_failures", MQ_OPTION_INTEGER, 1, 65535, "It must be between 1 and 65535; null: no message is dead for its failures."},
+	{"fuse_failures", MQ_OPTION_NOT_YET}, {"dead_letter_queue", MQ_OPTION_NOT_YET},
 	{"on_expired", MQ_OPTION_NOT_YET}, {"ordered", MQ_OPTION_NOT_YET}, {"on_dead", MQ_OPTION_NOT_YET},
 	{"topics", MQ_OPTION_NOT_YET}, {"filter", MQ_OPTION_NOT_YET}, {"exclusive", MQ_OPTION_NOT_YET},
 	{"exclusive_timeout", MQ_OPTION_NOT_YET}, {"expires_after", MQ_OPTION_NOT_YET}, {"max_lease", MQ_OPTION_NOT_YET},
@@ -334,6 +336,20 @@ mq_create_group(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
+/* Its new definition says perhaps otherwise what becomes of messages that failed. */
+static void
+change_retry(const MqGroup *group)
+{
+	MqWindowKey key = mq_window_key(group, 0);
+	MqWindowRef ref = {mq_window_slot(&key, false, NULL), key};
+	MqRetryPolicy policy;
+
+	/* a window that is made later reads the definition */
+	if (ref.window == NULL || !mq_read_retry_policy(group->group_no, &policy) || policy.hash == group->retry_hash)
+		return;
+	mq_transaction_changes_retry(&ref, &policy);
+}
+
 MQ_FUNCTION(mq_alter_group);
 Datum
 mq_alter_group(PG_FUNCTION_ARGS)
@@ -349,6 +365,7 @@ mq_alter_group(PG_FUNCTION_ARGS)
 	if (settings != NIL)
 		set_options(&queue, group.group_no, mq_options_assignments(settings));
 	mq_attach_queue(&queue);
+	change_retry(&group);
 	mq_transaction_changed(&queue);
 	PG_RETURN_VOID();
 }
@@ -397,7 +414,7 @@ mq_group_has_unfinished(MqGroup *group)
 	{
 		if (!mq_window_counts(&ref, &counts))
 			return false;
-		if (counts.ids[MQ_READY] + counts.ids[MQ_LEASED] + counts.pending > 0 ||
+		if (counts.ids[MQ_READY] + counts.ids[MQ_LEASED] + counts.ids[MQ_DEAD] + counts.pending > 0 ||
 			mq_window_may_come_back(&ref, U64FromFullTransactionId(GetTopFullTransactionIdIfAny())))
 			return true;
 	} while (mq_walk(group, &ref, 1));

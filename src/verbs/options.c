@@ -172,6 +172,42 @@ interval_sql(const MqOption *option, const char *text)
 	return psprintf("%s::pg_catalog.interval", quote_literal_cstr(DatumGetCString(DirectFunctionCall1(interval_out, interval))));
 }
 
+/* The value for the column: an array of intervals; 22023 unless it is one of texts that are. */
+static char *
+intervals_sql(const MqOption *option, const JsonbValue *value)
+{
+	StringInfoData sql;
+	JsonbIterator *it;
+	JsonbIteratorToken token;
+	JsonbValue	element;
+	int			count = 0;
+
+	if (value->type != jbvBinary || !JsonContainerIsArray(value->val.binary.data))
+		bad_value(option, "must be an array of intervals");
+	initStringInfo(&sql);
+	appendStringInfoString(&sql, "ARRAY[");
+	it = JsonbIteratorInit(value->val.binary.data);
+	while ((token = JsonbIteratorNext(&it, &element, true)) != WJB_DONE)
+	{
+		char	   *text;
+
+		if (token == WJB_BEGIN_ARRAY || token == WJB_END_ARRAY)
+			continue;
+		if (element.type != jbvString)
+			bad_value(option, "must be an array of intervals");
+		if (++count > MQ_RETRY_DELAYS_MAX)
+			bad_value(option, "has too many elements");
+		text = pnstrdup(element.val.string.val, element.val.string.len);
+		if (DatumGetIntervalP(interval_from(option, text))->month != 0)
+			bad_value(option, "must be without months");
+		appendStringInfo(&sql, "%s%s", count > 1 ? ", " : "", interval_sql(option, text));
+	}
+	if (count == 0)
+		bad_value(option, "is empty");
+	appendStringInfoString(&sql, "]");
+	return sql.data;
+}
+
 /* The value for the column, as a plain integer; 22023 if it is not a whole number in range. */
 static char *
 integer_sql(const MqOption *option, const char *text)
@@ -207,6 +243,9 @@ add_value(OptionsCall *call, const MqOption *option, const JsonbValue *value)
 			if (value->type != jbvString)
 				bad_value(option, "must be a string with an interval, like \"7 days\"");
 			add(call, option, text, interval_sql(option, text));
+			break;
+		case MQ_OPTION_INTERVALS:
+			add(call, option, "", intervals_sql(option, value));
 			break;
 		case MQ_OPTION_INTEGER:
 			if (value->type != jbvNumeric)

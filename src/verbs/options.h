@@ -11,6 +11,7 @@
 typedef enum MqOptionType
 {
 	MQ_OPTION_INTERVAL,			/* bounds in microseconds */
+	MQ_OPTION_INTERVALS,		/* 1 to MQ_RETRY_DELAYS_MAX of them; bounds of each, without months */
 	MQ_OPTION_INTEGER,			/* bounds as they are */
 	MQ_OPTION_BOOL,
 	MQ_OPTION_TEXT,

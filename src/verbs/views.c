@@ -230,8 +230,8 @@ put_oldest(const MqQueue *queue, const MqWindowCounts *counts, int64 unread, Dat
 /* columns of mq_internal.group_state */
 enum
 {
-	G_GROUP_NO, G_RIGHTS, G_EPOCH, G_LOW_WATERMARK, G_NEXT_ID, G_READY, G_RETRYING, G_LEASED, G_SETTLING, G_PENDING, G_UNREAD,
-	G_OLDEST_READY_AT, G_OLDEST_UNFINISHED_AT, G_NEXT_DUE_AT, G_HELD_BACK, G_WAITING, G_COLUMNS
+	G_GROUP_NO, G_RIGHTS, G_EPOCH, G_LOW_WATERMARK, G_NEXT_ID, G_READY, G_RETRYING, G_LEASED, G_SETTLING, G_DEAD, G_PENDING, G_UNREAD,
+	G_OLDEST_READY_AT, G_OLDEST_UNFINISHED_AT, G_OLDEST_DEAD_AT, G_NEXT_DUE_AT, G_HELD_BACK, G_WAITING, G_COLUMNS
 };
 
 /*
@@ -263,9 +263,11 @@ put_counts(const MqGroup *group, const MqWindowRef *ref, const MqWindowCounts *c
 	v[G_RETRYING] = Int64GetDatum(delayed.count);
 	v[G_LEASED] = Int64GetDatum(counts->ids[MQ_LEASED]);
 	v[G_SETTLING] = Int64GetDatum(counts->ids[MQ_SETTLING]);
+	v[G_DEAD] = Int64GetDatum(counts->ids[MQ_DEAD]);
 	v[G_PENDING] = Int64GetDatum(counts->pending);
 	v[G_UNREAD] = Int64GetDatum(unread);
 	put_oldest(&group->queue, counts, unread, &v[G_OLDEST_READY_AT], &isnull[G_OLDEST_READY_AT]);
+	put_time(&v[G_OLDEST_DEAD_AT], &isnull[G_OLDEST_DEAD_AT], counts->ids[MQ_DEAD] > 0 ? time_of(&group->queue, counts->oldest_dead) : 0);
 	put_time(&v[G_NEXT_DUE_AT], &isnull[G_NEXT_DUE_AT], delayed.count > 0 ? delayed.next_due : 0);
 	v[G_HELD_BACK] = Int64GetDatum(counts->held_back);
 	v[G_WAITING] = Int64GetDatum(counts->waiting);

@@ -5,12 +5,15 @@
 
 #include "window/lease.h"
 
+#include "common/hashfn.h"
 #include "utils/timestamp.h"
 
 #include "window/wake.h"
 
 #define EXPIRE_AT_ONCE 256
 #define PAUSE_MAX_US (30 * USECS_PER_SEC)
+#define NEIGHBOURS 256			/* so many ids that fail together come back together */
+#define SPREAD 0.06				/* of a delay; with the rounding it stays below a tenth */
 
 bool
 mq_lease_holds(const MqNode *n, TimestampTz now)
@@ -18,41 +21,80 @@ mq_lease_holds(const MqNode *n, TimestampTz now)
 	return n->due > now || mq_session_transaction_open(n->owner);
 }
 
+/* Rounded up to a part of the pause, so that neighbours that come back one after the other stay one entry. */
+static TimestampTz
+rounded(TimestampTz end, int64 step)
+{
+	step = Max(step, 1);
+	return end + step - end % step;
+}
+
 /*
- * When a message that comes back by itself may be handed out again: the first time at once, then after a pause that doubles,
- * else one that fails at once would be first in line for ever. What was nobody's failure waits longer, but later. Rounded
- * up, so that neighbours that come back one after the other stay one entry.
+ * When a message that comes back, and has not failed, may be handed out again: twice at once, then after a pause that doubles, else it
+ * would be first in line for ever.
  */
 static TimestampTz
-pause_end(const MqNode *n, bool failed)
+pause_end(const MqNode *n)
 {
-	int			times = failed ? n->failures - 1 : n->attempts - n->failures - 2;
-	int64		first = failed ? INT64CONST(100000) : USECS_PER_SEC;
+	int			times = n->attempts - n->failures - 2;
 	int64		pause;
-	TimestampTz end;
 
 	if (times < 1)
 		return 0;
-	pause = Min(first << Min(times - 1, 9), PAUSE_MAX_US);
-	end = GetCurrentTimestamp() + pause;
-	return end + pause / 8 - end % (pause / 8);
+	pause = Min(USECS_PER_SEC << Min(times - 1, 9), PAUSE_MAX_US);
+	return rounded(GetCurrentTimestamp() + pause, pause / 8);
+}
+
+/*
+ * When a message that has failed may be handed out again. Up to a tenth later than the ladder says: rounded, so that neighbours stay one
+ * entry, and spread, so that what fails together does not all come together.
+ */
+static TimestampTz
+retry_at(const MqWindow *window, const MqNode *n)
+{
+	const MqRetryPolicy *policy = &window->retry;
+	int64		delay;
+	TimestampTz end;
+	uint32		spread;
+
+	if (policy->ndelays == 0)
+		return 0;
+	delay = policy->delays[Min(n->failures, policy->ndelays) - 1];
+	if (delay == 0)
+		return 0;
+	end = rounded(GetCurrentTimestamp() + delay, delay / 32);
+	spread = hash_combine(murmurhash32((uint32) (end / Max(delay / 32, 1))), murmurhash32((uint32) (n->lo / NEIGHBOURS)));
+	return end + (int64) ((double) delay * SPREAD * spread / PG_UINT32_MAX);
+}
+
+bool
+mq_lease_count_failure(const MqWindow *window, MqNode *n, MqFailure failure)
+{
+	if (n->failures < PG_UINT16_MAX)
+		n->failures++;
+	if (failure == MQ_FAILED_UNEXPLAINED && n->unexplained < PG_UINT8_MAX)
+		n->unexplained++;
+	return window->retry.max_failures > 0 && 2 * (int64) n->failures - n->unexplained >= 2 * (int64) window->retry.max_failures;
 }
 
 /* The number of the node means nothing afterwards: it may have joined a neighbour (mq_tree_coalesce). */
 void
-mq_lease_put_back(MqWindow *window, uint32 node, bool failed, TimestampTz due)
+mq_lease_put_back(MqWindow *window, uint32 node, MqFailure failure, TimestampTz due)
 {
 	MqNode	   *n = MqNodeAt(node);
 
 	mq_consumer_leave(window, n);
 	n->token = 0;
 	n->owner = 0;
-	if (failed && n->failures < PG_UINT16_MAX)
-		n->failures++;
-	n->due = due == MQ_DUE_AFTER_PAUSE ? pause_end(n, failed) : due;
-	if (n->due > 0)
-		mq_wake_note_time(window, n->due);
-	window->failures_changed |= failed;
+	if (failure != MQ_NO_FAILURE && mq_lease_count_failure(window, n, failure))
+		due = MQ_DUE_NEVER;
+	if (due == MQ_DUE_AFTER_PAUSE)
+		due = failure == MQ_NO_FAILURE ? pause_end(n) : retry_at(window, n);
+	n->due = due;
+	if (due > 0 && due != MQ_DUE_NEVER)
+		mq_wake_note_time(window, due);
+	/* only a checkpoint remembers how often, and until when */
+	window->failures_changed |= failure != MQ_NO_FAILURE || due != 0;
 	window->changes++;
 	/* its sender may still be undecided: look-ahead finds out */
 	if (n->flags & MQ_NODE_OWN_SENT)
@@ -64,7 +106,7 @@ mq_lease_put_back(MqWindow *window, uint32 node, bool failed, TimestampTz due)
 		return;
 	}
 	n->flags = 0;
-	mq_tree_set_state(window, node, MQ_READY);
+	mq_tree_set_state(window, node, due == MQ_DUE_NEVER ? MQ_DEAD : MQ_READY);
 	mq_tree_coalesce(window, node);
 }
 
@@ -130,7 +172,7 @@ mq_lease_expire_some(MqWindow *window, TimestampTz now)
 		if (node == 0)
 			return false;
 		if (!put_off(window, node))
-			mq_lease_put_back(window, node, true, MQ_DUE_AFTER_PAUSE);
+			mq_lease_put_back(window, node, MQ_FAILED_UNEXPLAINED, MQ_DUE_AFTER_PAUSE);
 	}
 	return true;
 }

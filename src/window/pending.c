@@ -59,7 +59,7 @@ to_bitmap(MqChunk *chunk)
 static bool
 extend(MqChunk *chunk, const MqChunk *range)
 {
-	if (chunk->attempts != range->attempts || chunk->failures != range->failures || chunk->due != range->due ||
+	if (chunk->attempts != range->attempts || chunk->failures != range->failures || chunk->unexplained != range->unexplained || chunk->due != range->due ||
 		chunk->file_tag != range->file_tag)
 		return false;
 	if (range->lo <= chunk->hi || range->block < chunk->block || range->block - chunk->block >= CHUNK_BLOCKS_MAX)

@@ -90,10 +90,10 @@ claim_node(MqWindow *window, uint32 node, MqClaimAction action, uint64 xid, Time
 			mq_tree_set_state(window, node, MQ_SETTLING);
 			break;
 		case MQ_CLAIM_FAIL:
-			mq_lease_put_back(window, node, true, due);
+			mq_lease_put_back(window, node, MQ_FAILED, due);
 			break;
 		case MQ_CLAIM_RELEASE:
-			mq_lease_put_back(window, node, false, due);
+			mq_lease_put_back(window, node, MQ_NO_FAILURE, due);
 			break;
 		case MQ_CLAIM_EXTEND:
 			n->due = due;
@@ -282,6 +282,64 @@ mq_window_discard_range(const MqWindowRef *ref, int64 lo, int64 hi, uint64 xid, 
 	return any;
 }
 
+/* Whether it waits for a due time, or is dead. */
+static bool
+is_put_off(const MqNode *n, TimestampTz now)
+{
+	return (n->state == MQ_READY || n->state == MQ_UNREAD || n->state == MQ_DEAD) && n->due > now;
+}
+
+/* A whole entry that is put off. Where a dead one is need not be known: it is read again. */
+static void
+retry_node(MqWindow *window, uint32 node)
+{
+	MqNode	   *n = MqNodeAt(node);
+
+	if (n->due == MQ_DUE_NEVER)
+		n->failures = n->unexplained = 0;
+	if (n->state != MQ_READY)
+	{
+		mq_lease_put_unread(window, node, 0);
+		return;
+	}
+	n->due = 0;
+	mq_tree_refresh(window, node);
+}
+
+int64
+mq_window_retry(const MqWindowRef *ref, const int64 *ids, int count, MqCellList *cells)
+{
+	MqWindow   *window = ref->window;
+	TimestampTz now = GetCurrentTimestamp();
+	int64		changed = 0;
+
+	if (!mq_window_lock(ref, LW_EXCLUSIVE))
+		return 0;
+	if (!mq_window_may_grow(window, cells->count, false))
+	{
+		mq_window_unlock(ref);
+		return -1;
+	}
+	for (int i = 0; i < count; i++)
+	{
+		uint32		node = mq_tree_seek(window, ids[i]);
+
+		if (node == 0 || MqNodeAt(node)->lo > ids[i] || !is_put_off(MqNodeAt(node), now))
+			continue;
+		retry_node(window, mq_tree_cut(window, node, ids[i], ids[i], cells));
+		changed++;
+	}
+	if (changed > 0)
+	{
+		window->failures_changed = true;
+		window->changes++;
+	}
+	mq_window_unlock(ref);
+	if (changed > 0)
+		mq_wake_for_room(window);
+	return changed;
+}
+
 bool
 mq_window_has_unfinished(const MqWindowRef *ref, int64 lo, int64 hi)
 {
@@ -325,7 +383,7 @@ come_back(MqWindow *window, uint32 node)
 {
 	MqNode	   *n = MqNodeAt(node);
 
-	mq_lease_put_back(window, node, (n->flags & MQ_NODE_NACKED) != 0, n->due);
+	mq_lease_put_back(window, node, (n->flags & MQ_NODE_NACKED) != 0 ? MQ_FAILED : MQ_NO_FAILURE, n->due);
 }
 
 /*
@@ -338,6 +396,14 @@ unsettle(MqWindow *window, uint32 node, bool mine)
 	MqNode	   *n = MqNodeAt(node);
 	bool		own_lease = (n->flags & MQ_NODE_OWN_LEASE) != 0;
 
+	if (n->token == 0 && n->due == MQ_DUE_NEVER)
+	{
+		/* a dead one was discarded, or moved */
+		n->owner = 0;
+		n->flags = 0;
+		mq_tree_set_state(window, node, MQ_DEAD);
+		return;
+	}
 	if (n->token == 0)
 	{
 		/* discarded, or from before a restart: nobody had a lease; due is still what it was */
@@ -353,7 +419,7 @@ unsettle(MqWindow *window, uint32 node, bool mine)
 	n->owner = mine && own_lease ? mq_session_transaction() : 0;
 	mq_tree_set_state(window, node, MQ_LEASED);
 	if (own_lease && !mine)
-		mq_lease_put_back(window, node, true, MQ_DUE_AFTER_PAUSE);
+		mq_lease_put_back(window, node, MQ_FAILED_UNEXPLAINED, MQ_DUE_AFTER_PAUSE);
 }
 
 /* Some of it, from *lo on; returns whether there may be more. */

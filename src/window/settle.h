@@ -58,6 +58,13 @@ extern int64 mq_window_discard(const MqWindowRef *ref, const int64 *ids, int cou
 extern bool mq_window_discard_range(const MqWindowRef *ref, int64 lo, int64 hi, uint64 xid, MqCellList *cells,
 									int32 *epoch);
 
+/*
+ * Makes what of the ids (ascending) waits for a due time ready now, and what is dead again, as if it had never failed; returns how many
+ * messages that were. Takes up to two cells for each. -1: nothing was done, the window has its share of the memory. No transaction
+ * undoes it.
+ */
+extern int64 mq_window_retry(const MqWindowRef *ref, const int64 *ids, int count, MqCellList *cells);
+
 /* Whether something in [lo, hi] is not finished, nor acked by anybody yet. */
 extern bool mq_window_has_unfinished(const MqWindowRef *ref, int64 lo, int64 hi);
 

@@ -25,13 +25,16 @@ apply_outcome(MqWindow *window, uint32 node, MqOutcome outcome, TimestampTz due)
 		case MQ_GIVE_BACK:
 		case MQ_LEAVE:
 			n->attempts--;
-			mq_lease_put_back(window, node, false, due);
+			mq_lease_put_back(window, node, MQ_NO_FAILURE, due);
 			break;
 		case MQ_RELEASE:
-			mq_lease_put_back(window, node, false, due);
+			mq_lease_put_back(window, node, MQ_NO_FAILURE, due);
 			break;
 		case MQ_FAIL:
-			mq_lease_put_back(window, node, true, due);
+			mq_lease_put_back(window, node, MQ_FAILED, due);
+			break;
+		case MQ_FAIL_UNEXPLAINED:
+			mq_lease_put_back(window, node, MQ_FAILED_UNEXPLAINED, due);
 			break;
 		case MQ_REREAD:
 			n->attempts--;
@@ -189,6 +192,7 @@ add_own_sent(MqWindow *window, const MqChunk *part, MqCellList *cells)
 	MqNodeAt(node)->block = part->block;
 	MqNodeAt(node)->attempts = part->attempts;
 	MqNodeAt(node)->failures = part->failures;
+	MqNodeAt(node)->unexplained = part->unexplained;
 	MqNodeAt(node)->flags = MQ_NODE_OWN_SENT;
 	MqNodeAt(node)->state = MQ_UNREAD;
 	return mq_tree_insert(window, node) ? node : 0;
@@ -321,7 +325,7 @@ mq_window_end_overdue(const MqWindowRef *ref, int64 lo, int64 hi, uint64 token)
 		lo = MqNodeAt(node)->hi + 1;
 		if (MqNodeAt(node)->token != token)
 			continue;
-		mq_lease_put_back(window, node, true, 0);
+		mq_lease_put_back(window, node, MQ_FAILED_UNEXPLAINED, MQ_DUE_AFTER_PAUSE);
 		ended = true;
 	}
 	window->overdue = mq_tree_first_overdue(window, PG_INT64_MIN) != 0;

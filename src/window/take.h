@@ -43,7 +43,8 @@ typedef enum MqOutcome
 	MQ_GIVE_BACK,				/* as if never handed out; this statement, and who sees no more than it, may not have it */
 	MQ_LEAVE,					/* as if never handed out (due: what it was) */
 	MQ_RELEASE,					/* ready again */
-	MQ_FAIL,					/* ready again, a failure counted */
+	MQ_FAIL,					/* ready again, or dead; a failure counted */
+	MQ_FAIL_UNEXPLAINED,		/* the same, of which no cause is known */
 	MQ_REREAD,					/* to be looked for in the heap again */
 	MQ_FINISH					/* gone */
 } MqOutcome;

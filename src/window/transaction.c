@@ -68,6 +68,15 @@ typedef struct Replacement
 	int64		oldest_needed;
 } Replacement;
 
+/* Another policy for a group: takes effect at commit. */
+typedef struct RetryChange
+{
+	struct RetryChange *older;
+	int			level;			/* as in MqUndo */
+	MqWindowRef ref;
+	MqRetryPolicy policy;
+} RetryChange;
+
 /* Queues that were sent to; also what was rolled back to a savepoint: waking too often does no harm. */
 typedef struct Sent
 {
@@ -91,6 +100,7 @@ typedef struct Scheduled
 /* Newest first, in TopTransactionContext; levels never increase along the lists. */
 static MqUndo *undo_list = NULL;
 static Replacement *replacements = NULL;
+static RetryChange *retry_changes = NULL;
 static Sent *sent_to = NULL;
 static Scheduled *scheduled = NULL;
 static MqDatabase *numbered_in = NULL;	/* where this transaction holds an n */
@@ -220,6 +230,15 @@ mq_transaction_drops(const MqWindowRef *ref)
 	replacements = push_replacement(ref);
 }
 
+void
+mq_transaction_changes_retry(const MqWindowRef *ref, const MqRetryPolicy *policy)
+{
+	RetryChange *change = MemoryContextAlloc(TopTransactionContext, sizeof(RetryChange));
+
+	*change = (RetryChange) {retry_changes, GetCurrentTransactionNestLevel(), *ref, *policy};
+	retry_changes = change;
+}
+
 /* The queue's entry, made if there is none. All memory that waking takes is taken here: may raise out-of-memory. */
 static Sent *
 remember_queue(const MqQueue *queue)
@@ -347,6 +366,13 @@ is_innocent(void)
 	}
 }
 
+/* By an error of the work. That the client has rolled back, or is gone, may have any cause. */
+static bool
+is_explained(void)
+{
+	return !proc_exit_inprogress && last_error != 0;
+}
+
 /* The transaction is the running one, so it is "mine": leases that it took go on here, and are ended by their own entries. */
 static void
 settled(const MqUndo *undo, FullTransactionId xid, bool committed)
@@ -374,7 +400,7 @@ undo_one(const MqUndo *undo)
 	}
 	else
 	{
-		MqOutcome	outcome = undo->kind == UNDO_BORROW ? MQ_GIVE_BACK : is_innocent() ? MQ_RELEASE : MQ_FAIL;
+		MqOutcome	outcome = undo->kind == UNDO_BORROW ? MQ_GIVE_BACK : is_innocent() ? MQ_RELEASE : is_explained() ? MQ_FAIL : MQ_FAIL_UNEXPLAINED;
 
 		for (int i = 0; i < undo->count; i++)
 			(void) mq_window_end_lease(&undo->ref, undo->ranges[i].lo, undo->ranges[i].hi, undo->token, outcome,
@@ -420,6 +446,24 @@ apply_replacements(void)
 			mq_window_set_dropped(&r->ref);
 	}
 	replacements = NULL;
+}
+
+/* Of two changes of one group the later one counts: the list is turned round, and applied in the order they were made. */
+static void
+apply_retry_changes(void)
+{
+	RetryChange *oldest = NULL;
+	RetryChange *next;
+
+	for (RetryChange *c = retry_changes; c != NULL; c = next)
+	{
+		next = c->older;
+		c->older = oldest;
+		oldest = c;
+	}
+	for (const RetryChange *c = oldest; c != NULL; c = c->older)
+		mq_window_set_retry(&c->ref, &c->policy);
+	retry_changes = NULL;
 }
 
 /* Frees the content of seeks that are rolled back, for nobody else knows it. level: as in undo_level. */
@@ -492,6 +536,7 @@ static void
 reset(void)
 {
 	undo_list = NULL;
+	retry_changes = NULL;
 	sent_to = NULL;
 	scheduled = NULL;
 	wants_worker = NULL;
@@ -515,6 +560,7 @@ at_commit(void)
 		else
 			keep_lease(undo);
 	apply_replacements();
+	apply_retry_changes();
 	wake_receivers();
 	if (scheduled != NULL)
 		note_scheduled(0, true);
@@ -658,6 +704,8 @@ subxact_callback(SubXactEvent event, SubTransactionId sub, SubTransactionId pare
 			undo->level = level - 1;
 		for (Replacement *r = replacements; r != NULL && r->level >= level; r = r->older)
 			r->level = level - 1;
+		for (RetryChange *c = retry_changes; c != NULL && c->level >= level; c = c->older)
+			c->level = level - 1;
 		release_scheduled(level);
 	}
 	else if (event == SUBXACT_EVENT_ABORT_SUB)
@@ -666,6 +714,8 @@ subxact_callback(SubXactEvent event, SubTransactionId sub, SubTransactionId pare
 		mq_wait_leave(MQ_PASS_ON);
 		undo_level(level);
 		drop_replacements(level);
+		while (retry_changes != NULL && retry_changes->level >= level)
+			retry_changes = retry_changes->older;
 		note_scheduled(level, false);
 	}
 }

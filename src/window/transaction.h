@@ -54,6 +54,9 @@ extern void mq_transaction_schedules(const MqQueue *queue, TimestampTz due, int6
 /* This transaction drops the group: who waits for it is sent away at commit. */
 extern void mq_transaction_drops(const MqWindowRef *ref);
 
+/* From the commit on failures of the group are judged by this policy. A commit of a prepared transaction leaves that to the worker. */
+extern void mq_transaction_changes_retry(const MqWindowRef *ref, const MqRetryPolicy *policy);
+
 /* A statement begins: what error there was before was caught. */
 extern void mq_transaction_goes_on(void);
 

@@ -347,8 +347,8 @@ mq_tree_cut(MqWindow *window, uint32 node, int64 lo, int64 hi, MqCellList *cells
 static bool
 alike(const MqNode *a, const MqNode *b)
 {
-	return a->state == MQ_READY && b->state == MQ_READY && a->block == b->block && a->due == b->due &&
-		a->attempts == b->attempts && a->failures == b->failures && a->flags == b->flags;
+	return (a->state == MQ_READY || a->state == MQ_DEAD) && a->state == b->state && a->block == b->block && a->due == b->due &&
+		a->attempts == b->attempts && a->failures == b->failures && a->unexplained == b->unexplained && a->flags == b->flags;
 }
 
 /* Lets first swallow second, its right neighbour. */

@@ -45,6 +45,7 @@ typedef struct WalkJob
 	uint32		file_tag;
 	uint16		attempts;		/* of an UNREAD range: its messages inherit them */
 	uint16		failures;
+	uint8		unexplained;
 	TimestampTz due;			/* and this */
 } WalkJob;
 
@@ -148,6 +149,7 @@ pick_job(const MqWindowRef *ref, WalkJob *job)
 		job->file_tag = job->chunk.file_tag;
 		job->attempts = job->chunk.attempts;
 		job->failures = job->chunk.failures;
+		job->unexplained = job->chunk.unexplained;
 		job->due = job->chunk.due;
 	}
 	else if (node != 0)
@@ -160,6 +162,7 @@ pick_job(const MqWindowRef *ref, WalkJob *job)
 		job->file_tag = n->file_tag;
 		job->attempts = n->attempts;
 		job->failures = n->failures;
+		job->unexplained = n->unexplained;
 		job->due = n->due;
 	}
 	mq_window_unlock(ref);
@@ -415,6 +418,7 @@ add_pending(MqWindow *window, const WalkJob *job, const MqRow *row, int64 n, uin
 	range.file_tag = file_tag;
 	range.attempts = job->attempts;
 	range.failures = job->failures;
+	range.unexplained = job->unexplained;
 	range.due = job->due;
 	mq_pending_add(window, row->xid, &range, cells);
 }
@@ -430,10 +434,11 @@ add_ready(MqWindow *window, const WalkJob *job, const MqRow *row, int64 n, MqCel
 	MqNodeAt(node)->block = row->block;
 	MqNodeAt(node)->attempts = job->attempts;
 	MqNodeAt(node)->failures = job->failures;
+	MqNodeAt(node)->unexplained = job->unexplained;
 	MqNodeAt(node)->due = job->due;
-	MqNodeAt(node)->state = MQ_READY;
+	MqNodeAt(node)->state = job->due == MQ_DUE_NEVER ? MQ_DEAD : MQ_READY;
 	(void) mq_tree_insert(window, node);
-	if (job->due > 0)
+	if (job->due > 0 && job->due != MQ_DUE_NEVER)
 		mq_wake_note_time(window, job->due);
 }
 

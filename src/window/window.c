@@ -204,6 +204,7 @@ bool
 mq_window_counts(const MqWindowRef *ref, MqWindowCounts *counts)
 {
 	MqWindow   *window = ref->window;
+	uint32		dead;
 
 	if (!mq_window_lock(ref, LW_SHARED))
 		return false;
@@ -219,6 +220,8 @@ mq_window_counts(const MqWindowRef *ref, MqWindowCounts *counts)
 		counts->ids[MQ_UNREAD] = counts->next_id - counts->low_watermark;
 	}
 	counts->oldest_ready = oldest_ready(window);
+	dead = mq_tree_first_in_state(window, MQ_DEAD, PG_INT64_MIN);
+	counts->oldest_dead = dead == 0 ? PG_INT64_MAX : MqNodeAt(dead)->lo;
 	counts->pending = window->pending_ids;
 	counts->held_back = window->held_back;
 	counts->waiting = (int32) pg_atomic_read_u32(&window->waiters);
@@ -257,6 +260,15 @@ mq_window_clear(MqWindow *window)
 	mq_consumer_clear(window);
 	window->nodes = 0;
 	window->walk_seq++;
+}
+
+void
+mq_window_set_retry(const MqWindowRef *ref, const MqRetryPolicy *policy)
+{
+	if (!mq_window_lock(ref, LW_EXCLUSIVE))
+		return;
+	ref->window->retry = *policy;
+	mq_window_unlock(ref);
 }
 
 #define SWAP(type, a, b) do { type swap_ = (a); (a) = (b); (b) = swap_; } while (0)

@@ -65,6 +65,9 @@ extern bool mq_window_has_ready(const MqWindowRef *ref, MqReady *first);
 /* Whether so many messages, or more, are in flight; then room will wake who waits. */
 extern bool mq_window_is_full(const MqWindowRef *ref, int max_in_flight);
 
+/* From now on failures are judged by another policy. Never throws. */
+extern void mq_window_set_retry(const MqWindowRef *ref, const MqRetryPolicy *policy);
+
 /* The group is dropped: who waits is sent away, and nobody waits any more. */
 extern void mq_window_set_dropped(const MqWindowRef *ref);
 
@@ -81,6 +84,7 @@ typedef struct MqWindowCounts
 	int64		pending;
 	int64		held_back;
 	int32		waiting;		/* receivers in line */
+	int64		oldest_dead;	/* its id; PG_INT64_MAX: none */
 	int64		oldest_ready;	/* the first id that may be handed out now, or was not looked at; PG_INT64_MAX: none */
 } MqWindowCounts;
 

@@ -14,6 +14,7 @@
 #include "utils/timestamp.h"
 
 #include "base/clock.h"
+#include "base/definitions.h"
 #include "base/settings.h"
 #include "base/stop_point.h"
 #include "offset/rebuild.h"
@@ -74,6 +75,19 @@ settle_decided(void *arg)
 	if (mq_walk_settle(ref))
 		mq_wake_group(ref->window);
 	return count < room;
+}
+
+/* A prepared transaction that changes the definition runs no callback at its commit. */
+static bool
+adopt_retry_policy(void *arg)
+{
+	const MqGroup *group = arg;
+	MqWindowRef ref = {group->window, mq_window_key(group, 0)};
+	MqRetryPolicy policy;
+
+	if (mq_read_retry_policy(group->group_no, &policy) && policy.hash != ref.window->retry.hash)
+		mq_window_set_retry(&ref, &policy);
+	return true;
 }
 
 /* ---- checkpoints ---- */
@@ -248,6 +262,8 @@ mq_job_care_for_group(MqGroup *group, const MqQueueWork *work)
 	group->window = ref.window;
 	expire_leases(&ref);
 	settled = mq_job_run(settle_decided, &ref, MQ_JOB_FOR(group->group_no), "settling decided transactions");
+	if (group->retry_hash != ref.window->retry.hash)
+		(void) mq_job_run(adopt_retry_policy, group, MQ_JOB_FOR(group->group_no), "reading what becomes of failed messages");
 	sweep_waiters(&ref, work);
 	if (is_stuck_behind(&ref, work))
 	{
