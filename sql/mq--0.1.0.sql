@@ -31,6 +31,7 @@ CREATE TABLE mq_internal.queue (
     notify_interval   interval,
     closed            boolean NOT NULL DEFAULT false,
     max_message_bytes integer,
+    dead_letter_of    integer,
     system_identifier bigint  NOT NULL,
     database          oid     NOT NULL,
     extension         oid     NOT NULL,
@@ -235,7 +236,7 @@ COMMENT ON COLUMN mq.message.routing_key IS 'Not filled yet: null.';
 COMMENT ON COLUMN mq.message.priority IS '0, the lowest; there is no other one yet.';
 COMMENT ON COLUMN mq.message.attempt IS 'How often it was handed out to the group, with this time.';
 COMMENT ON COLUMN mq.message.failures IS 'How often it came back as failed.';
-COMMENT ON COLUMN mq.message.last_reason IS 'Not filled yet: null.';
+COMMENT ON COLUMN mq.message.last_reason IS 'Of a dead letter: why it died.';
 COMMENT ON COLUMN mq.message.sent_at IS 'When it was sent first.';
 COMMENT ON COLUMN mq.message.enqueued_at IS 'When it was appended to this queue.';
 COMMENT ON COLUMN mq.message.due_at IS 'When it was due, if it was sent with a delay or a time of delivery; else null.';
@@ -244,7 +245,7 @@ COMMENT ON COLUMN mq.message.lease_until IS 'Until then it is held for the recei
 COMMENT ON COLUMN mq.message.origin_queue IS 'The queue that it was sent to first.';
 COMMENT ON COLUMN mq.message.origin_id IS 'The id that mq.send returned.';
 COMMENT ON COLUMN mq.message.dedup_id IS 'Not filled yet: null.';
-COMMENT ON COLUMN mq.message.death IS 'Not filled yet: null.';
+COMMENT ON COLUMN mq.message.death IS 'Where and how it has died, the latest time first: an array of objects; null: never.';
 COMMENT ON COLUMN mq.message.reply_wanted IS 'Not used yet: false.';
 
 CREATE TYPE mq.browsed AS (
@@ -315,6 +316,11 @@ COMMENT ON FUNCTION mq.pause(text, text) IS
 CREATE FUNCTION mq.resume(queue text, consumer_group text DEFAULT NULL)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_resume';
 COMMENT ON FUNCTION mq.resume(text, text) IS 'Ends what mq.pause began. Undone by rollback.';
+
+CREATE FUNCTION mq_internal.create_dead_letter_queue(queue_no integer)
+RETURNS void LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_create_dead_letter_queue';
+COMMENT ON FUNCTION mq_internal.create_dead_letter_queue(integer) IS
+    'Makes the queue for the dead letters of a queue. For the worker, when there is the first one.';
 
 CREATE FUNCTION mq_internal.refuse_direct_write()
 RETURNS trigger LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_refuse_direct_write';
@@ -470,6 +476,11 @@ RETURNS uuid[] LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_ext
 COMMENT ON FUNCTION mq.extend_batch(uuid[], interval, boolean) IS
     'Lets the leases end that long from now. strict: all or error; otherwise returns the receipts refused.';
 
+CREATE FUNCTION mq.redrive(queue text, ids bigint[] DEFAULT NULL, max_messages bigint DEFAULT NULL, spread interval DEFAULT NULL)
+RETURNS bigint LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_redrive';
+COMMENT ON FUNCTION mq.redrive(text, bigint[], bigint, interval) IS
+    'Sends dead letters of a queue (all, or these) back to the consumer groups they died in, at once or evenly over a time; returns how many. Undone by rollback.';
+
 CREATE FUNCTION mq.retry(queue text, consumer_group text, ids bigint[])
 RETURNS bigint LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_retry';
 COMMENT ON FUNCTION mq.retry(text, text, bigint[]) IS
@@ -534,6 +545,7 @@ CREATE VIEW mq.queues WITH (security_barrier) AS
 SELECT q.name::pg_catalog.text AS queue,
        pg_catalog.pg_get_userbyid(s.owner)::pg_catalog.text AS owner,
        s.queue_table::pg_catalog.regclass AS queue_table,
+       (SELECT p.name FROM mq_internal.queue p WHERE p.queue_no OPERATOR(pg_catalog.=) q.dead_letter_of)::pg_catalog.text AS dead_letter_of,
        s.next_id,
        (SELECT pg_catalog.count(*) FROM mq_internal.segment g WHERE g.queue_no OPERATOR(pg_catalog.=) q.queue_no) AS segments,
        mq_internal.segment_bytes(q.queue_no, 0) AS bytes,
@@ -545,6 +557,7 @@ COMMENT ON VIEW mq.queues IS 'The queues the caller has some right on.';
 COMMENT ON COLUMN mq.queues.queue IS 'Name of the queue.';
 COMMENT ON COLUMN mq.queues.owner IS 'Who has the right manage with grant option: may drop the queue and give rights.';
 COMMENT ON COLUMN mq.queues.queue_table IS 'Table with the messages; SELECT on it is the right to browse.';
+COMMENT ON COLUMN mq.queues.dead_letter_of IS 'The queue whose dead letters are here, and whose rights count for this one; null: an ordinary queue.';
 COMMENT ON COLUMN mq.queues.next_id IS 'The next message gets this id or a greater one (exact).';
 COMMENT ON COLUMN mq.queues.segments IS 'Partitions that exist (exact).';
 COMMENT ON COLUMN mq.queues.bytes IS 'Size of the partitions on disk (exact).';
@@ -576,7 +589,11 @@ SELECT q.name::pg_catalog.text AS queue,
        END AS retry_span,
        s.rights::pg_catalog.regclass AS rights,
        g.visibility_timeout, g.max_in_flight, g.max_in_flight_per_consumer,
-       g.retry_delays, g.max_failures
+       g.retry_delays, g.max_failures,
+       CASE WHEN g.dead_letter_queue OPERATOR(pg_catalog.<>) 0
+            THEN (SELECT d.name FROM mq_internal.queue d WHERE d.queue_no OPERATOR(pg_catalog.=) g.dead_letter_queue)::pg_catalog.text
+            WHEN g.dead_letter_queue IS NOT NULL AND q.dead_letter_of IS NULL THEN q.name::pg_catalog.text OPERATOR(pg_catalog.||) '.dead'
+       END AS dead_letter_queue
 FROM mq_internal.group_state() s
 JOIN mq_internal.consumer_group g ON g.group_no OPERATOR(pg_catalog.=) s.group_no
 JOIN mq_internal.queue q ON q.queue_no OPERATOR(pg_catalog.=) g.queue_no;
@@ -610,6 +627,7 @@ COMMENT ON COLUMN mq.groups.max_in_flight IS 'Messages handed out and not finish
 COMMENT ON COLUMN mq.groups.max_in_flight_per_consumer IS 'The same for each consumer name; null: no limit.';
 
 COMMENT ON COLUMN mq.groups.retry_delays IS 'After the n-th failure a message comes back after the n-th delay, the last one repeats; null: at once.';
+COMMENT ON COLUMN mq.groups.dead_letter_queue IS 'Where dead messages go; null: they stay.';
 COMMENT ON COLUMN mq.groups.max_failures IS 'So often a message may fail: then it is dead; null: any number of times.';
 
 CREATE VIEW mq.segments WITH (security_barrier) AS
@@ -698,7 +716,7 @@ COMMENT ON COLUMN mq.scheduled.due_at IS 'When it comes.';
 COMMENT ON COLUMN mq.scheduled.sent_at IS 'When it was sent.';
 COMMENT ON COLUMN mq.scheduled.sender IS 'Role that sent it.';
 COMMENT ON COLUMN mq.scheduled.consumer_group IS 'Group that it is for; null: all.';
-COMMENT ON COLUMN mq.scheduled.kind IS '''send''; ''retry'' and ''redrive'' are not used yet.';
+COMMENT ON COLUMN mq.scheduled.kind IS '''send'' or ''redrive''; ''retry'' is not used yet.';
 COMMENT ON COLUMN mq.scheduled.key IS 'Not filled yet: null. For who may browse.';
 COMMENT ON COLUMN mq.scheduled.priority IS '0, the lowest; there is no other one yet.';
 COMMENT ON COLUMN mq.scheduled.size IS 'Bytes of payload, headers and body, as stored.';

@@ -412,6 +412,12 @@ mq_group_find(const MqQueue *queue, const char *group_name, MqGroup *result)
 }
 
 bool
+mq_queue_by_number(int32 queue_no, MqQueue *result)
+{
+	return mq_extension(true) != NULL && mq_read_queue_by_number(&extension, queue_no, result);
+}
+
+bool
 mq_group_by_number(int32 group_no, MqGroup *result)
 {
 	GroupEntry *entry;
@@ -559,7 +565,14 @@ mq_has_right(const MqQueue *queue, AclMode modes)
 {
 	bool		missing;
 
-	return has_acl(queue->table, modes, &missing);
+	return has_acl(queue->rights, modes, &missing);
+}
+
+/* Who may manage a queue may consume its dead letters. */
+static bool
+may_manage_dead_letters(const MqQueue *queue)
+{
+	return queue->dead_letter_of != 0 && mq_has_right(queue, MQ_RIGHT_MANAGE);
 }
 
 bool
@@ -567,7 +580,7 @@ mq_may_consume(const MqGroup *group)
 {
 	bool		missing;
 
-	return has_acl(group->rights, MQ_RIGHT_CONSUME, &missing);
+	return has_acl(group->rights, MQ_RIGHT_CONSUME, &missing) || may_manage_dead_letters(&group->queue);
 }
 
 static const char *
@@ -581,7 +594,7 @@ mq_check_right(const MqQueue *queue, AclMode mode)
 {
 	bool		missing;
 
-	if (has_acl(queue->table, mode, &missing))
+	if (has_acl(queue->rights, mode, &missing))
 		return;
 	/* the table was dropped as a table, or with its owner */
 	if (missing)
@@ -609,7 +622,7 @@ mq_check_consume(const MqGroup *group)
 {
 	bool		missing;
 
-	if (has_acl(group->rights, MQ_RIGHT_CONSUME, &missing))
+	if (has_acl(group->rights, MQ_RIGHT_CONSUME, &missing) || may_manage_dead_letters(&group->queue))
 		return;
 	if (missing && !SearchSysCacheExists1(RELOID, ObjectIdGetDatum(group->queue.table)))
 		no_such_queue(NameStr(group->queue.name));

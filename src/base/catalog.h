@@ -12,7 +12,8 @@
 
 #define MQ_DEFAULT_GROUP	"default"
 
-#define MQ_DEAD_LETTERS_OWN		0	/* "<queue>.dead" */
+#define MQ_DEAD_LETTER_SUFFIX	".dead"	/* of the name of a queue, for the one that has its dead letters */
+#define MQ_DEAD_LETTERS_OWN		0	/* that one */
 #define MQ_DEAD_LETTERS_NONE	(-1)	/* they stay where they are */
 
 typedef struct MqQueue
@@ -21,6 +22,8 @@ typedef struct MqQueue
 	int32		queue_no;		/* never reused */
 	int64		segment_size;	/* ids per segment */
 	Oid			table;			/* mq.q_<name> */
+	Oid			rights;			/* whose ACL counts: table, or that of the queue whose dead letters are here */
+	int32		dead_letter_of; /* number of that queue; 0: an ordinary one */
 	Oid			sequence;		/* mq_internal.i_<queue_no> */
 	bool		foreign;		/* last used in another place: restored, copied or upgraded */
 	bool		replaced;		/* its table is another one than when it was last used */
@@ -90,6 +93,7 @@ extern bool mq_queue_find(const char *name, MqQueue *queue);
 extern void mq_group_by_name(const char *queue, const char *group, MqGroup *result);
 extern bool mq_group_find(const MqQueue *queue, const char *name, MqGroup *result);
 extern bool mq_group_by_number(int32 group_no, MqGroup *result);
+extern bool mq_queue_by_number(int32 queue_no, MqQueue *result);	/* not from the cache */
 
 /* After a wait for a lock, or when nothing was found: 42704 if the queue was dropped meanwhile. */
 extern void mq_queue_check_not_dropped(const MqQueue *queue);

@@ -29,7 +29,7 @@
 enum
 {
 	Q_NUMBER = 1, Q_NAME, Q_SEGMENT_SIZE, Q_LEVELS, Q_PAUSED, Q_RETENTION, Q_RETENTION_BYTES, Q_DROP_UNREAD, Q_NOTIFY,
-	Q_CLOSED, Q_MAX_MESSAGE_BYTES, Q_SYSTEM, Q_DATABASE, Q_EXTENSION, Q_TABLE, Q_COLUMNS = Q_TABLE
+	Q_CLOSED, Q_MAX_MESSAGE_BYTES, Q_DEAD_LETTER_OF, Q_SYSTEM, Q_DATABASE, Q_EXTENSION, Q_TABLE, Q_COLUMNS = Q_TABLE
 };
 
 /* columns of mq_internal.consumer_group */
@@ -71,6 +71,30 @@ mq_table_of(const MqExtension *ext, const char *queue_name)
 	return get_relname_relid(relname, ext->schema);
 }
 
+/* InvalidOid: there is no such queue, or it has no table. */
+static Oid
+table_by_number(const MqExtension *ext, int32 queue_no)
+{
+	Relation	rel = mq_own_relation_open(ext->queue_rel, AccessShareLock);
+	Oid			table = InvalidOid;
+	SysScanDesc scan;
+	ScanKeyData key;
+	HeapTuple	tuple;
+
+	ScanKeyInit(&key, Q_NUMBER, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(queue_no));
+	scan = systable_beginscan(rel, get_relname_relid("queue_pkey", ext->internal), true, NULL, 1, &key);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+	{
+		bool		isnull;
+
+		table = mq_table_of(ext, NameStr(*DatumGetName(heap_getattr(tuple, Q_NAME, RelationGetDescr(rel), &isnull))));
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return table;
+}
+
 /* Table and sequence are looked up by name: InvalidOid where there is none now. The chain is not looked up. */
 static void
 queue_from_tuple(const MqExtension *ext, HeapTuple tuple, TupleDesc desc, MqQueue *queue)
@@ -97,6 +121,8 @@ queue_from_tuple(const MqExtension *ext, HeapTuple tuple, TupleDesc desc, MqQueu
 	queue->extension = ext->oid;
 	queue->db = ext->db;
 	queue->table = mq_table_of(ext, NameStr(queue->name));
+	queue->dead_letter_of = isnull[Q_DEAD_LETTER_OF - 1] ? 0 : DatumGetInt32(v[Q_DEAD_LETTER_OF - 1]);
+	queue->rights = queue->dead_letter_of == 0 ? queue->table : table_by_number(ext, queue->dead_letter_of);
 	snprintf(relname, sizeof(relname), "i_%d", queue->queue_no);
 	queue->sequence = get_relname_relid(relname, ext->internal);
 	queue->replaced = !queue->foreign && DatumGetObjectId(v[Q_TABLE - 1]) != queue->table;
@@ -198,12 +224,7 @@ read_group(const MqExtension *ext, const char *index, ScanKey keys, int nkeys, M
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
 	if (found)
-	{
-		ScanKeyData key;
-
-		ScanKeyInit(&key, Q_NUMBER, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(queue_no));
-		found = read_queue(ext, "queue_pkey", &key, 1, &group->queue);
-	}
+		found = mq_read_queue_by_number(ext, queue_no, &group->queue);
 	return found;
 }
 
@@ -214,6 +235,15 @@ mq_read_queue(const MqExtension *ext, const NameData *name, MqQueue *queue)
 
 	ScanKeyInit(&key, Q_NAME, BTEqualStrategyNumber, F_NAMEEQ, NameGetDatum(name));
 	return read_queue(ext, "queue_name_key", &key, 1, queue);
+}
+
+bool
+mq_read_queue_by_number(const MqExtension *ext, int32 queue_no, MqQueue *queue)
+{
+	ScanKeyData key;
+
+	ScanKeyInit(&key, Q_NUMBER, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(queue_no));
+	return read_queue(ext, "queue_pkey", &key, 1, queue);
 }
 
 bool

@@ -26,6 +26,7 @@ extern Oid	mq_table_of(const MqExtension *ext, const char *queue_name);
  * null), false: there is no such row, or the queue has no table. ext: what it was at the last look-up.
  */
 extern bool mq_read_queue(const MqExtension *ext, const NameData *name, MqQueue *queue);
+extern bool mq_read_queue_by_number(const MqExtension *ext, int32 queue_no, MqQueue *queue);
 extern bool mq_read_group(const MqExtension *ext, int32 queue_no, const NameData *name, MqGroup *group);
 extern bool mq_read_group_by_number(const MqExtension *ext, int32 group_no, MqGroup *group);
 

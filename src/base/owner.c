@@ -139,7 +139,7 @@ Oid
 mq_queue_owner_if_there(const MqQueue *queue)
 {
 	Oid			owner;
-	Acl		   *acl = mq_acl_if_there(queue->table, &owner);
+	Acl		   *acl = mq_acl_if_there(queue->rights, &owner);
 
 	for (int i = 0; acl != NULL && i < ACL_NUM(acl); i++)
 	{

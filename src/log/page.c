@@ -176,6 +176,20 @@ judge_row(HeapTuple tuple, Buffer buffer, Snapshot judge, uint64 *xid)
 	return MQ_ROW_GONE;
 }
 
+/* A message that was sent back is for one group only. */
+static void
+read_target(HeapTuple tuple, MqRow *row)
+{
+	bool		isnull;
+	Datum		epoch = heap_getattr(tuple, MQ_COL_TARGET_EPOCH, mq_row_descriptor(), &isnull);
+
+	/* without an epoch it is a dead letter, for all who consume those */
+	if (isnull)
+		return;
+	row->only_epoch = DatumGetInt32(epoch);
+	row->only_for = DatumGetInt32(heap_getattr(tuple, MQ_COL_TARGET_GROUP, mq_row_descriptor(), &isnull));
+}
+
 int
 mq_log_read_page(Relation rel, BlockNumber block, int64 lo, int64 hi, Snapshot judge, MqRow *rows, int64 *page_max)
 {
@@ -204,6 +218,9 @@ mq_log_read_page(Relation rel, BlockNumber block, int64 lo, int64 hi, Snapshot j
 		rows[count].verdict = judge_row(&tuple, buffer, judge, &rows[count].xid);
 		if (rows[count].verdict == MQ_ROW_GONE)
 			continue;
+		rows[count].only_for = 0;
+		if (HeapTupleHeaderGetNatts(tuple.t_data) > MQ_PLAIN_COLUMNS)
+			read_target(&tuple, &rows[count]);
 		if (count > 0 && rows[count - 1].id > id)
 			sorted = false;
 		count++;

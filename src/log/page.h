@@ -40,6 +40,8 @@ typedef struct MqRow
 	uint64		xid;			/* UNDECIDED: full xid of the top transaction */
 	BlockNumber block;
 	MqVerdict	verdict;
+	int32		only_for;		/* number of the group that it is for; 0: all */
+	int32		only_epoch;		/* then: in this epoch of it */
 } MqRow;
 
 /* The rows of a page with lo <= id <= hi, aborted ones left out, judged by a fresh MVCC snapshot, sorted by id. *page_max: the

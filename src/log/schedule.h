@@ -49,6 +49,7 @@ typedef enum MqScheduleColumn
 
 /* Values of the column kind. */
 #define MQ_SCHED_KIND_SEND	's'
+#define MQ_SCHED_KIND_REDRIVE	'd'
 
 /* A row's values, those that are varlena in memory of the caller's. */
 typedef struct MqScheduledRow

@@ -75,14 +75,28 @@ drop_definition(int32 queue_no, MqDependentsBudget budget)
 	mq_sql("DELETE FROM mq_internal.queue WHERE queue_no = %d", queue_no);
 }
 
-/* A queue whose table a superuser dropped as a table leaves its definition behind. */
+/*
+ * A queue whose table a superuser dropped as a table leaves its definition behind, and the queue of its dead letters: nobody has any right
+ * on that one any more, and the next owner of the name gets none either.
+ */
 static void
 drop_orphan(const char *name, const char *table)
 {
+	int32		queue_no;
+
 	if (mq_sql("SELECT queue_no FROM mq_internal.queue WHERE name = %s AND NOT EXISTS "
 			   "(SELECT FROM pg_class WHERE relnamespace = 'mq'::regnamespace AND relname = %s)",
-			   quote_literal_cstr(name), quote_literal_cstr(table)) > 0)
-		drop_definition(mq_sql_int32(), MQ_ALL_DEPENDENTS);
+			   quote_literal_cstr(name), quote_literal_cstr(table)) == 0)
+		return;
+	queue_no = mq_sql_int32();
+	if (mq_sql("SELECT queue_no FROM mq_internal.queue WHERE dead_letter_of = %d", queue_no) > 0)
+	{
+		int32		dead = mq_sql_int32();
+
+		mq_sql("DROP TABLE IF EXISTS mq.%s CASCADE", quote_identifier(psprintf("%s%s", table, MQ_DEAD_LETTER_SUFFIX)));
+		drop_definition(dead, MQ_ALL_DEPENDENTS);
+	}
+	drop_definition(queue_no, MQ_ALL_DEPENDENTS);
 }
 
 /*
@@ -130,7 +144,7 @@ take_over_table(const char *table)
 static void
 give_to_owner(const char *table, Oid owner)
 {
-	if (owner != mq_extension(false)->owner)
+	if (OidIsValid(owner) && owner != mq_extension(false)->owner)
 		mq_sql("GRANT INSERT, SELECT, TRUNCATE ON TABLE mq.%s TO %s WITH GRANT OPTION", table,
 			   quote_identifier(GetUserNameFromId(owner, false)));
 }
@@ -203,20 +217,23 @@ set_options(const MqQueue *queue, const char *set)
 	mq_catalog_changed();
 }
 
-/* False: there is one of that name. */
+/*
+ * False: there is one of that name. owner: InvalidOid for dead letters (of that queue, which set says), whose rights are those of the
+ * other queue.
+ */
 static bool
-create_queue(const char *name, int64 segment_size, const char *set, List *groups)
+create_queue(const char *name, int64 segment_size, Oid owner, const char *set, List *groups)
 {
 	MqSqlContext context;
 	MqQueue		queue;
 	char		table[NAMEDATALEN];
-	Oid			owner = GetUserId();
 	int32		queue_no;
 	ListCell   *cell;
 
 	snprintf(table, sizeof(table), "q_%s", name);
 	/* not within mq_sql_begin: there the caller would be the extension's owner, a superuser, whom nothing limits */
-	mq_check_share(owner, 1, list_length(groups));
+	if (OidIsValid(owner))
+		mq_check_share(owner, 1, list_length(groups));
 	mq_sql_begin(&context);
 	drop_orphan(name, table);
 	queue_no = insert_queue_row(name, segment_size);
@@ -233,6 +250,7 @@ create_queue(const char *name, int64 segment_size, const char *set, List *groups
 	mq_queue_by_name(name, &queue);
 	if (set != NULL)
 		set_options(&queue, set);
+	mq_queue_by_name(name, &queue);
 	foreach(cell, groups)
 		mq_group_insert(&queue, lfirst(cell), 1);
 	for (int64 segment = 0; segment < SEGMENTS_AT_START; segment++)
@@ -310,6 +328,11 @@ change_owner(const MqQueue *queue, const char *role)
 	int			groups;
 
 	mq_check_owner(queue);
+	if (queue->dead_letter_of != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("queue \"%s\" has no owner of its own", NameStr(queue->name)),
+				 errhint("It has the dead letters of another queue: hand that one on.")));
 	mq_lock_rights(queue, queue->table);
 	/* it may have been handed on meanwhile */
 	mq_check_owner(queue);
@@ -386,6 +409,20 @@ exists_already(const MqQueue *queue, List *settings, const List *groups, bool ac
 			 names != NULL ? errdetail("What differs: %s.", names) : 0));
 }
 
+/* Raises 42939: the names of queues with dead letters are made by mq alone, or somebody would get another one's. */
+static void
+check_not_reserved(const char *name)
+{
+	size_t		length = strlen(name);
+	size_t		suffix = strlen(MQ_DEAD_LETTER_SUFFIX);
+
+	if (length >= suffix && strcmp(name + length - suffix, MQ_DEAD_LETTER_SUFFIX) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_RESERVED_NAME),
+				 errmsg("names that end in \"%s\" are reserved for dead letters", MQ_DEAD_LETTER_SUFFIX),
+				 errhint("A queue for dead letters is made when there is the first one; choose another name.")));
+}
+
 /*
  * The right to make queues is EXECUTE on this function. The queue is the caller's; with the option owner it is then handed on, on
  * the same terms as by mq.alter_queue.
@@ -407,6 +444,7 @@ mq_create_queue(PG_FUNCTION_ARGS)
 	mq_check_writable("mq.create_queue()");
 	mq_catalog_catch_up();
 	mq_check_name(name, "queue name");
+	check_not_reserved(name);
 	groups = group_names(fcinfo);
 	settings = mq_options_arg(fcinfo, 2, options, lengthof(options), true);
 	if (mq_queue_find(name, &queue))
@@ -417,7 +455,7 @@ mq_create_queue(PG_FUNCTION_ARGS)
 	owner = mq_options_take(&settings, "owner");
 	size = mq_options_take(&settings, "segment_size");
 	segment_size = size == NULL ? SEGMENT_SIZE_DEFAULT : whole_blocks(size);
-	if (!create_queue(name, segment_size, mq_options_assignments(settings), groups))
+	if (!create_queue(name, segment_size, GetUserId(), mq_options_assignments(settings), groups))
 	{
 		/* made just now by somebody else */
 		mq_queue_by_name(name, &queue);
@@ -428,6 +466,31 @@ mq_create_queue(PG_FUNCTION_ARGS)
 		mq_queue_by_name(name, &queue);
 		change_owner(&queue, owner);
 	}
+	PG_RETURN_VOID();
+}
+
+/* A queue like any other, but that what has failed there as well stays there, in its one group. Nothing if it is there already. */
+MQ_FUNCTION(mq_create_dead_letter_queue);
+Datum
+mq_create_dead_letter_queue(PG_FUNCTION_ARGS)
+{
+	int32		queue_no = PG_GETARG_INT32(0);
+	MqQueue		queue;
+	MqQueue		existing;
+	MqSqlContext context;
+	char	   *name;
+
+	if (!mq_queue_by_number(queue_no, &queue))
+		PG_RETURN_VOID();
+	name = psprintf("%s%s", NameStr(queue.name), MQ_DEAD_LETTER_SUFFIX);
+	if (mq_queue_find(name, &existing) ||
+		!create_queue(name, queue.segment_size, InvalidOid, psprintf("dead_letter_of = %d", queue_no), list_make1(pstrdup(MQ_DEFAULT_GROUP))))
+		PG_RETURN_VOID();
+	mq_queue_by_name(name, &existing);
+	mq_sql_begin(&context);
+	mq_sql("UPDATE mq_internal.consumer_group SET max_failures = NULL, dead_letter_queue = NULL WHERE queue_no = %d", existing.queue_no);
+	mq_sql_end(&context);
+	mq_catalog_changed();
 	PG_RETURN_VOID();
 }
 
@@ -513,34 +576,96 @@ drop_queue(const MqQueue *queue, bool force)
 }
 
 /* What depends on the tables is looked for before senders are locked out, for that may take long. */
-MQ_FUNCTION(mq_drop_queue);
-Datum
-mq_drop_queue(PG_FUNCTION_ARGS)
+static void
+lock_to_drop(const MqQueue *queue, bool force)
 {
-	char	   *name = mq_text_arg(fcinfo, 0, "queue");
-	MqQueue		queue;
-	int64		scheduled;
+	forget_dependents(queue, force, MQ_ALL_DEPENDENTS);
+	mq_schedule_lock(queue, true);
+	lock_out_senders(queue);
+	mq_queue_check_not_dropped(queue);
+}
 
-	mq_check_not_null(fcinfo, 1, "force");
-	mq_check_writable("mq.drop_queue()");
-	mq_queue_by_name(name, &queue);
-	mq_check_owner(&queue);
-	forget_dependents(&queue, PG_GETARG_BOOL(1), MQ_ALL_DEPENDENTS);
-	mq_schedule_lock(&queue, true);
-	lock_out_senders(&queue);
-	mq_queue_check_not_dropped(&queue);
-	scheduled = PG_GETARG_BOOL(1) ? 0 : mq_schedule_count(queue.queue_no);
+/* Raises 55000 for what would be lost. */
+static void
+check_is_empty(const MqQueue *queue)
+{
+	const char *name = NameStr(queue->name);
+	int64		scheduled = mq_schedule_count(queue->queue_no);
+
 	if (scheduled > 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("queue \"%s\" has %lld scheduled messages", name, (long long) scheduled),
 				 errhint("Use force => true to drop it with them.")));
-	if (!PG_GETARG_BOOL(1) && has_unfinished(&queue))
+	if (has_unfinished(queue))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("queue \"%s\" has unfinished messages", name),
 				 errhint("Use force => true to drop it with them.")));
-	drop_queue(&queue, PG_GETARG_BOOL(1));
+}
+
+/* Groups of other queues may send their dead letters there: 55000, or with force those stay where they die. */
+static void
+leave_dead_letters(const MqQueue *queue, bool force)
+{
+	MqSqlContext context;
+	uint64		groups;
+
+	mq_sql_begin(&context);
+	groups = force ? mq_sql("UPDATE mq_internal.consumer_group SET dead_letter_queue = NULL WHERE dead_letter_queue = %d", queue->queue_no)
+		: mq_sql("SELECT FROM mq_internal.consumer_group WHERE dead_letter_queue = %d", queue->queue_no);
+	mq_sql_end(&context);
+	if (groups == 0)
+		return;
+	if (!force)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("queue \"%s\" is the dead-letter queue of %llu consumer groups", NameStr(queue->name), (unsigned long long) groups),
+				 errhint("Change their option dead_letter_queue, or use force => true: then their dead messages stay where they are.")));
+	ereport(WARNING,
+			(errmsg("dead messages of %llu consumer groups stay where they are from now on", (unsigned long long) groups),
+			 errdetail("Queue \"%s\" was their dead-letter queue.", NameStr(queue->name))));
+}
+
+/* The queue that was made for the dead letters of this one; false: there is none yet. */
+static bool
+find_own_dead_letters(const MqQueue *queue, MqQueue *dead)
+{
+	return mq_queue_find(psprintf("%s%s", NameStr(queue->name), MQ_DEAD_LETTER_SUFFIX), dead) && dead->dead_letter_of == queue->queue_no;
+}
+
+/* Its own dead letters go with it. */
+MQ_FUNCTION(mq_drop_queue);
+Datum
+mq_drop_queue(PG_FUNCTION_ARGS)
+{
+	char	   *name = mq_text_arg(fcinfo, 0, "queue");
+	bool		force;
+	MqQueue		queue;
+	MqQueue		dead;
+	bool		has_dead;
+
+	mq_check_not_null(fcinfo, 1, "force");
+	force = PG_GETARG_BOOL(1);
+	mq_check_writable("mq.drop_queue()");
+	mq_queue_by_name(name, &queue);
+	mq_check_owner(&queue);
+	lock_to_drop(&queue, force);
+	/* the worker makes it no more */
+	mq_catalog_catch_up();
+	has_dead = find_own_dead_letters(&queue, &dead);
+	if (has_dead)
+		lock_to_drop(&dead, force);
+	if (!force)
+	{
+		check_is_empty(&queue);
+		if (has_dead)
+			check_is_empty(&dead);
+	}
+	leave_dead_letters(&queue, force);
+	if (has_dead)
+		drop_queue(&dead, force);
+	drop_queue(&queue, force);
 	PG_RETURN_VOID();
 }
 

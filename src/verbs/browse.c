@@ -184,7 +184,7 @@ emit(Browse *b, const BrowseRange *range, HeapTuple tuple, int64 id)
 	}			copied[] = {
 		{B_ENQUEUED_AT, MQ_COL_ENQUEUED_AT}, {B_SENT_AT, MQ_COL_ENQUEUED_AT}, {B_HEADERS, MQ_COL_HEADERS},
 		{B_PAYLOAD, MQ_COL_PAYLOAD}, {B_BODY, MQ_COL_BODY}, {B_SENT_AT, MQ_COL_SENT_AT}, {B_DUE_AT, MQ_COL_DUE_AT},
-		{B_EXPIRES_AT, MQ_COL_EXPIRES_AT}, {B_ORIGIN_ID, MQ_COL_ORIGIN_ID}
+		{B_EXPIRES_AT, MQ_COL_EXPIRES_AT}, {B_ORIGIN_ID, MQ_COL_ORIGIN_ID}, {B_LAST_REASON, MQ_COL_REASON}, {B_DEATH, MQ_COL_DEATH}
 	};
 	Datum		v[MQ_COLUMNS];
 	bool		n[MQ_COLUMNS];
@@ -208,6 +208,8 @@ emit(Browse *b, const BrowseRange *range, HeapTuple tuple, int64 id)
 	for (int i = 0; i < lengthof(copied); i++)
 		if (!n[copied[i].from - 1])
 			SET(copied[i].to, v[copied[i].from - 1]);
+	if (!n[MQ_COL_ORIGIN_QUEUE - 1])
+		out[B_ORIGIN_QUEUE] = mq_origin_queue(DatumGetInt32(v[MQ_COL_ORIGIN_QUEUE - 1]), &isnull[B_ORIGIN_QUEUE]);
 	if (range->state != BROWSE_FINISHED)
 	{
 		SET(B_ATTEMPT, Int32GetDatum(range->attempts));
@@ -272,6 +274,18 @@ show_scheduled(Browse *b, int64 below)
 		emit_scheduled(b, &b->scheduled[b->next_scheduled++]);
 }
 
+/* What was sent back to another group is none of this one's. */
+static bool
+is_for_group(const Browse *b, HeapTuple tuple)
+{
+	bool		isnull;
+
+	if (HeapTupleHeaderGetNatts(tuple->t_data) <= MQ_PLAIN_COLUMNS)
+		return true;
+	(void) heap_getattr(tuple, MQ_COL_TARGET_EPOCH, mq_row_descriptor(), &isnull);
+	return isnull || DatumGetInt32(heap_getattr(tuple, MQ_COL_TARGET_GROUP, mq_row_descriptor(), &isnull)) == b->group.group_no;
+}
+
 /* Shows the rows of a page with lo <= id <= hi; returns the greatest id on the page. */
 static int64
 show_page(Browse *b, const BrowseRange *range, Relation rel, BlockNumber block, int64 lo, int64 hi)
@@ -283,7 +297,7 @@ show_page(Browse *b, const BrowseRange *range, Relation rel, BlockNumber block, 
 
 	for (int i = 0; i < count && b->left > 0; i++)
 	{
-		if (rows[i].sight != MQ_SEEN)
+		if (rows[i].sight != MQ_SEEN || !is_for_group(b, &rows[i].tuple))
 			continue;
 		show_scheduled(b, rows[i].id);
 		if (b->left > 0)

@@ -13,6 +13,7 @@
 #include "log/moved.h"
 #include "offset/rebuild.h"
 #include "verbs/ack.h"
+#include "verbs/discard.h"
 #include "verbs/verbs.h"
 #include "window/settle.h"
 #include "window/take.h"
@@ -28,9 +29,8 @@ compare_ids(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-/* Where the messages are now that the argument names, as far as there are any, ascending; 22023 when one is given twice. */
-static int64 *
-ids_arg(FunctionCallInfo fcinfo, int arg, const MqQueue *queue, int64 next_id, int *count)
+int64 *
+mq_ids_arg(FunctionCallInfo fcinfo, int arg, const MqQueue *queue, int64 next_id, int *count)
 {
 	Datum	   *values;
 	int			n = mq_array_arg(fcinfo, arg, "ids", INT8OID, &values, NULL);
@@ -51,21 +51,6 @@ ids_arg(FunctionCallInfo fcinfo, int arg, const MqQueue *queue, int64 next_id, i
 					 errmsg("message " INT64_FORMAT " is given twice", ids[i]),
 					 errhint("Give each id once.")));
 	return ids;
-}
-
-/* Until it is known which ids up to this one are messages; not what undecided senders sent. */
-static void
-look_ahead(const MqGroup *group, const MqWindowRef *ref, int64 id)
-{
-	MqWindowCounts counts;
-
-	while (mq_walk_settle(ref) || ref->window->rewalk != 0 ||
-		   (mq_window_counts(ref, &counts) && (counts.next_id <= id || counts.ids[MQ_UNREAD] > 0)))
-	{
-		CHECK_FOR_INTERRUPTS();
-		if (!mq_walk(group, ref, PG_INT32_MAX))
-			break;
-	}
 }
 
 /*
@@ -123,12 +108,8 @@ give_back_own(const MqWindowRef *ref, const OwnLease *own)
 	pfree(own->runs);
 }
 
-/*
- * A lot is judged, marked and written down by itself: what is reserved, and how long the lock is held, does not grow with the
- * number of ids.
- */
-static int64
-discard_lot(const MqGroup *group, const MqWindowRef *ref, int64 *ids, int count, uint64 xid, MqUndo *undo)
+int64
+mq_discard_lot(const MqGroup *group, const MqWindowRef *ref, int64 *ids, int count, uint8 states, uint64 xid, MqUndo *undo)
 {
 	MqRange		ranges[MQ_ENTRIES_PER_HOLD];
 	MqCellList	cells;
@@ -137,7 +118,7 @@ discard_lot(const MqGroup *group, const MqWindowRef *ref, int64 *ids, int count,
 
 	mq_undo_room(undo, count);
 	mq_need_cells(&cells, 2 * (int64) count, true);
-	discarded = mq_window_discard(ref, ids, count, xid, &cells, ids, &epoch);
+	discarded = mq_window_discard(ref, ids, count, states, xid, &cells, ids, &epoch);
 	for (int64 i = 0; i < discarded; i++)
 		mq_undo_widen(undo, ids[i], ids[i]);
 	mq_cells_return(&cells);
@@ -161,7 +142,7 @@ discard_ids(const MqGroup *group, const MqWindowRef *ref, int64 *ids, int count,
 	{
 		CHECK_FOR_INTERRUPTS();
 		n = Min(count - at, MQ_ENTRIES_PER_HOLD);
-		discarded += discard_lot(group, ref, ids + at, n, xid, undo);
+		discarded += mq_discard_lot(group, ref, ids + at, n, MQ_UNFINISHED, xid, undo);
 	}
 	return discarded;
 }
@@ -199,10 +180,10 @@ mq_discard(PG_FUNCTION_ARGS)
 	mq_refuse_arg(fcinfo, 3, "reason");
 	if (!mq_log_tail(&group.queue, 0, &tail))
 		PG_RETURN_INT64(0);
-	ids = ids_arg(fcinfo, 2, &group.queue, tail.next_id, &count);
+	ids = mq_ids_arg(fcinfo, 2, &group.queue, tail.next_id, &count);
 
 	ref = (MqWindowRef) {group.window, mq_window_key(&group, 0)};
-	look_ahead(&group, &ref, count > 0 ? ids[count - 1] : 0);
+	mq_walk_to(&group, &ref, count > 0 ? ids[count - 1] : 0);
 	xid = mq_transaction_xid();
 	/* undone in the other order: first the marks, then the leases they lie on */
 	lease_own(&ref, xid, &own);
@@ -227,7 +208,7 @@ mq_retry(PG_FUNCTION_ARGS)
 	managed_group(fcinfo, "mq.retry()", &group);
 	if (!mq_log_tail(&group.queue, 0, &tail))
 		PG_RETURN_INT64(0);
-	ids = ids_arg(fcinfo, 2, &group.queue, tail.next_id, &count);
+	ids = mq_ids_arg(fcinfo, 2, &group.queue, tail.next_id, &count);
 	ref = (MqWindowRef) {group.window, mq_window_key(&group, 0)};
 	for (int at = 0; at < count; at += n)
 	{

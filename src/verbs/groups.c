@@ -41,7 +41,8 @@ static const MqOption options[] = {
 	{"max_in_flight_per_key", MQ_OPTION_NOT_YET}, {"max_per_second", MQ_OPTION_NOT_YET},
 	{"retry_delays", MQ_OPTION_INTERVALS, 0, MQ_INTERVAL_MAX_DAYS * USECS_PER_DAY, "It must be an array of 1 to 32 intervals without months, like [\"0 s\", \"10 s\", \"5 min\"], each at most 365 days; null: messages that failed come back at once."},
 	{"max_failures", MQ_OPTION_INTEGER, 1, 65535, "It must be between 1 and 65535; null: no message is dead for its failures."},
-	{"fuse_failures", MQ_OPTION_NOT_YET}, {"dead_letter_queue", MQ_OPTION_NOT_YET},
+	{"dead_letter_queue", MQ_OPTION_TEXT, .hint = "It is the name of a queue; null: dead messages stay where they are."},
+	{"fuse_failures", MQ_OPTION_NOT_YET},
 	{"on_expired", MQ_OPTION_NOT_YET}, {"ordered", MQ_OPTION_NOT_YET}, {"on_dead", MQ_OPTION_NOT_YET},
 	{"topics", MQ_OPTION_NOT_YET}, {"filter", MQ_OPTION_NOT_YET}, {"exclusive", MQ_OPTION_NOT_YET},
 	{"exclusive_timeout", MQ_OPTION_NOT_YET}, {"expires_after", MQ_OPTION_NOT_YET}, {"max_lease", MQ_OPTION_NOT_YET},
@@ -146,7 +147,7 @@ mq_group_insert(const MqQueue *queue, const char *name, int64 start_id)
 					  "VALUES (%d, %d, %s, " INT64_FORMAT ") ON CONFLICT (queue_no, name) DO NOTHING",
 					  group_no, queue->queue_no, quote_literal_cstr(name), start_id) > 0;
 	if (inserted)
-		create_rights(group_no, mq_queue_owner(queue));
+		create_rights(group_no, queue->dead_letter_of != 0 ? mq_extension(false)->owner : mq_queue_owner(queue));
 	mq_sql_end(&context);
 	mq_catalog_changed();
 	return inserted ? group_no : 0;
@@ -254,6 +255,33 @@ managed_queue(FunctionCallInfo fcinfo, const char *function, MqQueue *queue)
 	mq_check_right(queue, MQ_RIGHT_MANAGE);
 }
 
+/*
+ * The option dead_letter_queue is a name, its column a number: who makes a queue of that name later gets nothing. The worker moves
+ * messages there, so the caller must be allowed to send to it (and the owner of the queue, whenever that is done).
+ */
+static void
+resolve_dead_letters(const MqQueue *queue, List *settings)
+{
+	ListCell   *cell;
+
+	foreach(cell, settings)
+	{
+		MqSetting  *setting = lfirst(cell);
+		MqQueue		target;
+
+		if (strcmp(setting->option->name, "dead_letter_queue") != 0 || setting->text == NULL)
+			continue;
+		mq_queue_by_name(setting->text, &target);
+		mq_check_right(&target, MQ_RIGHT_SEND);
+		if (target.queue_no == queue->queue_no)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("dead letters of queue \"%s\" cannot go to the queue itself", setting->text),
+					 errhint("Name another queue, or leave the option out.")));
+		setting->sql = psprintf("%d", target.dead_letter_of == queue->queue_no ? MQ_DEAD_LETTERS_OWN : target.queue_no);
+	}
+}
+
 static void
 set_options(const MqQueue *queue, int32 group_no, const char *set)
 {
@@ -325,6 +353,7 @@ mq_create_group(PG_FUNCTION_ARGS)
 	mq_check_not_null(fcinfo, 6, "if_not_exists");
 	(void) start_args(fcinfo, 2, &start);
 	settings = mq_options_arg(fcinfo, 5, options, lengthof(options), true);
+	resolve_dead_letters(&queue, settings);
 	if (!mq_group_find(&queue, name, &existing))
 	{
 		if (create_group(&queue, name, &start, mq_options_assignments(settings)))
@@ -362,6 +391,7 @@ mq_alter_group(PG_FUNCTION_ARGS)
 	mq_group_by_name(NameStr(queue.name), mq_text_arg(fcinfo, 1, "consumer_group"), &group);
 	mq_check_not_null(fcinfo, 2, "options");
 	settings = mq_options_arg(fcinfo, 2, options, lengthof(options), false);
+	resolve_dead_letters(&queue, settings);
 	if (settings != NIL)
 		set_options(&queue, group.group_no, mq_options_assignments(settings));
 	mq_attach_queue(&queue);

@@ -125,6 +125,12 @@ fill_in_constants(ReceiveCall *call, Datum queue_name, Datum group_name)
 #undef SET
 }
 
+static Datum
+flat_if_long(Datum value, MqColumn column)
+{
+	return TupleDescAttr(mq_row_descriptor(), column - 1)->attlen == -1 ? flat(value, false) : value;
+}
+
 /* What only rows have that are longer than plain ones: those of messages that have moved. */
 static void
 fill_in_more(HeapTuple tuple, Datum *out, bool *isnull)
@@ -134,7 +140,8 @@ fill_in_more(HeapTuple tuple, Datum *out, bool *isnull)
 		int			to;
 		MqColumn	from;
 	}			copied[] = {
-		{M_SENT_AT, MQ_COL_SENT_AT}, {M_DUE_AT, MQ_COL_DUE_AT}, {M_EXPIRES_AT, MQ_COL_EXPIRES_AT}, {M_ORIGIN_ID, MQ_COL_ORIGIN_ID}
+		{M_SENT_AT, MQ_COL_SENT_AT}, {M_DUE_AT, MQ_COL_DUE_AT}, {M_EXPIRES_AT, MQ_COL_EXPIRES_AT}, {M_ORIGIN_ID, MQ_COL_ORIGIN_ID},
+		{M_LAST_REASON, MQ_COL_REASON}, {M_DEATH, MQ_COL_DEATH}
 	};
 	Datum		v[MQ_COLUMNS];
 	bool		n[MQ_COLUMNS];
@@ -143,9 +150,11 @@ fill_in_more(HeapTuple tuple, Datum *out, bool *isnull)
 	for (int i = 0; i < lengthof(copied); i++)
 		if (!n[copied[i].from - 1])
 		{
-			out[copied[i].to] = v[copied[i].from - 1];
+			out[copied[i].to] = flat_if_long(v[copied[i].from - 1], copied[i].from);
 			isnull[copied[i].to] = false;
 		}
+	if (!n[MQ_COL_ORIGIN_QUEUE - 1])
+		out[M_ORIGIN_QUEUE] = mq_origin_queue(DatumGetInt32(v[MQ_COL_ORIGIN_QUEUE - 1]), &isnull[M_ORIGIN_QUEUE]);
 }
 
 /* Adds a row that is longer than a plain one to the result; what is the same in all messages stays as it is. */

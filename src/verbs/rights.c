@@ -208,6 +208,11 @@ change(FunctionCallInfo fcinfo, bool grant)
 	mq_check_writable(grant ? "mq.grant()" : "mq.revoke()");
 	mq_catalog_catch_up();
 	mq_queue_by_name(mq_text_arg(fcinfo, 0, "queue"), &queue);
+	if (queue.dead_letter_of != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("queue \"%s\" has no rights of its own", NameStr(queue.name)),
+				 errhint("It has the dead letters of another queue: give the right to manage that one.")));
 	right = right_by_name(mq_text_arg(fcinfo, 1, "privilege"));
 	name = mq_text_arg(fcinfo, 2, "role");
 	role = strcmp(name, "public") == 0 ? ACL_ID_PUBLIC : get_role_oid(name, false);

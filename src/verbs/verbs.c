@@ -49,6 +49,15 @@ mq_check_not_null(FunctionCallInfo fcinfo, int arg, const char *name)
 				 errhint("Give a value for argument \"%s\".", name)));
 }
 
+Datum
+mq_origin_queue(int32 queue_no, bool *isnull)
+{
+	MqQueue		queue;
+
+	*isnull = !mq_queue_by_number(queue_no, &queue);
+	return *isnull ? (Datum) 0 : CStringGetTextDatum(NameStr(queue.name));
+}
+
 void
 mq_refuse_arg(FunctionCallInfo fcinfo, int arg, const char *name)
 {

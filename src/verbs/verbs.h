@@ -23,6 +23,9 @@ extern char *mq_text_arg(FunctionCallInfo fcinfo, int arg, const char *name);
 extern int32 mq_int32_arg(FunctionCallInfo fcinfo, int arg, const char *name);
 extern void mq_check_not_null(FunctionCallInfo fcinfo, int arg, const char *name);
 
+/* The name of the queue that a message was sent to first; *isnull: it is no more. */
+extern Datum mq_origin_queue(int32 queue_no, bool *isnull);
+
 /* 0A000 if an argument is given that has its place in the signature, and is not supported yet. */
 extern void mq_refuse_arg(FunctionCallInfo fcinfo, int arg, const char *name);
 

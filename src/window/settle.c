@@ -184,7 +184,7 @@ mq_window_claim(const MqWindowRef *ref, MqClaim *claims, int count, MqClaimActio
 
 /* Whether finishing the ids one by one leaves more entries than there are. */
 static bool
-discard_grows(const MqWindow *window, const int64 *ids, int count)
+discard_grows(const MqWindow *window, const int64 *ids, int count, uint8 states)
 {
 	Cuts		cuts = {0};
 
@@ -195,7 +195,7 @@ discard_grows(const MqWindow *window, const int64 *ids, int count)
 
 		while (i + 1 < count && ids[i + 1] == ids[i] + 1)
 			i++;
-		if (node != 0 && MqNodeAt(node)->lo <= first && MqNodeAt(node)->state != MQ_SETTLING)
+		if (node != 0 && MqNodeAt(node)->lo <= first && (MQ_IN(MqNodeAt(node)->state) & states) != 0)
 			count_cut(&cuts, MqNodeAt(node), first, ids[i], true);
 	}
 	return cuts.growth > 0;
@@ -206,12 +206,12 @@ discard_grows(const MqWindow *window, const int64 *ids, int count)
  * begin; 0: there is nothing to finish.
  */
 static int
-discard_stretch(MqWindow *window, const int64 *ids, int at, int count, uint64 xid, MqCellList *cells)
+discard_stretch(MqWindow *window, const int64 *ids, int at, int count, uint8 states, uint64 xid, MqCellList *cells)
 {
 	uint32		node = mq_tree_seek(window, ids[at]);
 	int			last = at;
 
-	if (node == 0 || MqNodeAt(node)->lo > ids[at] || MqNodeAt(node)->state == MQ_SETTLING)
+	if (node == 0 || MqNodeAt(node)->lo > ids[at] || (MQ_IN(MqNodeAt(node)->state) & states) == 0)
 		return 0;
 	while (last + 1 < count && ids[last + 1] == ids[last] + 1 && ids[last + 1] <= MqNodeAt(node)->hi)
 		last++;
@@ -225,7 +225,7 @@ discard_stretch(MqWindow *window, const int64 *ids, int at, int count, uint64 xi
 
 /* discarded may be the array ids itself: it is never written further than ids was read. */
 int64
-mq_window_discard(const MqWindowRef *ref, const int64 *ids, int count, uint64 xid, MqCellList *cells,
+mq_window_discard(const MqWindowRef *ref, const int64 *ids, int count, uint8 states, uint64 xid, MqCellList *cells,
 				  int64 *discarded, int32 *epoch)
 {
 	MqWindow   *window = ref->window;
@@ -234,14 +234,14 @@ mq_window_discard(const MqWindowRef *ref, const int64 *ids, int count, uint64 xi
 	if (!mq_window_lock(ref, LW_EXCLUSIVE))
 		return 0;
 	*epoch = window->epoch;
-	if (!mq_window_may_grow(window, cells->count, true) && discard_grows(window, ids, count))
+	if (!mq_window_may_grow(window, cells->count, true) && discard_grows(window, ids, count, states))
 	{
 		mq_window_unlock(ref);
 		return -1;
 	}
 	for (int i = 0; i < count;)
 	{
-		int			after = discard_stretch(window, ids, i, count, xid, cells);
+		int			after = discard_stretch(window, ids, i, count, states, xid, cells);
 
 		for (; after > 0 && i < after; i++)
 			discarded[changed++] = ids[i];
@@ -338,6 +338,25 @@ mq_window_retry(const MqWindowRef *ref, const int64 *ids, int count, MqCellList 
 	if (changed > 0)
 		mq_wake_for_room(window);
 	return changed;
+}
+
+int
+mq_window_peek(const MqWindowRef *ref, MqState state, int64 after, MqFared *fared, int max)
+{
+	int			count = 0;
+	uint32		node;
+
+	if (!mq_window_lock(ref, LW_SHARED))
+		return 0;
+	while (count < max && (node = mq_tree_first_in_state(ref->window, state, after + 1)) != 0)
+	{
+		const MqNode *n = MqNodeAt(node);
+
+		for (after = Max(after, n->lo - 1); after < n->hi && count < max; after++)
+			fared[count++] = (MqFared) {after + 1, n->attempts, n->failures};
+	}
+	mq_window_unlock(ref);
+	return count;
 }
 
 bool

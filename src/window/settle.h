@@ -45,11 +45,16 @@ extern int64 mq_window_claim(const MqWindowRef *ref, MqClaim *claims, int count,
  */
 extern void mq_window_unleave(const MqWindowRef *ref, int64 lo, int64 hi, uint64 xid);
 
+/* Bit masks of states. */
+#define MQ_IN(state)		((uint8) (1 << (state)))
+#define MQ_UNFINISHED		(MQ_IN(MQ_READY) | MQ_IN(MQ_LEASED) | MQ_IN(MQ_UNREAD) | MQ_IN(MQ_DEAD))
+#define MQ_NOT_HANDED_OUT	(MQ_IN(MQ_READY) | MQ_IN(MQ_UNREAD) | MQ_IN(MQ_DEAD))
+
 /*
- * Finishes ids (ascending) in any state, as an ack by transaction xid; ids and counts are of messages below next_id. Takes up to
+ * Finishes ids (ascending) in one of the states, as an ack by transaction xid; ids and counts are of messages below next_id. Takes up to
  * two cells for each. -1: nothing was done, the window has its share of the memory.
  */
-extern int64 mq_window_discard(const MqWindowRef *ref, const int64 *ids, int count, uint64 xid, MqCellList *cells,
+extern int64 mq_window_discard(const MqWindowRef *ref, const int64 *ids, int count, uint8 states, uint64 xid, MqCellList *cells,
 							   int64 *discarded, int32 *epoch);
 
 /*
@@ -64,6 +69,17 @@ extern bool mq_window_discard_range(const MqWindowRef *ref, int64 lo, int64 hi, 
  * undoes it.
  */
 extern int64 mq_window_retry(const MqWindowRef *ref, const int64 *ids, int count, MqCellList *cells);
+
+/* A message, and how it has fared. */
+typedef struct MqFared
+{
+	int64		id;
+	uint16		attempts;
+	uint16		failures;
+} MqFared;
+
+/* The first messages with an id above `after` in a state, at most max; returns how many there are. Nothing is taken. */
+extern int	mq_window_peek(const MqWindowRef *ref, MqState state, int64 after, MqFared *fared, int max);
 
 /* Whether something in [lo, hi] is not finished, nor acked by anybody yet. */
 extern bool mq_window_has_unfinished(const MqWindowRef *ref, int64 lo, int64 hi);

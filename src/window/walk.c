@@ -37,6 +37,7 @@
 typedef struct WalkJob
 {
 	uint64		seq;			/* walk_seq when it was picked */
+	int32		epoch;			/* of the window then */
 	bool		is_chunk;
 	MqChunk		chunk;			/* is_chunk: copy of the first of rewalk */
 	int64		lo;
@@ -138,6 +139,7 @@ pick_job(const MqWindowRef *ref, WalkJob *job)
 	if (!mq_window_lock(ref, LW_SHARED))
 		return false;
 	job->seq = window->walk_seq;
+	job->epoch = window->epoch;
 	node = mq_tree_first_in_state(window, MQ_UNREAD, PG_INT64_MIN);
 	if (window->rewalk != 0)
 	{
@@ -383,16 +385,27 @@ stretch(const MqRow *rows, int count, int at)
 	return n;
 }
 
-/* Rows that the job is not about are left out: of a chunk, only its own ids. */
+/* Whether the row is what is looked for: of a chunk, only its own ids, and nothing that is for another group or an earlier epoch. */
+static bool
+is_wanted(const WalkJob *job, const MqRow *row, int32 group_no)
+{
+	if (row->only_for != 0 && (row->only_for != group_no || row->only_epoch != job->epoch))
+		return false;
+	return !job->is_chunk || mq_chunk_has(&job->chunk, row->id);
+}
+
+/* Rows that the job is not about are left out: for this group they are finished. */
 static void
-filter_rows(const WalkJob *job, Findings *found)
+filter_rows(const WalkJob *job, Findings *found, int32 group_no)
 {
 	int			kept = 0;
 
-	for (int i = 0; i < found->count; i++)
-		if (!job->is_chunk || mq_chunk_has(&job->chunk, found->rows[i].id))
+	while (kept < found->count && is_wanted(job, &found->rows[kept], group_no))
+		kept++;
+	for (int i = kept + 1; i < found->count; i++)
+		if (is_wanted(job, &found->rows[i], group_no))
 			found->rows[kept++] = found->rows[i];
-	found->count = kept;
+	found->count = Min(kept, found->count);
 }
 
 /* Upper bound of the cells that applying takes. */
@@ -519,10 +532,23 @@ mq_walk(const MqGroup *group, const MqWindowRef *ref, int want)
 	if (!read_job(group, &job, want, &found))
 		return false;
 	MQ_STOP_POINT("walk_read");
-	if (job.is_chunk)
-		filter_rows(&job, &found);
+	filter_rows(&job, &found, group->group_no);
 	progress = apply(ref, &job, &found);
 	if (found.allocated)
 		pfree(found.rows);
 	return progress;
+}
+
+void
+mq_walk_to(const MqGroup *group, const MqWindowRef *ref, int64 id)
+{
+	MqWindowCounts counts;
+
+	while (mq_walk_settle(ref) || ref->window->rewalk != 0 ||
+		   (mq_window_counts(ref, &counts) && (counts.next_id <= id || counts.ids[MQ_UNREAD] > 0)))
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (!mq_walk(group, ref, PG_INT32_MAX))
+			break;
+	}
 }

@@ -14,6 +14,9 @@
  */
 extern bool mq_walk(const MqGroup *group, const MqWindowRef *ref, int want);
 
+/* Reads until it is known which ids up to this one are messages; not what undecided senders sent. */
+extern void mq_walk_to(const MqGroup *group, const MqWindowRef *ref, int64 id);
+
 /* Only looks at the undecided senders; true if one turned out to be decided. */
 extern bool mq_walk_settle(const MqWindowRef *ref);
 

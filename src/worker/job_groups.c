@@ -270,6 +270,8 @@ mq_job_care_for_group(MqGroup *group, const MqQueueWork *work)
 		(void) mq_job_run(look_past_segment, group, MQ_JOB_FOR(group->group_no), "looking ahead");
 		mq_visit_again(0);
 	}
+	if (ref.window->ids[MQ_DEAD] > 0)
+		mq_job_move_dead(group);
 	needed = (int64) pg_atomic_read_u64(&ref.window->oldest_needed);
 	if (mq_checkpoint_is_due(&ref) || is_time_for_checkpoint(&ref, group->group_no, work) ||
 		(needed != 0 && needed <= work->all->blocked_by))

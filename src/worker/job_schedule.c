@@ -177,33 +177,6 @@ mq_job_lock_schedule(void)
 	return true;
 }
 
-/* Whether a batch can be appended without a wait. The segment that is missing is asked for, from ourselves. */
-static bool
-lock_log(const MqQueue *queue)
-{
-	MqTail		tail;
-	int64		last;
-
-	if (!mq_log_tail(queue, 0, &tail))
-		return false;
-	last = mq_segment_of(tail.next_id + ROWS_PER_BATCH, queue->segment_size);
-	for (int64 segment = mq_segment_of(tail.next_id, queue->segment_size); segment <= last; segment++)
-	{
-		Relation	rel = mq_segment_open_at_once(queue, 0, segment);
-		bool		good = rel != NULL && mq_segment_is_guarded(rel);
-
-		if (!good)
-			mq_segment_ask_for(queue, 0, segment);
-		else
-			good = mq_lock_table_conditionally(RelationGetRelid(rel), RowExclusiveLock);
-		if (rel != NULL)
-			relation_close(rel, NoLock);
-		if (!good)
-			return false;
-	}
-	return true;
-}
-
 /* Whatever is on disk: what mq.send cannot have given out is left where it is. */
 static bool
 is_sound(const MqDueRow *row)
@@ -221,7 +194,11 @@ form_message(const MqScheduledRow *row)
 		MqScheduleColumn from;
 	}			copied[] = {
 		{MQ_COL_HEADERS, MQ_SCHED_HEADERS}, {MQ_COL_PAYLOAD, MQ_SCHED_PAYLOAD}, {MQ_COL_BODY, MQ_SCHED_BODY},
-		{MQ_COL_SENT_AT, MQ_SCHED_SENT_AT}, {MQ_COL_DUE_AT, MQ_SCHED_DUE_AT}, {MQ_COL_ORIGIN_ID, MQ_SCHED_ID}
+		{MQ_COL_SENT_AT, MQ_SCHED_SENT_AT}, {MQ_COL_DUE_AT, MQ_SCHED_DUE_AT}, {MQ_COL_ORIGIN_ID, MQ_SCHED_ID},
+		{MQ_COL_ORIGIN_ID, MQ_SCHED_ORIGIN_ID}, {MQ_COL_ORIGIN_QUEUE, MQ_SCHED_ORIGIN_QUEUE},
+		{MQ_COL_TARGET_GROUP, MQ_SCHED_TARGET_GROUP}, {MQ_COL_TARGET_EPOCH, MQ_SCHED_TARGET_EPOCH},
+		{MQ_COL_PRIORITY, MQ_SCHED_PRIORITY}, {MQ_COL_KEY, MQ_SCHED_KEY}, {MQ_COL_ROUTING_KEY, MQ_SCHED_ROUTING_KEY},
+		{MQ_COL_DEDUP_ID, MQ_SCHED_DEDUP_ID}, {MQ_COL_REASON, MQ_SCHED_REASON}, {MQ_COL_DEATH, MQ_SCHED_DEATH}
 	};
 	Datum		v[MQ_COLUMNS] = {0};
 	bool		isnull[MQ_COLUMNS];
@@ -229,11 +206,13 @@ form_message(const MqScheduledRow *row)
 	memset(isnull, true, sizeof(isnull));
 	/* the log fills in these two */
 	isnull[MQ_COL_ID - 1] = isnull[MQ_COL_ENQUEUED_AT - 1] = false;
+	/* of two that are for one column the later one counts, unless it is null */
 	for (int i = 0; i < lengthof(copied); i++)
-	{
-		v[copied[i].to - 1] = row->v[copied[i].from - 1];
-		isnull[copied[i].to - 1] = row->isnull[copied[i].from - 1];
-	}
+		if (!row->isnull[copied[i].from - 1])
+		{
+			v[copied[i].to - 1] = row->v[copied[i].from - 1];
+			isnull[copied[i].to - 1] = false;
+		}
 	return heap_form_tuple(mq_row_descriptor(), v, isnull);
 }
 
@@ -300,7 +279,7 @@ move_due(void *arg)
 	/* it goes with the transaction: there may be any number of batches in a turn */
 	MemoryContextSwitchTo(CurTransactionContext);
 	move->memo->owner = mq_queue_owner_if_there(move->queue);
-	if (!mq_attach_queue_at_once(move->queue) || !mq_job_lock_schedule() || !lock_log(move->queue))
+	if (!mq_attach_queue_at_once(move->queue) || !mq_job_lock_schedule() || !mq_job_lock_log(move->queue, ROWS_PER_BATCH))
 		return false;
 	move->tuples = palloc(ROWS_PER_BATCH * sizeof(HeapTuple));
 	move->moves = palloc(ROWS_PER_BATCH * sizeof(MqMoved));

@@ -414,3 +414,29 @@ mq_job_clear_segments(MqQueueWork *work)
 		kept -= bytes != NULL ? bytes[i] : 0;
 	}
 }
+
+bool
+mq_job_lock_log(const MqQueue *queue, int rows)
+{
+	MqTail		tail;
+	int64		last;
+
+	if (!mq_log_tail(queue, 0, &tail))
+		return false;
+	last = mq_segment_of(tail.next_id + rows, queue->segment_size);
+	for (int64 segment = mq_segment_of(tail.next_id, queue->segment_size); segment <= last; segment++)
+	{
+		Relation	rel = mq_segment_open_at_once(queue, 0, segment);
+		bool		good = rel != NULL && mq_segment_is_guarded(rel);
+
+		if (!good)
+			mq_segment_ask_for(queue, 0, segment);
+		else
+			good = mq_lock_table_conditionally(RelationGetRelid(rel), RowExclusiveLock);
+		if (rel != NULL)
+			relation_close(rel, NoLock);
+		if (!good)
+			return false;
+	}
+	return true;
+}

@@ -26,6 +26,12 @@ extern void mq_job_cut_segment(const MqQueueWork *work);
 /* Drops old segments that all groups have finished, seals the others. */
 extern void mq_job_clear_segments(MqQueueWork *work);
 
+/*
+ * Locks without waiting, to the end of the job, what so many messages are appended to; false: it is not there yet, and was asked for, or
+ * somebody has a lock on it.
+ */
+extern bool mq_job_lock_log(const MqQueue *queue, int rows);
+
 /* ---- job_adopt.c ---- */
 
 /* A queue restored, copied or upgraded is ours from now on; false: not now. */
@@ -78,6 +84,11 @@ extern bool mq_job_lock_schedule(void);
 
 /* In each turn, that as well: moves what comes nearer to nearer tables, counts, and empties tables. */
 extern void mq_job_care_for_schedule(const MqQueueList *all);
+
+/* ---- job_dead.c ---- */
+
+/* Moves dead messages of the group to its queue for dead letters, as far as a slice of time goes. Its window is in memory. */
+extern void mq_job_move_dead(MqGroup *group);
 
 /* ---- job_notify.c ---- */
 
