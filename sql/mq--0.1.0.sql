@@ -170,6 +170,41 @@ CREATE TABLE mq_internal.moved_7 (LIKE mq_internal.moved_0);
 CREATE INDEX moved_7_block ON mq_internal.moved_7 (queue_no, block);
 COMMENT ON TABLE mq_internal.moved_0 IS 'Ids that mq.send returned, and where the messages are in their logs: pairs of an id and a place.';
 
+-- ---------------------------------------------------------------------------------------------------------------
+-- Why messages failed, a table for each day, used in turn (failure_log.h).
+
+CREATE TABLE mq_internal.failure (
+    group_no integer     NOT NULL,
+    block    bigint      NOT NULL,
+    lo       bigint      NOT NULL,
+    hi       bigint      NOT NULL,
+    at       timestamptz NOT NULL,
+    due_at   timestamptz,
+    kind     text        NOT NULL,
+    sqlstate text,
+    reason   text,
+    consumer text,
+    attempt  integer,
+    failures integer
+);
+COMMENT ON TABLE mq_internal.failure IS 'Failures of messages, in the tables that inherit from it; block is lo / 256.';
+CREATE TABLE mq_internal.failure_0 () INHERITS (mq_internal.failure);
+CREATE INDEX failure_0_block ON mq_internal.failure_0 (group_no, block);
+CREATE TABLE mq_internal.failure_1 () INHERITS (mq_internal.failure);
+CREATE INDEX failure_1_block ON mq_internal.failure_1 (group_no, block);
+CREATE TABLE mq_internal.failure_2 () INHERITS (mq_internal.failure);
+CREATE INDEX failure_2_block ON mq_internal.failure_2 (group_no, block);
+CREATE TABLE mq_internal.failure_3 () INHERITS (mq_internal.failure);
+CREATE INDEX failure_3_block ON mq_internal.failure_3 (group_no, block);
+CREATE TABLE mq_internal.failure_4 () INHERITS (mq_internal.failure);
+CREATE INDEX failure_4_block ON mq_internal.failure_4 (group_no, block);
+CREATE TABLE mq_internal.failure_5 () INHERITS (mq_internal.failure);
+CREATE INDEX failure_5_block ON mq_internal.failure_5 (group_no, block);
+CREATE TABLE mq_internal.failure_6 () INHERITS (mq_internal.failure);
+CREATE INDEX failure_6_block ON mq_internal.failure_6 (group_no, block);
+CREATE TABLE mq_internal.failure_7 () INHERITS (mq_internal.failure);
+CREATE INDEX failure_7_block ON mq_internal.failure_7 (group_no, block);
+
 SELECT pg_catalog.pg_extension_config_dump('mq_internal.queue_no', '');
 SELECT pg_catalog.pg_extension_config_dump('mq_internal.group_no', '');
 SELECT pg_catalog.pg_extension_config_dump('mq_internal.queue', '');
@@ -194,6 +229,14 @@ SELECT pg_catalog.pg_extension_config_dump('mq_internal.scheduled_day_0', '');
 SELECT pg_catalog.pg_extension_config_dump('mq_internal.scheduled_day_1', '');
 SELECT pg_catalog.pg_extension_config_dump('mq_internal.scheduled_day_2', '');
 SELECT pg_catalog.pg_extension_config_dump('mq_internal.scheduled_later', '');
+SELECT pg_catalog.pg_extension_config_dump('mq_internal.failure_0', '');
+SELECT pg_catalog.pg_extension_config_dump('mq_internal.failure_1', '');
+SELECT pg_catalog.pg_extension_config_dump('mq_internal.failure_2', '');
+SELECT pg_catalog.pg_extension_config_dump('mq_internal.failure_3', '');
+SELECT pg_catalog.pg_extension_config_dump('mq_internal.failure_4', '');
+SELECT pg_catalog.pg_extension_config_dump('mq_internal.failure_5', '');
+SELECT pg_catalog.pg_extension_config_dump('mq_internal.failure_6', '');
+SELECT pg_catalog.pg_extension_config_dump('mq_internal.failure_7', '');
 
 -- ---------------------------------------------------------------------------------------------------------------
 -- Messages as a consumer gets them.
@@ -439,12 +482,12 @@ COMMENT ON FUNCTION mq.ack_batch(uuid[], boolean) IS
 CREATE FUNCTION mq.nack(receipt uuid, delay interval DEFAULT NULL, reason text DEFAULT NULL)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_nack';
 COMMENT ON FUNCTION mq.nack(uuid, interval, text) IS
-    'Gives a message back as failed, ready after the delay. At once; rollback does not undo it. The argument reason is not supported yet.';
+    'Gives a message back as failed, ready after the delay, or as the ladder of the group says. At once; rollback does not undo it.';
 
 CREATE FUNCTION mq.nack_batch(receipts uuid[], delay interval DEFAULT NULL, reason text DEFAULT NULL, strict boolean DEFAULT true)
 RETURNS uuid[] LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_nack_batch';
 COMMENT ON FUNCTION mq.nack_batch(uuid[], interval, text, boolean) IS
-    'Gives messages back as failed. strict: all or error; otherwise returns the receipts refused. The argument reason is not supported yet.';
+    'Gives messages back as failed. strict: all or error; otherwise returns the receipts refused.';
 
 CREATE FUNCTION mq.release(receipt uuid, delay interval DEFAULT NULL)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_release';
@@ -459,12 +502,12 @@ COMMENT ON FUNCTION mq.release_batch(uuid[], interval, boolean) IS
 CREATE FUNCTION mq.dead_letter(receipt uuid, reason text DEFAULT NULL)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_dead_letter';
 COMMENT ON FUNCTION mq.dead_letter(uuid, text) IS
-    'Gives a message up: it is dead, however often it has failed. At once; rollback does not undo it. The argument reason is not supported yet.';
+    'Gives a message up: it is dead, however often it has failed. At once; rollback does not undo it.';
 
 CREATE FUNCTION mq.dead_letter_batch(receipts uuid[], reason text DEFAULT NULL, strict boolean DEFAULT true)
 RETURNS uuid[] LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_dead_letter_batch';
 COMMENT ON FUNCTION mq.dead_letter_batch(uuid[], text, boolean) IS
-    'Gives messages up. strict: all or error; otherwise returns the receipts refused. The argument reason is not supported yet.';
+    'Gives messages up. strict: all or error; otherwise returns the receipts refused.';
 
 CREATE FUNCTION mq.extend(receipt uuid, visibility_timeout interval)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_extend';
@@ -723,6 +766,35 @@ COMMENT ON COLUMN mq.scheduled.size IS 'Bytes of payload, headers and body, as s
 COMMENT ON COLUMN mq.scheduled.dedup_id IS 'Not filled yet: null. For who may browse.';
 COMMENT ON COLUMN mq.scheduled.held_reason IS 'Not filled yet: null.';
 
+CREATE FUNCTION mq_internal.group_sight(group_no integer)
+RETURNS boolean LANGUAGE c STABLE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_group_sight';
+COMMENT ON FUNCTION mq_internal.group_sight(integer) IS
+    'Null: the caller may not see the group; true: reasons as well, which may say something of messages. For the view mq.failures.';
+
+CREATE VIEW mq.failures WITH (security_barrier) AS
+SELECT q.name::pg_catalog.text AS queue,
+       g.name::pg_catalog.text AS consumer_group,
+       i.id, i.id AS origin_id, f.at AS failed_at, f.kind, f.sqlstate,
+       CASE WHEN g.sight THEN f.reason END AS reason,
+       f.consumer, f.attempt, f.due_at AS next_due_at
+FROM (SELECT group_no, queue_no, name, mq_internal.group_sight(group_no) AS sight FROM mq_internal.consumer_group OFFSET 0) g
+JOIN mq_internal.queue q ON q.queue_no OPERATOR(pg_catalog.=) g.queue_no
+JOIN mq_internal.failure f ON f.group_no OPERATOR(pg_catalog.=) g.group_no
+CROSS JOIN LATERAL pg_catalog.generate_series(f.lo, f.hi) i(id)
+WHERE g.sight IS NOT NULL;
+COMMENT ON VIEW mq.failures IS 'The failures of messages in those groups, of the last seven days; written a moment after they happen.';
+COMMENT ON COLUMN mq.failures.queue IS 'Name of the queue.';
+COMMENT ON COLUMN mq.failures.consumer_group IS 'Name of the group.';
+COMMENT ON COLUMN mq.failures.id IS 'Id of the message.';
+COMMENT ON COLUMN mq.failures.origin_id IS 'The same.';
+COMMENT ON COLUMN mq.failures.failed_at IS 'When it failed.';
+COMMENT ON COLUMN mq.failures.kind IS '''nack'', ''error'', ''timeout'', ''rollback'' (of no known cause), ''lease_end'', ''lost'' (the session ended) or ''crash''.';
+COMMENT ON COLUMN mq.failures.sqlstate IS 'error, timeout: of the error.';
+COMMENT ON COLUMN mq.failures.reason IS 'nack: what was given; error: the message of the error; for who may browse.';
+COMMENT ON COLUMN mq.failures.consumer IS 'Name that the consumer gave; null: none.';
+COMMENT ON COLUMN mq.failures.attempt IS 'Which hand-out it was; null: not known.';
+COMMENT ON COLUMN mq.failures.next_due_at IS 'When it comes back; null: at once, or never, for it is dead.';
+
 -- ---------------------------------------------------------------------------------------------------------------
 -- Rights on all of the above. What ALTER DEFAULT PRIVILEGES would give away is taken back first.
 
@@ -737,5 +809,5 @@ COMMENT ON FUNCTION mq_internal.pass_on_privileges(regprocedure, regprocedure) I
 SELECT mq_internal.reset_privileges();
 
 GRANT USAGE ON SCHEMA mq TO PUBLIC;
-GRANT SELECT ON mq.queues, mq.groups, mq.segments, mq.in_flight, mq.consumers, mq.scheduled TO PUBLIC;
+GRANT SELECT ON mq.queues, mq.groups, mq.segments, mq.in_flight, mq.consumers, mq.scheduled, mq.failures TO PUBLIC;
 REVOKE ALL ON FUNCTION mq.create_queue(text, text[], jsonb, boolean) FROM PUBLIC;

@@ -54,6 +54,8 @@ typedef struct MqDatabase
 	bool		worker_wanted;	/* mutex; somebody asks the launcher for a worker */
 	bool		turn_wanted;	/* mutex; somebody asks the worker for a turn at once */
 	int64		paused_until;	/* mutex; no worker before this time of clock.h (DROP DATABASE in progress) */
+	uint32		notes;			/* mutex; list of MqNote: failures that the worker has to write down */
+	uint32		drains;			/* mutex to write; how often it has taken that list */
 	pg_atomic_uint32 moved_current;	/* the table that rows about moved messages go to (moved.c; no lock) */
 	pg_atomic_uint64 next_due;	/* when something may be due in one of the queues (no lock) */
 	pg_atomic_uint64 sleeps_until;	/* the worker looks at the schedules then; PG_INT64_MAX: it is looking, 0: there is none (no lock) */
@@ -235,6 +237,33 @@ typedef struct MqConsumer
 	int64		in_flight;		/* messages in LEASED and SETTLING entries that point here; 0: the cell is freed */
 } MqConsumer;
 
+/* Messages from lo to hi have failed. */
+typedef struct MqNote
+{
+	uint32		next;
+	uint32		text;			/* list of MqText: the consumer's name, then the reason */
+	int32		group_no;
+	int32		sqlstate;
+	int64		lo;
+	int64		hi;
+	TimestampTz at;
+	TimestampTz due;
+	uint16		attempts;
+	uint16		failures;
+	uint16		consumer_length;
+	uint16		reason_length;
+	uint8		kind;			/* MqFailureKind */
+	bool		has_reason;
+} MqNote;
+
+#define MQ_TEXT_BYTES	76
+
+typedef struct MqText
+{
+	uint32		next;
+	char		bytes[MQ_TEXT_BYTES];
+} MqText;
+
 /* One slot of the arena. */
 typedef union MqCell
 {
@@ -243,6 +272,8 @@ typedef union MqCell
 	MqPending	pending;
 	MqPrepared	prepared;
 	MqConsumer	consumer;
+	MqNote		note;
+	MqText		text;
 	uint32		next_free;
 } MqCell;
 
@@ -297,6 +328,9 @@ typedef struct MqWindow
 	bool		dropped;		/* the group is no more: nobody waits for it */
 	bool		limited;		/* somebody could not take for a limit: room wakes */
 	MqRetryPolicy retry;		/* of the group */
+	uint32		drains;			/* the database's, when something was noted last (failure.c), as is */
+	uint32		noted;			/* how much was noted since then, */
+	int64		not_noted;		/* and how much was not, for lack of room */
 	bool		overdue;		/* some entry may be MQ_NODE_OVERDUE (read without lock by who commits, lease.c) */
 	/* receivers that wait (wake.h) */
 	int			chain;			/* slot of the queue's chain; valid while there are any */
@@ -351,6 +385,8 @@ extern int64 *mq_first_n;		/* per process: n of its transaction's first ack, 0: 
 #define MqChunkAt(index) (&mq_cells[index].chunk)
 #define MqPendingAt(index) (&mq_cells[index].pending)
 #define MqConsumerAt(index) (&mq_cells[index].consumer)
+#define MqNoteAt(index) (&mq_cells[index].note)
+#define MqTextAt(index) (&mq_cells[index].text)
 #define MqPreparedAt(index) (&mq_cells[index].prepared)
 
 #define MqAppendLock(chain) (&mq_shared->append_locks[(chain) - mq_chains].lock)

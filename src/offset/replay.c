@@ -150,6 +150,7 @@ mark_settling(MqWindow *window, const MqAck *ack, MqCellList *cells)
 static void
 count_hand_out(MqWindow *window, const MqRange *range, MqCellList *cells)
 {
+	static const MqCause crashed = {MQ_FAILED_CRASH};
 	int64		id = range->lo;
 
 	while (id <= range->hi)
@@ -160,12 +161,13 @@ count_hand_out(MqWindow *window, const MqRange *range, MqCellList *cells)
 			break;
 		node = mq_tree_cut(window, node, range->lo, range->hi, cells);
 		id = MqNodeAt(node)->hi + 1;
-		if (mq_lease_count_failure(window, MqNodeAt(node), MQ_FAILED) && MqNodeAt(node)->state == MQ_UNREAD)
+		if (mq_lease_count_failure(window, MqNodeAt(node), &crashed) && MqNodeAt(node)->state == MQ_UNREAD)
 		{
 			MqNodeAt(node)->due = MQ_DUE_NEVER;
 			mq_tree_set_state(window, node, MQ_DEAD);
 		}
 		MqNodeAt(node)->attempts = Max(MqNodeAt(node)->attempts, MqNodeAt(node)->failures);
+		mq_failure_note(window, MqNodeAt(node), MqNodeAt(node)->due, &crashed);
 		window->failures_changed = true;
 	}
 }

@@ -49,6 +49,7 @@ typedef struct ClaimCall
 	bool		strict;
 	Receipt    *receipts;
 	int			count;
+	MqCause		cause;			/* nack: of the failure */
 } ClaimCall;
 
 static int
@@ -210,7 +211,7 @@ claim_with_cells(const ClaimCall *call, const MqGroup *group, const MqWindowRef 
 	int64		changed;
 
 	(void) mq_cells_reserve(&cells, needed, is_ack(call->action));
-	while ((changed = mq_window_claim(ref, claims, count, call->action, call->strict, xid, call->due, &cells, &needed,
+	while ((changed = mq_window_claim(ref, claims, count, call->action, call->strict, xid, call->due, &call->cause, &cells, &needed,
 									  epoch)) < 0)
 	{
 		mq_cells_return(&cells);
@@ -240,15 +241,15 @@ write_left(const MqGroup *group, const MqWindowRef *ref, int32 epoch, const MqCl
 
 /* What has to be there before a mark is made; NULL: the action is not undone. */
 static MqUndo **
-prepare_undo(MqClaimAction action, const MqWindowRef *ref, int count, uint64 xid)
+prepare_undo(const ClaimCall *call, const MqWindowRef *ref, int count, uint64 xid)
 {
 	MqUndo	  **undo;
 
-	if (xid == 0 || action == MQ_CLAIM_EXTEND)
+	if (xid == 0 || call->action == MQ_CLAIM_EXTEND)
 		return NULL;
 	undo = palloc(count * sizeof(MqUndo *));
 	for (int i = 0; i < count; i++)
-		undo[i] = is_ack(action) ? mq_undo_settle(ref) : mq_undo_leave(ref);
+		undo[i] = is_ack(call->action) ? mq_undo_settle(ref) : mq_undo_leave(ref, call->action == MQ_CLAIM_FAIL ? &call->cause : NULL);
 	return undo;
 }
 
@@ -261,7 +262,7 @@ claim_window(const ClaimCall *call, const MqGroup *group, MqClaim *claims, int c
 {
 	MqWindowRef ref = {group->window, mq_window_key(group, 0)};
 	uint64		xid = is_ack(call->action) ? mq_transaction_xid() : U64FromFullTransactionId(GetTopFullTransactionIdIfAny());
-	MqUndo	  **undo = prepare_undo(call->action, &ref, count, xid);
+	MqUndo	  **undo = prepare_undo(call, &ref, count, xid);
 	int64		changed;
 	int32		epoch = 0;
 	bool		granted = true;
@@ -292,7 +293,7 @@ check_window(const ClaimCall *call, const MqGroup *group, MqClaim *claims, int c
 	bool		refused = false;
 	int32		epoch;
 
-	(void) mq_window_claim(&ref, claims, count, MQ_CLAIM_CHECK, true, xid, 0, NULL, NULL, &epoch);
+	(void) mq_window_claim(&ref, claims, count, MQ_CLAIM_CHECK, true, xid, 0, NULL, NULL, NULL, &epoch);
 	for (int i = 0; i < count; i++)
 		refused |= claims[i].refused;
 	return refused;
@@ -445,10 +446,10 @@ claim_all(ClaimCall *call)
 
 /* The verb for one receipt: always strict. */
 static Datum
-claim_scalar(FunctionCallInfo fcinfo, const char *function, MqClaimAction action, TimestampTz due)
+claim_scalar(FunctionCallInfo fcinfo, const char *function, MqClaimAction action, TimestampTz due, const char *reason)
 {
 	Receipt		receipt = {0};
-	ClaimCall	call = {function, action, due, true, &receipt, 1};
+	ClaimCall	call = {function, action, due, true, &receipt, 1, {MQ_FAILED_NACK,.reason = reason}};
 
 	mq_check_not_null(fcinfo, 0, "receipt");
 	mq_receipt_decode(PG_GETARG_UUID_P(0)->data, &receipt.r);
@@ -473,9 +474,9 @@ refused_array(const ClaimCall *call, const Datum *arguments)
 
 /* The verb for an array of receipts; strict_arg: number of its argument `strict`. */
 static Datum
-claim_array(FunctionCallInfo fcinfo, const char *function, MqClaimAction action, TimestampTz due, int strict_arg)
+claim_array(FunctionCallInfo fcinfo, const char *function, MqClaimAction action, TimestampTz due, int strict_arg, const char *reason)
 {
-	ClaimCall	call = {function, action, due};
+	ClaimCall	call = {function, action, due,.cause = {MQ_FAILED_NACK,.reason = reason}};
 	Datum	   *values;
 
 	mq_check_not_null(fcinfo, 0, "receipts");
@@ -513,6 +514,13 @@ delay_arg(FunctionCallInfo fcinfo, int arg, TimestampTz if_null)
 	return due - due % step;
 }
 
+/* NULL: none was given. */
+static const char *
+reason_arg(FunctionCallInfo fcinfo, int arg)
+{
+	return PG_ARGISNULL(arg) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(arg));
+}
+
 /* The new end of a lease: from now on, not from the start of the transaction. */
 static TimestampTz
 timeout_arg(FunctionCallInfo fcinfo, int arg)
@@ -525,74 +533,70 @@ MQ_FUNCTION(mq_ack);
 Datum
 mq_ack(PG_FUNCTION_ARGS)
 {
-	return claim_scalar(fcinfo, "mq.ack()", MQ_CLAIM_SETTLE, 0);
+	return claim_scalar(fcinfo, "mq.ack()", MQ_CLAIM_SETTLE, 0, NULL);
 }
 
 MQ_FUNCTION(mq_ack_batch);
 Datum
 mq_ack_batch(PG_FUNCTION_ARGS)
 {
-	return claim_array(fcinfo, "mq.ack_batch()", MQ_CLAIM_SETTLE, 0, 1);
+	return claim_array(fcinfo, "mq.ack_batch()", MQ_CLAIM_SETTLE, 0, 1, NULL);
 }
 
 MQ_FUNCTION(mq_nack);
 Datum
 mq_nack(PG_FUNCTION_ARGS)
 {
-	mq_refuse_arg(fcinfo, 2, "reason");
-	return claim_scalar(fcinfo, "mq.nack()", MQ_CLAIM_FAIL, delay_arg(fcinfo, 1, MQ_DUE_AFTER_PAUSE));
+	return claim_scalar(fcinfo, "mq.nack()", MQ_CLAIM_FAIL, delay_arg(fcinfo, 1, MQ_DUE_AFTER_PAUSE), reason_arg(fcinfo, 2));
 }
 
 MQ_FUNCTION(mq_nack_batch);
 Datum
 mq_nack_batch(PG_FUNCTION_ARGS)
 {
-	mq_refuse_arg(fcinfo, 2, "reason");
-	return claim_array(fcinfo, "mq.nack_batch()", MQ_CLAIM_FAIL, delay_arg(fcinfo, 1, MQ_DUE_AFTER_PAUSE), 3);
+	return claim_array(fcinfo, "mq.nack_batch()", MQ_CLAIM_FAIL, delay_arg(fcinfo, 1, MQ_DUE_AFTER_PAUSE), 3, reason_arg(fcinfo, 2));
 }
 
 MQ_FUNCTION(mq_release);
 Datum
 mq_release(PG_FUNCTION_ARGS)
 {
-	return claim_scalar(fcinfo, "mq.release()", MQ_CLAIM_RELEASE, delay_arg(fcinfo, 1, 0));
+	return claim_scalar(fcinfo, "mq.release()", MQ_CLAIM_RELEASE, delay_arg(fcinfo, 1, 0), NULL);
 }
 
 MQ_FUNCTION(mq_release_batch);
 Datum
 mq_release_batch(PG_FUNCTION_ARGS)
 {
-	return claim_array(fcinfo, "mq.release_batch()", MQ_CLAIM_RELEASE, delay_arg(fcinfo, 1, 0), 2);
+	return claim_array(fcinfo, "mq.release_batch()", MQ_CLAIM_RELEASE, delay_arg(fcinfo, 1, 0), 2, NULL);
 }
 
 MQ_FUNCTION(mq_dead_letter);
 Datum
 mq_dead_letter(PG_FUNCTION_ARGS)
 {
-	mq_refuse_arg(fcinfo, 1, "reason");
-	return claim_scalar(fcinfo, "mq.dead_letter()", MQ_CLAIM_FAIL, MQ_DUE_NEVER);
+	return claim_scalar(fcinfo, "mq.dead_letter()", MQ_CLAIM_FAIL, MQ_DUE_NEVER, reason_arg(fcinfo, 1));
 }
 
 MQ_FUNCTION(mq_dead_letter_batch);
 Datum
 mq_dead_letter_batch(PG_FUNCTION_ARGS)
 {
-	mq_refuse_arg(fcinfo, 1, "reason");
-	return claim_array(fcinfo, "mq.dead_letter_batch()", MQ_CLAIM_FAIL, MQ_DUE_NEVER, 2);
+	return claim_array(fcinfo, "mq.dead_letter_batch()", MQ_CLAIM_FAIL, MQ_DUE_NEVER, 2, reason_arg(fcinfo, 1));
 }
 
 MQ_FUNCTION(mq_extend);
 Datum
 mq_extend(PG_FUNCTION_ARGS)
 {
-	return claim_scalar(fcinfo, "mq.extend()", MQ_CLAIM_EXTEND, timeout_arg(fcinfo, 1));
+	return claim_scalar(fcinfo, "mq.extend()", MQ_CLAIM_EXTEND, timeout_arg(fcinfo, 1), NULL);
 }
 
 MQ_FUNCTION(mq_extend_batch);
 Datum
 mq_extend_batch(PG_FUNCTION_ARGS)
 {
-	return claim_array(fcinfo, "mq.extend_batch()", MQ_CLAIM_EXTEND, timeout_arg(fcinfo, 1), 2);
+	return claim_array(fcinfo, "mq.extend_batch()", MQ_CLAIM_EXTEND, timeout_arg(fcinfo, 1), 2, NULL);
 }
 
 /* The messages of the ranges as receipts. */

@@ -20,6 +20,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "log/failure_log.h"
 #include "log/order.h"
 #include "log/page.h"
 #include "log/schedule.h"
@@ -190,6 +191,7 @@ emit(Browse *b, const BrowseRange *range, HeapTuple tuple, int64 id)
 	bool		n[MQ_COLUMNS];
 	Datum		out[B_COLUMNS] = {0};
 	bool		isnull[B_COLUMNS];
+	const char *reason;
 	bool		in_flight = range->state == BROWSE_LEASED || range->state == BROWSE_SETTLING;
 	MemoryContext old = MemoryContextSwitchTo(b->row_context);
 
@@ -215,6 +217,8 @@ emit(Browse *b, const BrowseRange *range, HeapTuple tuple, int64 id)
 		SET(B_ATTEMPT, Int32GetDatum(range->attempts));
 		SET(B_FAILURES, Int32GetDatum(range->failures));
 	}
+	if (range->failures > 0 && (reason = *mq_failure_reasons(b->group.group_no, &id, 1)) != NULL)
+		SET(B_LAST_REASON, CStringGetTextDatum(reason));
 	if (range->state == BROWSE_RETRYING)
 		SET(B_DUE_AT, TimestampTzGetDatum(range->due));
 	if (in_flight && range->due != 0)

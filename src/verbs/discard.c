@@ -104,7 +104,7 @@ static void
 give_back_own(const MqWindowRef *ref, const OwnLease *own)
 {
 	for (int i = 0; i < own->count; i++)
-		(void) mq_window_end_lease(ref, own->runs[i].lo, own->runs[i].hi, own->token, MQ_GIVE_BACK, own->runs[i].due, NULL);
+		(void) mq_window_end_lease(ref, own->runs[i].lo, own->runs[i].hi, own->token, MQ_GIVE_BACK, own->runs[i].due, NULL, NULL);
 	pfree(own->runs);
 }
 

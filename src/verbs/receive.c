@@ -23,6 +23,7 @@
 
 #include "base/settings.h"
 #include "base/stop_point.h"
+#include "log/failure_log.h"
 #include "log/page.h"
 #include "log/segment.h"
 #include "log/segment_table.h"
@@ -79,6 +80,8 @@ typedef struct ReceiveCall
 	int			room_popped;
 	ReturnSetInfo *result;
 	MemoryContext row_context;	/* what a row takes until it is in the result */
+	int64		reasons_from;	/* id of the first of */
+	char	  **reasons;		/* why messages of this run failed last; NULL: none did */
 	Datum		out[M_COLUMNS]; /* the row being made; what is the same in all is filled in once */
 	bool		isnull[M_COLUMNS];
 } ReceiveCall;
@@ -157,9 +160,9 @@ fill_in_more(HeapTuple tuple, Datum *out, bool *isnull)
 		out[M_ORIGIN_QUEUE] = mq_origin_queue(DatumGetInt32(v[MQ_COL_ORIGIN_QUEUE - 1]), &isnull[M_ORIGIN_QUEUE]);
 }
 
-/* Adds a row that is longer than a plain one to the result; what is the same in all messages stays as it is. */
+/* Adds a row of which there is more to say than of a plain one to the result; what is the same in all messages stays as it is. */
 static void
-put_long_row(const ReceiveCall *call, HeapTuple tuple)
+put_long_row(const ReceiveCall *call, HeapTuple tuple, int64 id)
 {
 	Datum		out[M_COLUMNS];
 	bool		isnull[M_COLUMNS];
@@ -167,6 +170,11 @@ put_long_row(const ReceiveCall *call, HeapTuple tuple)
 	memcpy(out, call->out, sizeof(out));
 	memcpy(isnull, call->isnull, sizeof(isnull));
 	fill_in_more(tuple, out, isnull);
+	if (call->reasons != NULL && call->reasons[id - call->reasons_from] != NULL)
+	{
+		out[M_LAST_REASON] = CStringGetTextDatum(call->reasons[id - call->reasons_from]);
+		isnull[M_LAST_REASON] = false;
+	}
 	tuplestore_putvalues(call->result->setResult, call->result->setDesc, out, isnull);
 }
 
@@ -191,8 +199,8 @@ emit(ReceiveCall *call, const MqRun *run, HeapTuple tuple, int64 id)
 	out[M_LEASE_UNTIL] = TimestampTzGetDatum(call->taker.deadline);
 	out[M_ATTEMPT] = Int32GetDatum(run->attempts);
 	out[M_FAILURES] = Int32GetDatum(run->failures);
-	if (HeapTupleHeaderGetNatts(tuple->t_data) > MQ_PLAIN_COLUMNS)
-		put_long_row(call, tuple);
+	if (HeapTupleHeaderGetNatts(tuple->t_data) > MQ_PLAIN_COLUMNS || call->reasons != NULL)
+		put_long_row(call, tuple, id);
 	else
 		tuplestore_putvalues(call->result->setResult, call->result->setDesc, out, call->isnull);
 	MemoryContextSwitchTo(old);
@@ -243,7 +251,7 @@ return_part(ReceiveCall *call, int64 lo, int64 hi, MqOutcome outcome)
 	if (lo > hi)
 		return;
 	mq_need_cells(&cells, 2, true);
-	(void) mq_window_end_lease(&call->ref, lo, hi, call->taker.token, outcome, 0, &cells);
+	(void) mq_window_end_lease(&call->ref, lo, hi, call->taker.token, outcome, 0, NULL, &cells);
 	mq_cells_return(&cells);
 	if (outcome == MQ_REREAD)
 		note_reread(call, lo, hi);
@@ -315,6 +323,19 @@ deliver_page(ReceiveCall *call, const MqRun *run, int count, int64 *next)
 	}
 }
 
+/* Of each message of a run that has failed, NULL where nothing is known. */
+static char **
+reasons_of(ReceiveCall *call, const MqRun *run)
+{
+	int			count = (int) (run->hi - run->lo + 1);
+	int64	   *ids = palloc(count * sizeof(int64));
+
+	for (int i = 0; i < count; i++)
+		ids[i] = run->lo + i;
+	call->reasons_from = run->lo;
+	return mq_failure_reasons(call->group.group_no, ids, count);
+}
+
 /* Each message of the run is in the result, or its lease is ended, when this returns. The segment is locked only as long. */
 static void
 deliver_run(ReceiveCall *call, const MqRun *run)
@@ -323,6 +344,7 @@ deliver_run(ReceiveCall *call, const MqRun *run)
 	Relation	rel = mq_segment_open(queue, 0, mq_segment_of(run->lo, queue->segment_size), AccessShareLock);
 	int64		next = run->lo;
 
+	call->reasons = run->failures == 0 ? NULL : reasons_of(call, run);
 	if (rel != NULL)
 	{
 		BlockNumber blocks = RelationGetNumberOfBlocks(rel);

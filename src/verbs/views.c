@@ -327,3 +327,17 @@ mq_segment_table(PG_FUNCTION_ARGS)
 		PG_RETURN_NULL();
 	PG_RETURN_OID(relid);
 }
+
+/* ---- failures ---- */
+
+/* Null: the caller may not see the group. Whether reasons, too. */
+MQ_FUNCTION(mq_group_sight);
+Datum
+mq_group_sight(PG_FUNCTION_ARGS)
+{
+	MqGroup		group;
+
+	if (!mq_group_by_number(PG_GETARG_INT32(0), &group) || !mq_view_may_see(&group, mq_view_sees_all()))
+		PG_RETURN_NULL();
+	PG_RETURN_BOOL(mq_has_right(&group.queue, MQ_RIGHT_BROWSE));
+}

@@ -15,6 +15,8 @@
 #define NEIGHBOURS 256			/* so many ids that fail together come back together */
 #define SPREAD 0.06				/* of a delay; with the rounding it stays below a tenth */
 
+const MqCause mq_lease_end = {MQ_FAILED_LEASE_END};
+
 bool
 mq_lease_holds(const MqNode *n, TimestampTz now)
 {
@@ -68,33 +70,35 @@ retry_at(const MqWindow *window, const MqNode *n)
 }
 
 bool
-mq_lease_count_failure(const MqWindow *window, MqNode *n, MqFailure failure)
+mq_lease_count_failure(const MqWindow *window, MqNode *n, const MqCause *cause)
 {
 	if (n->failures < PG_UINT16_MAX)
 		n->failures++;
-	if (failure == MQ_FAILED_UNEXPLAINED && n->unexplained < PG_UINT8_MAX)
+	if (mq_is_unexplained(cause) && n->unexplained < PG_UINT8_MAX)
 		n->unexplained++;
 	return window->retry.max_failures > 0 && 2 * (int64) n->failures - n->unexplained >= 2 * (int64) window->retry.max_failures;
 }
 
 /* The number of the node means nothing afterwards: it may have joined a neighbour (mq_tree_coalesce). */
 void
-mq_lease_put_back(MqWindow *window, uint32 node, MqFailure failure, TimestampTz due)
+mq_lease_put_back(MqWindow *window, uint32 node, const MqCause *cause, TimestampTz due)
 {
 	MqNode	   *n = MqNodeAt(node);
 
+	if (cause != NULL && mq_lease_count_failure(window, n, cause))
+		due = MQ_DUE_NEVER;
+	if (due == MQ_DUE_AFTER_PAUSE)
+		due = cause == NULL ? pause_end(n) : retry_at(window, n);
+	if (cause != NULL)
+		mq_failure_note(window, n, due, cause);
 	mq_consumer_leave(window, n);
 	n->token = 0;
 	n->owner = 0;
-	if (failure != MQ_NO_FAILURE && mq_lease_count_failure(window, n, failure))
-		due = MQ_DUE_NEVER;
-	if (due == MQ_DUE_AFTER_PAUSE)
-		due = failure == MQ_NO_FAILURE ? pause_end(n) : retry_at(window, n);
 	n->due = due;
 	if (due > 0 && due != MQ_DUE_NEVER)
 		mq_wake_note_time(window, due);
 	/* only a checkpoint remembers how often, and until when */
-	window->failures_changed |= failure != MQ_NO_FAILURE || due != 0;
+	window->failures_changed |= cause != NULL || due != 0;
 	window->changes++;
 	/* its sender may still be undecided: look-ahead finds out */
 	if (n->flags & MQ_NODE_OWN_SENT)
@@ -172,7 +176,7 @@ mq_lease_expire_some(MqWindow *window, TimestampTz now)
 		if (node == 0)
 			return false;
 		if (!put_off(window, node))
-			mq_lease_put_back(window, node, MQ_FAILED_UNEXPLAINED, MQ_DUE_AFTER_PAUSE);
+			mq_lease_put_back(window, node, &mq_lease_end, MQ_DUE_AFTER_PAUSE);
 	}
 	return true;
 }

@@ -4,7 +4,11 @@
 #ifndef MQ_LEASE_H
 #define MQ_LEASE_H
 
+#include "window/failure.h"
 #include "window/window.h"
+
+/* The cause when a lease has run out. */
+extern const MqCause mq_lease_end;
 
 /* Leases a ready entry, or one of own sends, to who takes it. consumer: cell of its name, 0: none. */
 extern void mq_lease_give(MqWindow *window, uint32 node, const MqTaker *taker, uint32 consumer);
@@ -12,22 +16,14 @@ extern void mq_lease_give(MqWindow *window, uint32 node, const MqTaker *taker, u
 /* A lease is over at its deadline, unless the transaction that took it is still open. */
 extern bool mq_lease_holds(const MqNode *n, TimestampTz now);
 
-/* What it means for a message that it comes back. */
-typedef enum MqFailure
-{
-	MQ_NO_FAILURE,
-	MQ_FAILED,
-	MQ_FAILED_UNEXPLAINED		/* nobody knows why: it counts half towards max_failures */
-} MqFailure;
-
 /*
  * Makes a leased entry ready again from due on (0: at once; MQ_DUE_AFTER_PAUSE), or dead, when it has failed often enough or due is
- * MQ_DUE_NEVER; what its receiver had sent itself is to be read again.
+ * MQ_DUE_NEVER; what its receiver had sent itself is to be read again. cause NULL: it has not failed.
  */
-extern void mq_lease_put_back(MqWindow *window, uint32 node, MqFailure failure, TimestampTz due);
+extern void mq_lease_put_back(MqWindow *window, uint32 node, const MqCause *cause, TimestampTz due);
 
 /* One failure more; returns whether the messages are dead now. */
-extern bool mq_lease_count_failure(const MqWindow *window, MqNode *n, MqFailure failure);
+extern bool mq_lease_count_failure(const MqWindow *window, MqNode *n, const MqCause *cause);
 
 /* Makes it one to be read from the log again. */
 extern void mq_lease_put_unread(MqWindow *window, uint32 node, TimestampTz due);

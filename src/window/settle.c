@@ -70,7 +70,7 @@ claim_holds(const MqWindow *window, const MqClaim *claim, MqClaimAction action, 
 
 /* A whole entry that is not SETTLING yet. After FAIL and RELEASE its number means nothing: it may have joined a neighbour. */
 static void
-claim_node(MqWindow *window, uint32 node, MqClaimAction action, uint64 xid, TimestampTz due)
+claim_node(MqWindow *window, uint32 node, MqClaimAction action, uint64 xid, TimestampTz due, const MqCause *cause)
 {
 	MqNode	   *n = MqNodeAt(node);
 
@@ -90,10 +90,10 @@ claim_node(MqWindow *window, uint32 node, MqClaimAction action, uint64 xid, Time
 			mq_tree_set_state(window, node, MQ_SETTLING);
 			break;
 		case MQ_CLAIM_FAIL:
-			mq_lease_put_back(window, node, MQ_FAILED, due);
+			mq_lease_put_back(window, node, cause, due);
 			break;
 		case MQ_CLAIM_RELEASE:
-			mq_lease_put_back(window, node, MQ_NO_FAILURE, due);
+			mq_lease_put_back(window, node, NULL, due);
 			break;
 		case MQ_CLAIM_EXTEND:
 			n->due = due;
@@ -116,7 +116,7 @@ leave_pop(MqNode *n, MqClaimAction action, TimestampTz due)
 
 /* A claim that holds; the list has the cells that claim_holds has counted. Returns how many messages it has. */
 static int64
-claim_apply(MqWindow *window, MqClaim *claim, MqClaimAction action, uint64 xid, TimestampTz due,
+claim_apply(MqWindow *window, MqClaim *claim, MqClaimAction action, uint64 xid, TimestampTz due, const MqCause *cause,
 			MqCellList *cells)
 {
 	int64		id = claim->lo;
@@ -132,14 +132,14 @@ claim_apply(MqWindow *window, MqClaim *claim, MqClaimAction action, uint64 xid, 
 			claim->left = true;
 		}
 		else
-			claim_node(window, node, action, xid, due);
+			claim_node(window, node, action, xid, due, cause);
 	}
 	return claim->hi - claim->lo + 1;
 }
 
 int64
 mq_window_claim(const MqWindowRef *ref, MqClaim *claims, int count, MqClaimAction action, bool all_or_nothing,
-				uint64 xid, TimestampTz due, MqCellList *cells, int *needed, int32 *epoch)
+				uint64 xid, TimestampTz due, const MqCause *cause, MqCellList *cells, int *needed, int32 *epoch)
 {
 	MqWindow   *window = ref->window;
 	TimestampTz now = GetCurrentTimestamp();
@@ -175,7 +175,7 @@ mq_window_claim(const MqWindowRef *ref, MqClaim *claims, int count, MqClaimActio
 	}
 	for (int i = 0; i < count && action != MQ_CLAIM_CHECK && !(refused && all_or_nothing); i++)
 		if (!claims[i].refused)
-			changed += claim_apply(window, &claims[i], action, xid, due, cells);
+			changed += claim_apply(window, &claims[i], action, xid, due, cause, cells);
 	mq_window_unlock(ref);
 	if (changed > 0 && (action == MQ_CLAIM_FAIL || action == MQ_CLAIM_RELEASE))
 		mq_wake_for_room(window);
@@ -219,7 +219,7 @@ discard_stretch(MqWindow *window, const int64 *ids, int at, int count, uint8 sta
 	if (MqNodeAt(node)->state == MQ_UNREAD)
 		window->walk_seq++;
 	node = mq_tree_cut(window, node, ids[at], ids[last], cells);
-	claim_node(window, node, MQ_CLAIM_SETTLE, xid, 0);
+	claim_node(window, node, MQ_CLAIM_SETTLE, xid, 0, NULL);
 	return last + 1;
 }
 
@@ -273,7 +273,7 @@ mq_window_discard_range(const MqWindowRef *ref, int64 lo, int64 hi, uint64 xid, 
 			if (MqNodeAt(node)->state == MQ_UNREAD)
 				window->walk_seq++;
 			node = mq_tree_cut(window, node, lo, hi, cells);
-			claim_node(window, node, MQ_CLAIM_SETTLE, xid, 0);
+			claim_node(window, node, MQ_CLAIM_SETTLE, xid, 0, NULL);
 			any = true;
 		}
 		lo = MqNodeAt(node)->hi + 1;
@@ -400,9 +400,11 @@ mq_window_count_unfinished(const MqWindowRef *ref, const int64 *ids, int count)
 static void
 come_back(MqWindow *window, uint32 node)
 {
-	MqNode	   *n = MqNodeAt(node);
+	/* who had it knows why, and says so (transaction.c) */
+	static const MqCause nacked = {MQ_FAILED_NACK,.noted = true};
+	const MqNode *n = MqNodeAt(node);
 
-	mq_lease_put_back(window, node, (n->flags & MQ_NODE_NACKED) != 0 ? MQ_FAILED : MQ_NO_FAILURE, n->due);
+	mq_lease_put_back(window, node, (n->flags & MQ_NODE_NACKED) != 0 ? &nacked : NULL, n->due);
 }
 
 /*
@@ -412,6 +414,7 @@ come_back(MqWindow *window, uint32 node)
 static void
 unsettle(MqWindow *window, uint32 node, bool mine)
 {
+	static const MqCause rolled_back = {MQ_FAILED_ROLLBACK};
 	MqNode	   *n = MqNodeAt(node);
 	bool		own_lease = (n->flags & MQ_NODE_OWN_LEASE) != 0;
 
@@ -438,7 +441,7 @@ unsettle(MqWindow *window, uint32 node, bool mine)
 	n->owner = mine && own_lease ? mq_session_transaction() : 0;
 	mq_tree_set_state(window, node, MQ_LEASED);
 	if (own_lease && !mine)
-		mq_lease_put_back(window, node, MQ_FAILED_UNEXPLAINED, MQ_DUE_AFTER_PAUSE);
+		mq_lease_put_back(window, node, &rolled_back, MQ_DUE_AFTER_PAUSE);
 }
 
 /* Some of it, from *lo on; returns whether there may be more. */
@@ -500,11 +503,13 @@ mq_window_settled(const MqWindowRef *ref, int64 lo, int64 hi, uint64 xid, bool c
 		mq_wake_for_room(window);
 }
 
-void
+bool
 mq_window_unleave(const MqWindowRef *ref, int64 lo, int64 hi, uint64 xid)
 {
+	bool		any = false;
+
 	if (!mq_window_lock(ref, LW_EXCLUSIVE))
-		return;
+		return false;
 	while (lo <= hi)
 	{
 		uint32		node = mq_tree_first_in_state(ref->window, MQ_SETTLING, lo);
@@ -512,10 +517,14 @@ mq_window_unleave(const MqWindowRef *ref, int64 lo, int64 hi, uint64 xid)
 		if (node == 0 || MqNodeAt(node)->lo > hi)
 			break;
 		if (MqNodeAt(node)->owner == xid)
+		{
+			any |= (MqNodeAt(node)->flags & MQ_NODE_LEFT) != 0;
 			MqNodeAt(node)->flags &= ~MQ_NODE_LEFT;
+		}
 		lo = MqNodeAt(node)->hi + 1;
 	}
 	mq_window_unlock(ref);
+	return any;
 }
 
 /* Adds settlers of some entries, from *id on, to those that are known; returns whether there may be more. */

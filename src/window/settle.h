@@ -5,6 +5,7 @@
 #ifndef MQ_SETTLE_H
 #define MQ_SETTLE_H
 
+#include "window/failure.h"
 #include "window/window.h"
 
 /* A set of receipts of one window, by id; ranges where ids follow each other with one token. */
@@ -33,17 +34,17 @@ typedef enum MqClaimAction
 
 /*
  * Returns the number of messages changed; -1: nothing was done, it takes *needed cells, or is MQ_OVER_SHARE. *epoch: that of the
- * window, in which an ack is to be written down; a seek may have raised it since the caller read the definition.
+ * window, in which an ack is to be written down; a seek may have raised it since the caller read the definition. cause: of a failure.
  */
 extern int64 mq_window_claim(const MqWindowRef *ref, MqClaim *claims, int count, MqClaimAction action,
-							 bool all_or_nothing, uint64 xid, TimestampTz due, MqCellList *cells, int *needed,
-							 int32 *epoch);
+							 bool all_or_nothing, uint64 xid, TimestampTz due, const MqCause *cause, MqCellList *cells,
+							 int *needed, int32 *epoch);
 
 /*
  * The transaction xid has rolled back to a savepoint: what of [lo, hi] it had popped and then nacked or released is as popped
- * as before. Never throws, never allocates.
+ * as before. False: there was no such message, for the pop is undone too. Never throws, never allocates.
  */
-extern void mq_window_unleave(const MqWindowRef *ref, int64 lo, int64 hi, uint64 xid);
+extern bool mq_window_unleave(const MqWindowRef *ref, int64 lo, int64 hi, uint64 xid);
 
 /* Bit masks of states. */
 #define MQ_IN(state)		((uint8) (1 << (state)))

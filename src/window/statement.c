@@ -92,25 +92,30 @@ enter(Running *running, const QueryDesc *query)
 
 /* A user's cancel and a timeout have one SQLSTATE; the message, before it is translated, tells them apart. */
 static bool
-is_timeout(void)
+is_timeout(const ErrorData *error)
 {
-	/* an error is not to be copied into ErrorContext, which is the current one */
-	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
-	ErrorData  *error = CopyErrorData();
-	bool		result = error->message_id != NULL && strcmp(error->message_id, "canceling statement due to statement timeout") == 0;
-
-	FreeErrorData(error);
-	MemoryContextSwitchTo(old);
-	return result;
+	return error->sqlerrcode == ERRCODE_QUERY_CANCELED && error->message_id != NULL &&
+		strcmp(error->message_id, "canceling statement due to statement timeout") == 0;
 }
 
-/* In PG_CATCH only. */
+/* In PG_CATCH only. The text is wanted only where a message may have failed for it. */
 static void
 note_error(void)
 {
-	int			sqlstate = geterrcode();
+	MemoryContext old;
+	ErrorData  *error;
 
-	mq_transaction_failed(sqlstate, sqlstate == ERRCODE_QUERY_CANCELED && is_timeout());
+	if (!mq_transaction_holds_messages())
+	{
+		mq_transaction_failed(geterrcode(), false, NULL);
+		return;
+	}
+	/* an error is not to be copied into ErrorContext, which is the current one */
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	error = CopyErrorData();
+	mq_transaction_failed(error->sqlerrcode, is_timeout(error), error->message);
+	FreeErrorData(error);
+	MemoryContextSwitchTo(old);
 }
 
 /* ExecutorRun_hook. That something is executed shows that an error which came before was caught. */

@@ -16,7 +16,7 @@
 
 /* Ends one lease, as MqOutcome says. Afterwards the entry may be gone, or have joined a neighbour. */
 static void
-apply_outcome(MqWindow *window, uint32 node, MqOutcome outcome, TimestampTz due)
+apply_outcome(MqWindow *window, uint32 node, MqOutcome outcome, TimestampTz due, const MqCause *cause)
 {
 	MqNode	   *n = MqNodeAt(node);
 
@@ -25,16 +25,13 @@ apply_outcome(MqWindow *window, uint32 node, MqOutcome outcome, TimestampTz due)
 		case MQ_GIVE_BACK:
 		case MQ_LEAVE:
 			n->attempts--;
-			mq_lease_put_back(window, node, MQ_NO_FAILURE, due);
+			mq_lease_put_back(window, node, NULL, due);
 			break;
 		case MQ_RELEASE:
-			mq_lease_put_back(window, node, MQ_NO_FAILURE, due);
+			mq_lease_put_back(window, node, NULL, due);
 			break;
 		case MQ_FAIL:
-			mq_lease_put_back(window, node, MQ_FAILED, due);
-			break;
-		case MQ_FAIL_UNEXPLAINED:
-			mq_lease_put_back(window, node, MQ_FAILED_UNEXPLAINED, due);
+			mq_lease_put_back(window, node, cause, due);
 			break;
 		case MQ_REREAD:
 			n->attempts--;
@@ -247,6 +244,7 @@ typedef struct Ending
 	uint64		token;
 	MqOutcome	outcome;
 	TimestampTz due;
+	const MqCause *cause;
 	MqCellList *cells;
 	int64		changed;
 	bool		for_others;		/* not only for who sent it itself */
@@ -269,7 +267,7 @@ end_some(MqWindow *window, Ending *e)
 			e->lo = MqNodeAt(node)->hi + 1;
 			e->changed += MqNodeAt(node)->hi - MqNodeAt(node)->lo + 1;
 			e->for_others |= (MqNodeAt(node)->flags & MQ_NODE_OWN_SENT) == 0;
-			apply_outcome(window, node, e->outcome, e->due);
+			apply_outcome(window, node, e->outcome, e->due, e->cause);
 		}
 		else if (MqNodeAt(node)->hi == PG_INT64_MAX)
 			return false;
@@ -281,10 +279,10 @@ end_some(MqWindow *window, Ending *e)
 
 int64
 mq_window_end_lease(const MqWindowRef *ref, int64 lo, int64 hi, uint64 token, MqOutcome outcome, TimestampTz due,
-					MqCellList *cells)
+					const MqCause *cause, MqCellList *cells)
 {
 	MqWindow   *window = ref->window;
-	Ending		e = {lo, hi, token, outcome, due, cells};
+	Ending		e = {lo, hi, token, outcome, due, cause, cells};
 	bool		wake = false;
 	bool		more;
 
@@ -325,7 +323,7 @@ mq_window_end_overdue(const MqWindowRef *ref, int64 lo, int64 hi, uint64 token)
 		lo = MqNodeAt(node)->hi + 1;
 		if (MqNodeAt(node)->token != token)
 			continue;
-		mq_lease_put_back(window, node, MQ_FAILED_UNEXPLAINED, MQ_DUE_AFTER_PAUSE);
+		mq_lease_put_back(window, node, &mq_lease_end, MQ_DUE_AFTER_PAUSE);
 		ended = true;
 	}
 	window->overdue = mq_tree_first_overdue(window, PG_INT64_MIN) != 0;

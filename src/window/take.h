@@ -4,6 +4,7 @@
 #ifndef MQ_TAKE_H
 #define MQ_TAKE_H
 
+#include "window/failure.h"
 #include "window/window.h"
 
 /* A stretch of messages handed out together. */
@@ -44,7 +45,6 @@ typedef enum MqOutcome
 	MQ_LEAVE,					/* as if never handed out (due: what it was) */
 	MQ_RELEASE,					/* ready again */
 	MQ_FAIL,					/* ready again, or dead; a failure counted */
-	MQ_FAIL_UNEXPLAINED,		/* the same, of which no cause is known */
 	MQ_REREAD,					/* to be looked for in the heap again */
 	MQ_FINISH					/* gone */
 } MqOutcome;
@@ -52,10 +52,10 @@ typedef enum MqOutcome
 /*
  * Ends the leases with this token in [lo, hi]. Where a lease covers more than that it is cut, for which cells must
  * hold two cells; cells may be null when the caller knows that leases lie wholly inside or outside. Never throws.
- * Returns how many messages changed.
+ * cause: of a failure, else NULL. Returns how many messages changed.
  */
 extern int64 mq_window_end_lease(const MqWindowRef *ref, int64 lo, int64 hi, uint64 token, MqOutcome outcome,
-								 TimestampTz due, MqCellList *cells);
+								 TimestampTz due, const MqCause *cause, MqCellList *cells);
 
 /*
  * The transaction that leased with this token in [lo, hi] has ended and keeps its leases: those whose end is past end now. To be

@@ -15,6 +15,7 @@
 #include "window/transaction.h"
 
 #include "access/xact.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/ipc.h"
@@ -51,6 +52,8 @@ struct MqUndo
 	int			level;			/* nesting of the subtransaction that did it */
 	MqWindowRef ref;
 	uint64		token;			/* UNDO_RECEIVE, UNDO_BORROW */
+	bool		failed;			/* UNDO_LEAVE: nacked, not released */
+	const char *reason;			/* then; NULL: none was given */
 	int			count;			/* of ranges in use */
 	int			room;
 	Range	   *ranges;			/* what was marked; between them may be any number of others' messages */
@@ -108,6 +111,7 @@ static MqDatabase *wants_worker = NULL;
 static uint32 prepared_cell = 0;	/* taken before PREPARE, linked after it */
 static int	last_error = 0;		/* SQLSTATE of the error that ends a statement; 0: none that is known */
 static bool last_error_is_timeout = false;
+static char last_message[MQ_REASON_MAX + 1];	/* of that error, as far as it is kept; empty: not known */
 static bool committing = false; /* what fails now is the commit, not the work */
 
 /* Covers nothing yet (mq_undo_widen). May raise out-of-memory, and has changed nothing then. */
@@ -120,6 +124,8 @@ push(UndoKind kind, const MqWindowRef *ref)
 	undo->level = GetCurrentTransactionNestLevel();
 	undo->ref = *ref;
 	undo->token = 0;
+	undo->failed = false;
+	undo->reason = NULL;
 	undo->count = 0;
 	undo->room = 1;
 	undo->ranges = &undo->first;
@@ -185,9 +191,13 @@ mq_undo_settle(const MqWindowRef *ref)
 }
 
 MqUndo *
-mq_undo_leave(const MqWindowRef *ref)
+mq_undo_leave(const MqWindowRef *ref, const MqCause *cause)
 {
-	return push(UNDO_LEAVE, ref);
+	MqUndo	   *undo = push(UNDO_LEAVE, ref);
+
+	undo->failed = cause != NULL;
+	undo->reason = cause == NULL || cause->reason == NULL ? NULL : MemoryContextStrdup(TopTransactionContext, cause->reason);
+	return undo;
 }
 
 /* The caller links it, once nothing can fail any more. */
@@ -325,10 +335,21 @@ mq_transaction_goes_on(void)
 }
 
 void
-mq_transaction_failed(int sqlstate, bool is_timeout)
+mq_transaction_failed(int sqlstate, bool is_timeout, const char *message)
 {
+	int			length = message == NULL ? 0 : pg_mbcliplen(message, (int) strlen(message), MQ_REASON_MAX);
+
 	last_error = sqlstate;
 	last_error_is_timeout = is_timeout;
+	if (length > 0)
+		memcpy(last_message, message, length);
+	last_message[length] = '\0';
+}
+
+bool
+mq_transaction_holds_messages(void)
+{
+	return undo_list != NULL;
 }
 
 /* The session ends with the transaction open: somebody ended it, or it lost its client or its time was over. */
@@ -366,11 +387,15 @@ is_innocent(void)
 	}
 }
 
-/* By an error of the work. That the client has rolled back, or is gone, may have any cause. */
-static bool
-is_explained(void)
+/* Why the transaction is rolled back. */
+static MqCause
+cause_of_rollback(void)
 {
-	return !proc_exit_inprogress && last_error != 0;
+	if (proc_exit_inprogress)
+		return (MqCause) {MQ_FAILED_LOST};
+	if (last_error == 0)
+		return (MqCause) {MQ_FAILED_ROLLBACK};
+	return (MqCause) {last_error_is_timeout ? MQ_FAILED_TIMEOUT : MQ_FAILED_ERROR, last_error, last_message[0] != '\0' ? last_message : NULL};
 }
 
 /* The transaction is the running one, so it is "mine": leases that it took go on here, and are ended by their own entries. */
@@ -379,6 +404,16 @@ settled(const MqUndo *undo, FullTransactionId xid, bool committed)
 {
 	for (int i = 0; i < undo->count; i++)
 		mq_window_settled(&undo->ref, undo->ranges[i].lo, undo->ranges[i].hi, U64FromFullTransactionId(xid), committed, true);
+}
+
+/* A nack of what was popped takes effect with the end of the transaction: so does its reason. */
+static void
+note_left(const MqUndo *undo, const Range *range)
+{
+	MqCause		cause = {MQ_FAILED_NACK,.reason = undo->reason};
+
+	if (undo->failed)
+		mq_failure_note_range(undo->ref.window, range->lo, range->hi, &cause);
 }
 
 /* Never throws, never allocates: leases and acks that are undone are whole entries, so no cell is needed. */
@@ -396,15 +431,17 @@ undo_one(const MqUndo *undo)
 	else if (undo->kind == UNDO_LEAVE)
 	{
 		for (int i = 0; i < undo->count; i++)
-			mq_window_unleave(&undo->ref, undo->ranges[i].lo, undo->ranges[i].hi, U64FromFullTransactionId(xid));
+			if (!mq_window_unleave(&undo->ref, undo->ranges[i].lo, undo->ranges[i].hi, U64FromFullTransactionId(xid)))
+				note_left(undo, &undo->ranges[i]);
 	}
 	else
 	{
-		MqOutcome	outcome = undo->kind == UNDO_BORROW ? MQ_GIVE_BACK : is_innocent() ? MQ_RELEASE : is_explained() ? MQ_FAIL : MQ_FAIL_UNEXPLAINED;
+		MqOutcome	outcome = undo->kind == UNDO_BORROW ? MQ_GIVE_BACK : is_innocent() ? MQ_RELEASE : MQ_FAIL;
+		MqCause		cause = cause_of_rollback();
 
 		for (int i = 0; i < undo->count; i++)
 			(void) mq_window_end_lease(&undo->ref, undo->ranges[i].lo, undo->ranges[i].hi, undo->token, outcome,
-									   outcome == MQ_GIVE_BACK ? 0 : MQ_DUE_AFTER_PAUSE, NULL);
+									   outcome == MQ_GIVE_BACK ? 0 : MQ_DUE_AFTER_PAUSE, &cause, NULL);
 	}
 }
 
@@ -544,6 +581,13 @@ reset(void)
 	committing = false;
 }
 
+static void
+note_all_left(const MqUndo *undo)
+{
+	for (int i = 0; i < undo->count; i++)
+		note_left(undo, &undo->ranges[i]);
+}
+
 /* The commit record is written, and others see the rows. Never throws: that would be a PANIC. */
 static void
 at_commit(void)
@@ -557,6 +601,8 @@ at_commit(void)
 	for (MqUndo *undo = undo_list; undo != NULL; undo = undo->older)
 		if (undo->kind == UNDO_SETTLE)
 			settled(undo, xid, true);
+		else if (undo->kind == UNDO_LEAVE)
+			note_all_left(undo);
 		else
 			keep_lease(undo);
 	apply_replacements();

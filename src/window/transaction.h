@@ -4,6 +4,7 @@
 #ifndef MQ_TRANSACTION_H
 #define MQ_TRANSACTION_H
 
+#include "window/failure.h"
 #include "window/window.h"
 
 extern void mq_transaction_init(void);	/* once per process, from _PG_init */
@@ -20,7 +21,7 @@ extern MqUndo *mq_undo_receive(const MqWindowRef *ref);
 extern void mq_undo_token(MqUndo *undo, uint64 token);	/* nothing leased with another one is left; before it is used */
 extern MqUndo *mq_undo_borrow(const MqWindowRef *ref, uint64 token);	/* leased for a moment: undone without a trace */
 extern MqUndo *mq_undo_settle(const MqWindowRef *ref);
-extern MqUndo *mq_undo_leave(const MqWindowRef *ref);	/* a nack or release of what the transaction has popped */
+extern MqUndo *mq_undo_leave(const MqWindowRef *ref, const MqCause *cause);	/* a nack, or (NULL) release, of what the transaction has popped */
 extern void mq_undo_room(MqUndo *undo, int ranges);	/* for so many more; may raise out-of-memory */
 extern void mq_undo_widen(MqUndo *undo, int64 lo, int64 hi);
 
@@ -64,7 +65,10 @@ extern void mq_transaction_goes_on(void);
  * A statement fails, with this error; is_timeout: a cancel that nobody asked for. 0: none has failed yet. If the transaction
  * or savepoint is undone because of it, it decides whether that is a failure of the messages.
  */
-extern void mq_transaction_failed(int sqlstate, bool is_timeout);
+extern void mq_transaction_failed(int sqlstate, bool is_timeout, const char *message);
+
+/* Whether it has received or acked anything: then the message of an error is of use. */
+extern bool mq_transaction_holds_messages(void);
 
 /* At commit, see that the database has a worker (a queue was made). */
 extern void mq_transaction_wants_worker(MqDatabase *db);

@@ -19,6 +19,7 @@
 #include "base/owner.h"
 #include "base/stop_point.h"
 #include "log/dead_letter.h"
+#include "log/failure_log.h"
 #include "log/fetch.h"
 #include "log/log.h"
 #include "offset/offset_log.h"
@@ -172,9 +173,9 @@ tell(const MqGroup *group, const MqDeath *death, const MqQueue *target)
 
 /* The row that the message becomes. */
 static void
-add_row(Burial *burial, HeapTuple tuple, const MqFared *fared)
+add_row(Burial *burial, HeapTuple tuple, const MqFared *fared, const char *reason)
 {
-	MqDeath		death = {fared->id, fared->attempts, fared->failures, NULL, GetCurrentTimestamp()};
+	MqDeath		death = {fared->id, fared->attempts, fared->failures, reason, GetCurrentTimestamp()};
 	Datum		v[MQ_COLUMNS];
 	bool		n[MQ_COLUMNS];
 
@@ -189,7 +190,7 @@ add_row(Burial *burial, HeapTuple tuple, const MqFared *fared)
  * move, but to finish.
  */
 static int
-finish(Burial *burial, MqFared *dead, const MqFound *found, int count)
+finish(Burial *burial, MqFared *dead, const MqFound *found, char **reasons, int count)
 {
 	int64		ids[ROWS_PER_LOT];
 	MqRange		ranges[ROWS_PER_LOT];
@@ -225,7 +226,7 @@ finish(Burial *burial, MqFared *dead, const MqFound *found, int count)
 			continue;
 		n++;
 		if (found[i].sight == MQ_SEEN)
-			add_row(burial, found[i].tuple, &dead[i]);
+			add_row(burial, found[i].tuple, &dead[i], reasons[i]);
 	}
 	return n;
 }
@@ -255,7 +256,7 @@ bury_lot(Burial *burial)
 	if (!done)
 		return false;
 	burial->after = ids[count - 1];
-	(void) finish(burial, dead, found, count);
+	(void) finish(burial, dead, found, mq_failure_reasons(burial->group->group_no, ids, count), count);
 	return true;
 }
 
@@ -309,6 +310,8 @@ mq_job_move_dead(MqGroup *group)
 	if (group->dead_letters == MQ_DEAD_LETTERS_NONE || (group->dead_letters == MQ_DEAD_LETTERS_OWN && group->queue.dead_letter_of != 0))
 		return;
 	(void) mq_memo(&memos, group->group_no);
+	/* with their reasons */
+	(void) mq_job_write_failures(true);
 	/* what is left is for the next turn */
 	mq_visit_again(mq_monotonic_us() + MQ_S);
 	if (!mq_job_run(look_for_target, &burial, MQ_JOB_FOR(group->group_no), "looking for the dead-letter queue") &&

@@ -90,6 +90,17 @@ extern void mq_job_care_for_schedule(const MqQueueList *all);
 /* Moves dead messages of the group to its queue for dead letters, as far as a slice of time goes. Its window is in memory. */
 extern void mq_job_move_dead(MqGroup *group);
 
+/* ---- job_failures.c ---- */
+
+/*
+ * Writes down what is noted of failures, but not more often than every 50 ms, unless it is to be done now. Returns after how many
+ * microseconds to call it again; PG_INT64_MAX: when nudged.
+ */
+extern int64 mq_job_write_failures(bool now);
+
+/* In each turn. */
+extern void mq_job_care_for_failures(void);
+
 /* ---- job_notify.c ---- */
 
 /* Learns from definitions that were read anew which queues notify, and that they are to be looked at. */

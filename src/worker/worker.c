@@ -382,6 +382,7 @@ turn(void)
 	if (list.fresh)
 		mq_job_notify_plan(&list);
 	list.fresh = false;
+	mq_job_care_for_failures();
 	if (care_for_queues())
 		mq_prepared_forget(mq_worker_database, &prepared);
 	if (ShutdownRequestPending)
@@ -521,7 +522,7 @@ mq_worker_main(Datum arg)
 		}
 		if (is_time_for_turn())
 			turn();
-		pause = Min(mq_job_notify(), mq_job_schedule(&list));
+		pause = Min(Min(mq_job_notify(), mq_job_schedule(&list)), mq_job_write_failures(false));
 		MemoryContextReset(mq_job_context);
 		pgstat_report_activity(STATE_IDLE, NULL);
 		/* a turn is the longest that it trusts the clock for what is due */
