@@ -120,6 +120,7 @@ SELECT mq.drop_queue('t', force => true);
 
 -- what a transaction received goes back at once when it rolls back, and the failure count stays raised
 SELECT mq.create_queue('t');
+SELECT mq.alter_group('t', 'default', '{"retry_delays": null}');
 SELECT mq.send('t', '"poison"') > 0 AS sent;
 BEGIN;
 SELECT attempt, failures FROM mq.receive('t');

@@ -34,6 +34,10 @@ INSERT INTO public_function VALUES
 	('send_list', 'queue text, messages jsonb', 'bigint[]'),
 	('make_due', 'queue text, within interval DEFAULT NULL::interval', 'bigint'),
 	('cancel', 'queue text, id bigint', 'boolean'),
+	('dead_letter', 'receipt uuid, reason text DEFAULT NULL::text', 'void'),
+	('dead_letter_batch', 'receipts uuid[], reason text DEFAULT NULL::text, strict boolean DEFAULT true', 'uuid[]'),
+	('retry', 'queue text, consumer_group text, ids bigint[]', 'bigint'),
+	('redrive', 'queue text, ids bigint[] DEFAULT NULL::bigint[], max_messages bigint DEFAULT NULL::bigint, spread interval DEFAULT NULL::interval', 'bigint'),
 	('reschedule', 'queue text, id bigint, deliver_at timestamp with time zone', 'boolean'),
 	('discard', 'queue text, consumer_group text, ids bigint[], reason text DEFAULT NULL::text', 'bigint');
 CREATE TEMP TABLE actual AS
@@ -41,7 +45,7 @@ CREATE TEMP TABLE actual AS
 	       provolatile, proparallel, proisstrict, prosecdef, proleakproof, prokind, proconfig
 	  FROM pg_proc WHERE pronamespace = 'mq'::regnamespace;
 
-SELECT plan(31 * 8 + 5);
+SELECT plan(35 * 8 + 5);
 
 SELECT is((SELECT string_agg(a.result, ' or ') FROM actual a WHERE a.name = f.name AND a.args = f.args), f.result,
           format('mq.%s(%s) returns %s', f.name, f.args, f.result)) FROM public_function f;
@@ -58,7 +62,7 @@ SELECT is((SELECT d.deptype::text FROM actual a JOIN pg_depend d ON d.classid = 
 SELECT is((SELECT count(*)::int FROM actual a
             WHERE a.name IN (SELECT name FROM public_function)
               AND NOT EXISTS (SELECT FROM public_function f WHERE f.name = a.name AND f.args = a.args)), 0, 'no overload beyond these');
-SELECT is((SELECT count(*)::int FROM actual WHERE name IN ('redrive', 'subscribe', 'unsubscribe', 'schedule', 'move')), 0,
+SELECT is((SELECT count(*)::int FROM actual WHERE name IN ('subscribe', 'unsubscribe', 'schedule', 'bind', 'request')), 0,
           'nothing of later issues');
 -- an untyped parameter has one meaning: drivers send them
 SELECT is((SELECT count(*)::int FROM (SELECT FROM actual GROUP BY name HAVING count(*) > 1) x), 0, 'no name has two signatures');

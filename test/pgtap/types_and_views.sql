@@ -3,7 +3,7 @@ SET client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS mq;
 CREATE EXTENSION IF NOT EXISTS pgtap;
 BEGIN;
-SELECT plan(25);
+SELECT plan(28);
 
 SELECT has_type('mq', 'message', 'type mq.message');
 SELECT is((SELECT typtype::text FROM pg_type WHERE oid = 'mq.message'::regtype), 'c', 'mq.message is composite');
@@ -23,17 +23,18 @@ SELECT is((SELECT string_agg(attname || ' ' || format_type(atttypid, atttypmod),
           'mq.browsed: columns, types and order');
 SELECT isnt(coalesce(obj_description('mq.browsed'::regtype, 'pg_type'), ''), '', 'mq.browsed has a comment');
 
-SELECT has_view('mq', v, 'view mq.' || v) FROM unnest(array['queues', 'groups', 'segments', 'in_flight', 'consumers', 'scheduled']) AS v;
-SELECT columns_are('mq', 'queues', array['queue', 'owner', 'queue_table', 'next_id', 'segments', 'bytes', 'scheduled', 'paused', 'closed', 'segment_size', 'retention', 'retention_bytes', 'drop_unread', 'notify_interval', 'max_message_bytes'], 'columns of mq.queues');
-SELECT columns_are('mq', 'groups', array['queue', 'consumer_group', 'paused', 'ready', 'retrying', 'leased', 'settling', 'pending', 'unread_at_most', 'unfinished_at_most', 'oldest_ready_at', 'oldest_unfinished_at', 'next_due_at', 'waiting', 'dropped', 'held_back', 'held_bytes', 'low_watermark', 'next_id', 'epoch', 'rights', 'visibility_timeout', 'max_in_flight', 'max_in_flight_per_consumer'], 'columns of mq.groups');
+SELECT has_view('mq', v, 'view mq.' || v) FROM unnest(array['queues', 'groups', 'segments', 'in_flight', 'consumers', 'scheduled', 'failures']) AS v;
+SELECT columns_are('mq', 'queues', array['queue', 'owner', 'queue_table', 'dead_letter_of', 'next_id', 'segments', 'bytes', 'scheduled', 'paused', 'closed', 'segment_size', 'retention', 'retention_bytes', 'drop_unread', 'notify_interval', 'max_message_bytes'], 'columns of mq.queues');
+SELECT columns_are('mq', 'groups', array['queue', 'consumer_group', 'paused', 'ready', 'retrying', 'leased', 'settling', 'dead', 'pending', 'unread_at_most', 'unfinished_at_most', 'oldest_ready_at', 'oldest_unfinished_at', 'oldest_dead_at', 'next_due_at', 'waiting', 'dropped', 'held_back', 'held_bytes', 'low_watermark', 'next_id', 'epoch', 'retry_span', 'rights', 'visibility_timeout', 'max_in_flight', 'max_in_flight_per_consumer', 'retry_delays', 'max_failures', 'dead_letter_queue'], 'columns of mq.groups');
 SELECT columns_are('mq', 'segments', array['queue', 'level', 'segment', 'segment_table', 'first_id', 'last_id', 'sealed', 'sealed_at', 'bytes'], 'columns of mq.segments');
 SELECT columns_are('mq', 'in_flight', array['queue', 'consumer_group', 'id', 'origin_id', 'state', 'attempt', 'failures', 'consumer', 'pid', 'leased_at', 'lease_until'], 'columns of mq.in_flight');
 SELECT columns_are('mq', 'consumers', array['queue', 'consumer_group', 'consumer', 'leased', 'settling', 'oldest_lease_at', 'last_call_at', 'waiting', 'pid'], 'columns of mq.consumers');
 SELECT columns_are('mq', 'scheduled', array['queue', 'id', 'due_at', 'sent_at', 'sender', 'consumer_group', 'kind', 'key', 'priority', 'size', 'dedup_id', 'held_reason'], 'columns of mq.scheduled');
+SELECT columns_are('mq', 'failures', array['queue', 'consumer_group', 'id', 'origin_id', 'failed_at', 'kind', 'sqlstate', 'reason', 'consumer', 'attempt', 'next_due_at'], 'columns of mq.failures');
 SELECT isnt(coalesce(obj_description(('mq.' || v)::regclass, 'pg_class'), ''), '', 'mq.' || v || ' has a comment')
-  FROM unnest(array['queues', 'groups', 'segments', 'in_flight', 'consumers', 'scheduled']) AS v;
+  FROM unnest(array['queues', 'groups', 'segments', 'in_flight', 'consumers', 'scheduled', 'failures']) AS v;
 SELECT is((SELECT string_agg(c.relname, ', ') FROM pg_class c
-            WHERE c.relnamespace = 'mq'::regnamespace AND c.relkind IN ('v', 'm') AND c.relname NOT IN ('queues', 'groups', 'segments', 'in_flight', 'consumers', 'scheduled')), NULL,
+            WHERE c.relnamespace = 'mq'::regnamespace AND c.relkind IN ('v', 'm') AND c.relname NOT IN ('queues', 'groups', 'segments', 'in_flight', 'consumers', 'scheduled', 'failures')), NULL,
           'no other views');
 SELECT * FROM finish();
 ROLLBACK;
