@@ -18,8 +18,8 @@ extern int	mq_failure_table_of(TimestampTz time);
 extern Oid	mq_failure_table(int table);
 
 /*
- * The reasons of the last failures of these messages, NULL where none is known; palloc'd. Runs SQL: locks the tables ACCESS SHARE to the
- * end of the transaction. What was noted a moment ago may not be written yet.
+ * The reasons of the last failures of these messages (ids ascending), NULL where none is known; palloc'd. Locks the tables ACCESS SHARE for
+ * the look, and waits for who has one locked: a worker's job locks them before. What was noted a moment ago may not be written yet.
  */
 extern char **mq_failure_reasons(int32 group_no, const int64 *ids, int count);
 

@@ -52,6 +52,10 @@ typedef struct Burial
 	MqGroup    *group;
 	MqWindowRef ref;
 	MqQueue		target;
+	MqFared    *dead;			/* the first ones, */
+	int			ndead;
+	char	  **reasons;		/* why they failed last, */
+	int			at;				/* and how many of them were looked at */
 	HeapTuple  *tuples;			/* for the target */
 	int			count;
 	Size		bytes;
@@ -199,6 +203,7 @@ finish(Burial *burial, MqFared *dead, const MqFound *found, char **reasons, int 
 	MqCellList	cells;
 	int64		finished;
 	int32		epoch = 0;
+	int			nranges = 0;
 	int			n = 0;
 
 	for (int i = 0; i < count; i++)
@@ -212,13 +217,16 @@ finish(Burial *burial, MqFared *dead, const MqFound *found, char **reasons, int 
 	for (int64 i = 0; i < finished; i++)
 	{
 		mq_undo_widen(undo, ids[i], ids[i]);
-		ranges[i] = (MqRange) {ids[i], ids[i]};
+		if (nranges > 0 && ranges[nranges - 1].hi + 1 == ids[i])
+			ranges[nranges - 1].hi = ids[i];
+		else
+			ranges[nranges++] = (MqRange) {ids[i], ids[i]};
 	}
 	/* at once: what comes may raise an error, and cells are no memory of the transaction's */
 	mq_cells_return(&cells);
 	if (finished <= 0)
 		return 0;
-	mq_offset_log_wrote(burial->ref.window, &burial->ref.key, mq_offset_log_ack(burial->group, 0, epoch, ranges, (int) finished));
+	mq_offset_log_wrote(burial->ref.window, &burial->ref.key, mq_offset_log_ack(burial->group, 0, epoch, ranges, nranges));
 	n = 0;
 	for (int i = 0; i < count && n < finished; i++)
 	{
@@ -236,16 +244,13 @@ static bool
 bury_lot(Burial *burial)
 {
 	const MqQueue *queue = &burial->group->queue;
-	MqFared		dead[ROWS_PER_LOT];
+	MqFared    *dead = burial->dead + burial->at;
+	int			count = Min(burial->ndead - burial->at, ROWS_PER_LOT);
 	MqFound		found[ROWS_PER_LOT];
 	int64		ids[ROWS_PER_LOT];
-	int			count = mq_window_peek(&burial->ref, MQ_DEAD, burial->after, dead, ROWS_PER_LOT);
 	Snapshot	snapshot;
 	bool		done;
 
-	burial->more = count == ROWS_PER_LOT;
-	if (count == 0)
-		return true;
 	if (!lock_sources(queue, dead, count))
 		return false;
 	for (int i = 0; i < count; i++)
@@ -256,7 +261,27 @@ bury_lot(Burial *burial)
 	if (!done)
 		return false;
 	burial->after = ids[count - 1];
-	(void) finish(burial, dead, found, mq_failure_reasons(burial->group->group_no, ids, count), count);
+	(void) finish(burial, dead, found, burial->reasons + burial->at, count);
+	burial->at += count;
+	return true;
+}
+
+/* The first dead messages, and why they are. False: a lock is in the way. */
+static bool
+look_for_dead(Burial *burial)
+{
+	int64	   *ids = palloc(ROWS_PER_BATCH * sizeof(int64));
+
+	for (int i = 0; i < MQ_FAILURE_TABLES; i++)
+		if (!mq_job_lock(mq_failure_table(i), AccessShareLock))
+			return false;
+	burial->dead = palloc(ROWS_PER_BATCH * sizeof(MqFared));
+	burial->ndead = mq_window_peek(&burial->ref, MQ_DEAD, burial->after, burial->dead, ROWS_PER_BATCH);
+	burial->at = 0;
+	for (int i = 0; i < burial->ndead; i++)
+		ids[i] = burial->dead[i].id;
+	burial->reasons = mq_failure_reasons(burial->group->group_no, ids, burial->ndead);
+	burial->more = burial->ndead == ROWS_PER_BATCH;
 	return true;
 }
 
@@ -269,12 +294,13 @@ bury(void *arg)
 	bool		done = true;
 
 	MemoryContextSwitchTo(CurTransactionContext);
-	if (!mq_attach_queue_at_once(&burial->target) || !mq_job_lock_log(&burial->target, ROWS_PER_BATCH))
+	if (!mq_attach_queue_at_once(&burial->target) || !mq_job_lock_log(&burial->target, ROWS_PER_BATCH) || !look_for_dead(burial))
 		return false;
 	burial->tuples = palloc(ROWS_PER_BATCH * sizeof(HeapTuple));
 	ids = palloc(ROWS_PER_BATCH * sizeof(int64));
-	while (done && burial->more && burial->count + ROWS_PER_LOT <= ROWS_PER_BATCH && burial->bytes < BYTES_PER_BATCH)
+	while (done && burial->at < burial->ndead && burial->bytes < BYTES_PER_BATCH)
 		done = bury_lot(burial);
+	burial->more |= burial->at < burial->ndead;
 	MQ_STOP_POINT("dead_finished");
 	if (burial->count > 0)
 	{
@@ -326,6 +352,8 @@ mq_job_move_dead(MqGroup *group)
 			return;
 		MQ_STOP_POINT("dead_committed");
 	}
-	if (burial.more)
-		mq_visit_again(0);
+	if (!burial.more)
+		return;
+	mq_visit_again(0);
+	mq_worker_wake(mq_worker_database);
 }

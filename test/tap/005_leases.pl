@@ -155,6 +155,8 @@ for my $ms (2, 5, 10, 20, 40, 80, 160)
 cmp_ok($cut, '>', 0, "statement_timeout hit $cut big statements in the middle");
 ledger_ok($node, 'big', 'and nothing was lost or done twice');
 
+one($node, q{SELECT mq.alter_group('l', 'default', '{"retry_delays": null}')});
+
 # --- failures --------------------------------------------------------------------------------------------------------------
 fresh();
 for my $i (1 .. 3) { $v->q("BEGIN; SELECT count(*) FROM mq.receive('l', max_messages => 1, wait => '20 s', visibility_timeout => '1 hour'); ROLLBACK"); }

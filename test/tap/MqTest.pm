@@ -122,6 +122,10 @@ BEGIN
 			EXIT WHEN idle >= 3;
 		ELSE
 			idle := 0;
+			-- what has failed often would come back after minutes
+			PERFORM mq.retry(queue_name, g.consumer_group, ids) FROM mq.groups g,
+				LATERAL (SELECT array_agg(b.id) FROM mq.browse(queue_name, g.consumer_group, states => '{retrying}', max_messages => 10000) b) r(ids)
+			  WHERE g.queue = queue_name AND g.retrying > 0 AND ids IS NOT NULL;
 			PERFORM pg_sleep(0.02);
 		END IF;
 		IF clock_timestamp() > stop THEN
