@@ -56,9 +56,14 @@ is(one($node, "SELECT count(*) FROM mq.failures WHERE queue = 'b' AND next_due_a
 
 # somebody who floods it fills his share only
 one($node, q{SELECT mq.create_queue('flood'); SELECT mq.alter_group('flood', 'default', '{"retry_delays": null, "max_failures": null}'); SELECT mq.send('flood', '1')});
-one($node, q{DO $$ BEGIN FOR i IN 1 .. 5000 LOOP PERFORM mq.nack(receipt, reason => repeat('x', 3000)) FROM mq.receive('flood'); END LOOP; END $$});
-is(one($node, "SELECT failures FROM mq.browse('flood')"), '5000', 'every failure counts');
-ok(one($node, "SELECT count(*) <= 5000 FROM mq.failures WHERE queue = 'flood'") eq 't', '... though not each is written down');
+my $worker = backend_pid($node, 'mq worker');
+kill 'STOP', $worker;
+one($node, q{DO $$ BEGIN FOR i IN 1 .. 1000 LOOP PERFORM mq.nack(receipt, reason => repeat('x', 3000)) FROM mq.receive('flood'); END LOOP; END $$});
+one($node, "SELECT mq.send('f', '9'); SELECT mq.nack(receipt, reason => 'beside it') FROM mq.receive('f', max_messages => 10)");
+kill 'CONT', $worker;
+is(one($node, "SELECT failures FROM mq.browse('flood')"), '1000', 'every failure counts');
+poll_until('notes', sub { one($node, "SELECT count(*) FROM mq.failures WHERE queue = 'f' AND reason = 'beside it'") > 0 });
+ok(one($node, "SELECT count(*) BETWEEN 256 AND 512 FROM mq.failures WHERE queue = 'flood'") eq 't', '... though no more is written down than a share, and others have theirs');
 
 # who sees what
 one($node, "CREATE ROLE watch LOGIN; GRANT pg_read_all_stats TO watch; CREATE ROLE eats LOGIN; CREATE ROLE nobody LOGIN; SELECT mq.grant('p', 'consume', 'eats')");
@@ -68,5 +73,5 @@ is(one($node, "SET SESSION AUTHORIZATION nobody; SELECT count(*) FROM mq.failure
 
 # over restarts
 $node->restart;
-is(one($node, "SELECT last_reason FROM mq.browse('flood')"), 'x' x 2048, 'what was written stays');
+is(one($node, "SELECT count(*) FROM mq.failures WHERE queue = 'flood' AND length(reason) = 2048") > 0 ? 'x' x 2048 : '', 'x' x 2048, 'what was written stays');
 done_testing();
