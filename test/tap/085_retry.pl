@@ -7,7 +7,7 @@ use lib $FindBin::Bin;
 use Test::More;
 use MqTest;
 
-my $node = mq_node('retry', conf => "autovacuum = off\nmax_prepared_transactions = 10\n");
+my $node = mq_node('retry', ladder => 1, conf => "autovacuum = off\nmax_prepared_transactions = 10\n");
 
 sub state_of { my ($q, $id, $g) = @_; $g //= 'default'; return one($node, "SELECT state FROM mq.browse('$q', '$g') WHERE id = $id") // ''; }
 sub failures_of { my ($q, $id) = @_; return one($node, "SELECT failures FROM mq.browse('$q') WHERE id = $id"); }

@@ -6,7 +6,7 @@ use lib $FindBin::Bin;
 use Test::More;
 use MqTest;
 
-my $node = mq_node('dead', conf => "autovacuum = off\nmax_prepared_transactions = 10\n");
+my $node = mq_node('dead', ladder => 1, conf => "autovacuum = off\nmax_prepared_transactions = 10\n");
 my $points = mq_stop_points($node);
 
 sub dead { my ($q, $g) = @_; return one($node, "SELECT sum(dead) FROM mq.groups WHERE queue = '$q'"); }

@@ -6,7 +6,7 @@ use lib $FindBin::Bin;
 use Test::More;
 use MqTest;
 
-my $node = mq_node('failures', conf => "autovacuum = off\nlog_min_messages = fatal\n");
+my $node = mq_node('failures', ladder => 1, conf => "autovacuum = off\nlog_min_messages = fatal\n");
 sub failures { my ($q, $n) = @_; poll_until("$n failures of $q", sub { one($node, "SELECT count(*) FROM mq.failures WHERE queue = '$q'") eq $n }); return one($node, "SELECT string_agg(concat_ws('/', kind, sqlstate, reason, consumer, attempt), ',' ORDER BY failed_at) FROM mq.failures WHERE queue = '$q'"); }
 
 one($node, q{SELECT mq.create_queue('f'); SELECT mq.alter_group('f', 'default', '{"retry_delays": null}')});

@@ -122,10 +122,6 @@ BEGIN
 			EXIT WHEN idle >= 3;
 		ELSE
 			idle := 0;
-			-- what has failed often would come back after minutes
-			PERFORM mq.retry(queue_name, g.consumer_group, ids) FROM mq.groups g,
-				LATERAL (SELECT array_agg(b.id) FROM mq.browse(queue_name, g.consumer_group, states => '{retrying}', max_messages => 10000) b) r(ids)
-			  WHERE g.queue = queue_name AND g.retrying > 0 AND ids IS NOT NULL;
 			PERFORM pg_sleep(0.02);
 		END IF;
 		IF clock_timestamp() > stop THEN
@@ -149,6 +145,10 @@ CREATE FUNCTION t.verdict(queue_name text) RETURNS text LANGUAGE sql AS $$
 $$;
 SQL
 
+# Most tests fail messages often, and do not wait for hours: a ladder of seconds, and nothing dies.
+my $short_ladder = "ALTER TABLE mq_internal.consumer_group ALTER retry_delays SET DEFAULT '{0 s,100 ms,200 ms,400 ms,800 ms,2 s}', ALTER max_failures SET DEFAULT NULL";
+
+# With ladder => 1 groups have the ladder that mq gives them.
 # mq_node('name', conf => 'lines', fsync => 1, streaming => 1, install => 0): a started node with the helpers in place.
 sub mq_node
 {
@@ -172,6 +172,7 @@ CONF
 	if (!exists $o{install} || $o{install})
 	{
 		$node->safe_psql('postgres', "CREATE EXTENSION mq;\n" . $helpers);
+		$node->safe_psql('postgres', $short_ladder) if !$o{ladder};
 	}
 	return $node;
 }
