@@ -232,6 +232,7 @@ database_init(MqDatabase *db, const MqDatabaseKey *key)
 	db->worker_wanted = true;
 	db->turn_wanted = false;
 	db->paused_until = 0;
+	db->notes = db->notes_written = db->nnotes = 0;
 	pg_atomic_write_u32(&db->moved_current, 0);
 	pg_atomic_write_u64(&db->next_due, 0);
 	pg_atomic_write_u64(&db->sleeps_until, 0);
@@ -455,9 +456,30 @@ mq_window_slot_free(const MqWindowKey *key, void (*detach) (MqWindow *window, Mq
 }
 
 void
+mq_notes_free(uint32 first)
+{
+	while (first != 0)
+	{
+		uint32		next = MqNoteAt(first)->next;
+
+		for (uint32 text = MqNoteAt(first)->text; text != 0;)
+		{
+			uint32		next_text = MqTextAt(text)->next;
+
+			mq_cell_free(text);
+			text = next_text;
+		}
+		mq_cell_free(first);
+		first = next;
+	}
+}
+
+void
 mq_database_forget(MqDatabase *db)
 {
 	uint32		cell;
+	uint32		notes;
+	uint32		notes_written;
 
 	LWLockAcquire(mq_shared->registry_lock, LW_EXCLUSIVE);
 	/* somebody may be preparing a transaction with acks of an extension that was dropped meanwhile */
@@ -466,9 +488,15 @@ mq_database_forget(MqDatabase *db)
 	db->prepared = 0;
 	db->prepared_emptied++;
 	db->prepared_first_n = PG_INT64_MAX;
-	SpinLockRelease(&db->mutex);
+	/* and noting a failure: whoever links a note looks at the key under the mutex */
+	notes = db->notes;
+	notes_written = db->notes_written;
+	db->notes = db->notes_written = db->nnotes = 0;
 	memset(&db->key, 0, sizeof(db->key));
+	SpinLockRelease(&db->mutex);
 	LWLockRelease(mq_shared->registry_lock);
+	mq_notes_free(notes);
+	mq_notes_free(notes_written);
 	while (cell != 0)
 	{
 		uint32		next = MqPreparedAt(cell)->next;

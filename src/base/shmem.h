@@ -55,7 +55,9 @@ typedef struct MqDatabase
 	bool		turn_wanted;	/* mutex; somebody asks the worker for a turn at once */
 	int64		paused_until;	/* mutex; no worker before this time of clock.h (DROP DATABASE in progress) */
 	uint32		notes;			/* mutex; list of MqNote: failures that the worker has to write down */
-	uint32		drains;			/* mutex to write; how often it has taken that list */
+	uint32		notes_written;	/* mutex; those of them that it is writing down, or was when it ended */
+	uint32		nnotes;			/* mutex; how many there are in both lists */
+	uint32		drains;			/* mutex to write; how often the second list was done with */
 	pg_atomic_uint32 moved_current;	/* the table that rows about moved messages go to (moved.c; no lock) */
 	pg_atomic_uint64 next_due;	/* when something may be due in one of the queues (no lock) */
 	pg_atomic_uint64 sleeps_until;	/* the worker looks at the schedules then; PG_INT64_MAX: it is looking, 0: there is none (no lock) */
@@ -446,6 +448,9 @@ extern void mq_need_cells(MqCellList *list, int64 count, bool may_use_reserve);
 extern uint32 mq_cell_take(MqCellList *list);
 extern void mq_cells_return(MqCellList *list);
 extern void mq_cell_free(uint32 cell);
+
+/* Frees a list of MqNote with their texts. */
+extern void mq_notes_free(uint32 first);
 
 /*
  * A new fencing token: 52 bits, never given before in this life of the shared memory, unlikely before it. It tells when it

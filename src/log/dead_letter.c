@@ -140,5 +140,7 @@ mq_dead_letter_revive(const Datum *values, const bool *isnull, int32 group_no, i
 	SET(MQ_COL_TARGET_EPOCH, Int32GetDatum(epoch));
 	UNSET(MQ_COL_ATTEMPT);
 	UNSET(MQ_COL_FAILURES);
+	/* the window of its first send is none of its */
+	UNSET(MQ_COL_DEDUP_ID);
 	return heap_form_tuple(mq_row_descriptor(), v, n);
 }

@@ -146,3 +146,18 @@ mq_log_values(HeapTuple tuple, Datum *values, bool *isnull)
 		if (!isnull[i] && TupleDescAttr(desc, i)->attlen == -1 && VARATT_IS_EXTERNAL(DatumGetPointer(values[i])))
 			values[i] = PointerGetDatum(detoast_external_attr((struct varlena *) DatumGetPointer(values[i])));
 }
+
+Size
+mq_log_size(HeapTuple tuple)
+{
+	TupleDesc	desc = mq_row_descriptor();
+	Datum		values[MQ_COLUMNS];
+	bool		isnull[MQ_COLUMNS];
+	Size		size = tuple->t_len;
+
+	heap_deform_tuple(tuple, desc, values, isnull);
+	for (int i = 0; i < MQ_COLUMNS; i++)
+		if (!isnull[i] && TupleDescAttr(desc, i)->attlen == -1)
+			size += toast_raw_datum_size(values[i]);
+	return size;
+}

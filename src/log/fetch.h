@@ -24,4 +24,7 @@ extern bool mq_log_fetch(const MqQueue *queue, const int64 *ids, int count, Snap
 /* The values of a message's row, those from its TOAST table too; arrays of MQ_COLUMNS. They may point into the tuple. */
 extern void mq_log_values(HeapTuple tuple, Datum *values, bool *isnull);
 
+/* How large they are, without reading them. */
+extern Size mq_log_size(HeapTuple tuple);
+
 #endif

@@ -11,6 +11,7 @@
 
 #include "access/xact.h"
 #include "catalog/pg_type.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -514,11 +515,18 @@ delay_arg(FunctionCallInfo fcinfo, int arg, TimestampTz if_null)
 	return due - due % step;
 }
 
-/* NULL: none was given. */
+/* As much of it as is kept; NULL: none was given. */
 static const char *
 reason_arg(FunctionCallInfo fcinfo, int arg)
 {
-	return PG_ARGISNULL(arg) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(arg));
+	text	   *reason;
+	int			length;
+
+	if (PG_ARGISNULL(arg))
+		return NULL;
+	reason = PG_GETARG_TEXT_PP(arg);
+	length = (int) VARSIZE_ANY_EXHDR(reason);
+	return pnstrdup(VARDATA_ANY(reason), pg_mbcliplen(VARDATA_ANY(reason), length, Min(length, MQ_REASON_MAX)));
 }
 
 /* The new end of a lease: from now on, not from the start of the transaction. */

@@ -15,6 +15,7 @@
 #include "replication/logicalworker.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
+#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/timestamp.h"
 
@@ -75,6 +76,14 @@ drop_definition(int32 queue_no, MqDependentsBudget budget)
 	mq_sql("DELETE FROM mq_internal.queue WHERE queue_no = %d", queue_no);
 }
 
+/* Of a queue that is gone. table: of that one. */
+static void
+drop_dead_letters(int32 queue_no, const char *table)
+{
+	mq_sql("DROP TABLE IF EXISTS mq.%s CASCADE", quote_identifier(psprintf("%s%s", table, MQ_DEAD_LETTER_SUFFIX)));
+	drop_definition(queue_no, MQ_ALL_DEPENDENTS);
+}
+
 /*
  * A queue whose table a superuser dropped as a table leaves its definition behind, and the queue of its dead letters: nobody has any right
  * on that one any more, and the next owner of the name gets none either.
@@ -84,18 +93,17 @@ drop_orphan(const char *name, const char *table)
 {
 	int32		queue_no;
 
+	/* its dead letters may be all that is left */
+	if (mq_sql("SELECT queue_no FROM mq_internal.queue d WHERE name = %s || '" MQ_DEAD_LETTER_SUFFIX "' AND NOT EXISTS "
+			   "(SELECT FROM mq_internal.queue p WHERE p.queue_no = d.dead_letter_of)", quote_literal_cstr(name)) > 0)
+		drop_dead_letters(mq_sql_int32(), table);
 	if (mq_sql("SELECT queue_no FROM mq_internal.queue WHERE name = %s AND NOT EXISTS "
 			   "(SELECT FROM pg_class WHERE relnamespace = 'mq'::regnamespace AND relname = %s)",
 			   quote_literal_cstr(name), quote_literal_cstr(table)) == 0)
 		return;
 	queue_no = mq_sql_int32();
 	if (mq_sql("SELECT queue_no FROM mq_internal.queue WHERE dead_letter_of = %d", queue_no) > 0)
-	{
-		int32		dead = mq_sql_int32();
-
-		mq_sql("DROP TABLE IF EXISTS mq.%s CASCADE", quote_identifier(psprintf("%s%s", table, MQ_DEAD_LETTER_SUFFIX)));
-		drop_definition(dead, MQ_ALL_DEPENDENTS);
-	}
+		drop_dead_letters(mq_sql_int32(), table);
 	drop_definition(queue_no, MQ_ALL_DEPENDENTS);
 }
 
@@ -480,11 +488,18 @@ mq_create_dead_letter_queue(PG_FUNCTION_ARGS)
 	MqSqlContext context;
 	char	   *name;
 
+	/* who drops that queue is not waited for, and waits until this is done; then it drops this one too */
+	if (!mq_queue_by_number(queue_no, &queue) || !ConditionalLockRelationOid(queue.table, AccessShareLock))
+		PG_RETURN_VOID();
+	AcceptInvalidationMessages();
 	if (!mq_queue_by_number(queue_no, &queue))
 		PG_RETURN_VOID();
 	name = psprintf("%s%s", NameStr(queue.name), MQ_DEAD_LETTER_SUFFIX);
-	if (mq_queue_find(name, &existing) ||
-		!create_queue(name, queue.segment_size, InvalidOid, psprintf("dead_letter_of = %d", queue_no), list_make1(pstrdup(MQ_DEFAULT_GROUP))))
+	if (mq_queue_find(name, &existing))
+		PG_RETURN_VOID();
+	/* it counts as the owner's */
+	mq_check_share_of(mq_queue_owner(&queue), 1, 1);
+	if (		!create_queue(name, queue.segment_size, InvalidOid, psprintf("dead_letter_of = %d", queue_no), list_make1(pstrdup(MQ_DEFAULT_GROUP))))
 		PG_RETURN_VOID();
 	mq_queue_by_name(name, &existing);
 	mq_sql_begin(&context);
@@ -612,6 +627,7 @@ leave_dead_letters(const MqQueue *queue, bool force)
 	uint64		groups;
 
 	mq_sql_begin(&context);
+	mq_limit_waits();
 	groups = force ? mq_sql("UPDATE mq_internal.consumer_group SET dead_letter_queue = NULL WHERE dead_letter_queue = %d", queue->queue_no)
 		: mq_sql("SELECT FROM mq_internal.consumer_group WHERE dead_letter_queue = %d", queue->queue_no);
 	mq_sql_end(&context);
@@ -650,8 +666,10 @@ mq_drop_queue(PG_FUNCTION_ARGS)
 	mq_check_writable("mq.drop_queue()");
 	mq_queue_by_name(name, &queue);
 	mq_check_owner(&queue);
+	/* before senders are locked out: it may wait for somebody who alters a group */
+	leave_dead_letters(&queue, force);
 	lock_to_drop(&queue, force);
-	/* the worker makes it no more */
+	/* the worker makes it no more: it needs a lock on the table */
 	mq_catalog_catch_up();
 	has_dead = find_own_dead_letters(&queue, &dead);
 	if (has_dead)
@@ -662,7 +680,6 @@ mq_drop_queue(PG_FUNCTION_ARGS)
 		if (has_dead)
 			check_is_empty(&dead);
 	}
-	leave_dead_letters(&queue, force);
 	if (has_dead)
 		drop_queue(&dead, force);
 	drop_queue(&queue, force);

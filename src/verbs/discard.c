@@ -29,8 +29,29 @@ compare_ids(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
+/*
+ * Of the ids, those that are not unfinished themselves are replaced by where their messages are now. A message that was sent back to one
+ * group has moved for that group only.
+ */
+static void
+find_moved(const MqGroup *group, int64 *ids, int count)
+{
+	MqWindowRef ref = {group->window, mq_window_key(group, 0)};
+	int64	   *moved = palloc((count + 1) * sizeof(int64));
+	int64		greatest = 0;
+
+	for (int i = 0; i < count; i++)
+		greatest = Max(greatest, ids[i]);
+	mq_walk_to(group, &ref, greatest);
+	memcpy(moved, ids, count * sizeof(int64));
+	mq_moved_find(&group->queue, moved, count);
+	for (int i = 0; i < count; i++)
+		if (moved[i] != ids[i] && mq_window_count_unfinished(&ref, &ids[i], 1) == 0)
+			ids[i] = moved[i];
+}
+
 int64 *
-mq_ids_arg(FunctionCallInfo fcinfo, int arg, const MqQueue *queue, int64 next_id, int *count)
+mq_ids_arg(FunctionCallInfo fcinfo, int arg, const MqGroup *group, int64 next_id, int *count)
 {
 	Datum	   *values;
 	int			n = mq_array_arg(fcinfo, arg, "ids", INT8OID, &values, NULL);
@@ -38,7 +59,7 @@ mq_ids_arg(FunctionCallInfo fcinfo, int arg, const MqQueue *queue, int64 next_id
 
 	for (int i = 0; i < n; i++)
 		ids[i] = DatumGetInt64(values[i]);
-	mq_moved_find(queue, ids, n);
+	find_moved(group, ids, n);
 	*count = 0;
 	for (int i = 0; i < n; i++)
 		if (ids[i] > 0 && ids[i] < next_id)
@@ -180,7 +201,7 @@ mq_discard(PG_FUNCTION_ARGS)
 	mq_refuse_arg(fcinfo, 3, "reason");
 	if (!mq_log_tail(&group.queue, 0, &tail))
 		PG_RETURN_INT64(0);
-	ids = mq_ids_arg(fcinfo, 2, &group.queue, tail.next_id, &count);
+	ids = mq_ids_arg(fcinfo, 2, &group, tail.next_id, &count);
 
 	ref = (MqWindowRef) {group.window, mq_window_key(&group, 0)};
 	mq_walk_to(&group, &ref, count > 0 ? ids[count - 1] : 0);
@@ -208,7 +229,7 @@ mq_retry(PG_FUNCTION_ARGS)
 	managed_group(fcinfo, "mq.retry()", &group);
 	if (!mq_log_tail(&group.queue, 0, &tail))
 		PG_RETURN_INT64(0);
-	ids = mq_ids_arg(fcinfo, 2, &group.queue, tail.next_id, &count);
+	ids = mq_ids_arg(fcinfo, 2, &group, tail.next_id, &count);
 	ref = (MqWindowRef) {group.window, mq_window_key(&group, 0)};
 	for (int at = 0; at < count; at += n)
 	{

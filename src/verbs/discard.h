@@ -8,10 +8,10 @@
 #include "window/transaction.h"
 
 /*
- * Where the messages are now that the argument names, as far as there are any below next_id, ascending; palloc'd. 22023 when one is given
- * twice.
+ * Where the messages are now that the argument names for the group, as far as there are any below next_id, ascending; palloc'd. Its window is
+ * read up to the greatest of them. 22023 when one is given twice.
  */
-extern int64 *mq_ids_arg(FunctionCallInfo fcinfo, int arg, const MqQueue *queue, int64 next_id, int *count);
+extern int64 *mq_ids_arg(FunctionCallInfo fcinfo, int arg, const MqGroup *group, int64 next_id, int *count);
 
 /*
  * Finishes those of the ids (ascending, at most MQ_ENTRIES_PER_HOLD) that are in one of the states, by the transaction xid, and writes

@@ -272,7 +272,8 @@ resolve_dead_letters(const MqQueue *queue, List *settings)
 		if (strcmp(setting->option->name, "dead_letter_queue") != 0 || setting->text == NULL)
 			continue;
 		mq_queue_by_name(setting->text, &target);
-		mq_check_right(&target, MQ_RIGHT_SEND);
+		/* other people's dead letters are not to be mixed with somebody else's */
+		mq_check_right(&target, target.dead_letter_of != 0 ? MQ_RIGHT_MANAGE : MQ_RIGHT_SEND);
 		if (target.queue_no == queue->queue_no)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),

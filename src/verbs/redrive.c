@@ -6,6 +6,7 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
@@ -13,6 +14,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "base/owner.h"
 #include "log/dead_letter.h"
 #include "log/fetch.h"
 #include "log/log.h"
@@ -24,13 +26,15 @@
 #include "verbs/verbs.h"
 #include "window/walk.h"
 
-#define LETTERS_PER_LOT	64		/* read at once: a message may be large */
+#define LETTERS_PER_LOT	64		/* read at once */
+#define BYTES_PER_LOT	((Size) 4 * 1024 * 1024)
 
 /* A group that gets some back. */
 typedef struct Home
 {
 	int32		group_no;
 	bool		is_there;
+	bool		is_open;		/* the caller may send there, and it is not closed */
 	MqGroup		group;
 } Home;
 
@@ -46,6 +50,7 @@ typedef struct Redrive
 	int64		left;			/* messages still wanted */
 	int64		sent;
 	int64		orphans;		/* from groups that are gone */
+	int64		refused;		/* the caller may not send to where they go, or nobody can */
 	int64		strangers;		/* that are no dead letters */
 	TimestampTz begin;
 	int64		spread_us;		/* between the first and the last; 0: all at once */
@@ -64,7 +69,23 @@ typedef struct Parcel
 
 /* ---- where to ---- */
 
-/* 42501 unless the caller may send there, 55000 if nobody can. Allocated for the call. */
+/*
+ * Locks the group's row against seeks, drops and other changes to the end of the transaction, so that it is in this epoch when what is sent
+ * back is committed; false: it is gone.
+ */
+static bool
+lock_group(Home *home)
+{
+	MqSqlContext context;
+	bool		there;
+
+	mq_sql_begin(&context);
+	there = mq_sql("SELECT FROM mq_internal.consumer_group WHERE group_no = %d FOR SHARE", home->group_no) > 0;
+	mq_sql_end(&context);
+	return there && mq_group_refresh(&home->group, true);
+}
+
+/* Allocated for the call. Whoever has put a letter here may have named a queue that the caller knows nothing of: that is no error. */
 static Home *
 find_home(Redrive *call, int32 group_no)
 {
@@ -78,16 +99,12 @@ find_home(Redrive *call, int32 group_no)
 	home = MemoryContextAllocZero(call->context, sizeof(Home));
 	home->group_no = group_no;
 	home->is_there = group_no > 0 && mq_group_by_number(group_no, &home->group);
-	if (home->is_there)
+	home->is_open = home->is_there && mq_has_right(&home->group.queue, MQ_RIGHT_SEND) && !home->group.queue.closed;
+	if (home->is_open)
 	{
-		mq_check_right(&home->group.queue, MQ_RIGHT_SEND);
-		if (home->group.queue.closed)
-			ereport(ERROR,
-					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-					 errmsg("queue \"%s\" is closed", NameStr(home->group.queue.name)),
-					 errdetail("Nothing can be sent to it."),
-					 errhint("Who may manage it opens it by mq.alter_queue with the option closed.")));
-		mq_attach_queue(&home->group.queue);
+		home->is_there = lock_group(home);
+		if (home->is_there)
+			mq_attach_queue(&home->group.queue);
 	}
 	old = MemoryContextSwitchTo(call->context);
 	call->homes = lappend(call->homes, home);
@@ -200,13 +217,15 @@ choose(Redrive *call, int64 *ids, const MqFound *found, int count, Home **homes)
 
 		if (found[i].sight != MQ_SEEN)
 			continue;
-		mq_log_values(found[i].tuple, v, n);
+		heap_deform_tuple(found[i].tuple, mq_row_descriptor(), v, n);
 		group_no = mq_dead_letter_group(v, n);
 		homes[kept] = find_home(call, group_no);
 		if (group_no == 0)
 			call->strangers++;
 		else if (!homes[kept]->is_there)
 			call->orphans++;
+		else if (!homes[kept]->is_open)
+			call->refused++;
 		else
 			ids[kept++] = ids[i];
 	}
@@ -240,8 +259,24 @@ send_parcel(Redrive *call, const int64 *ids, const MqFound *found, Home **homes,
 	call->sent += parcel->count;
 }
 
-/* Of up to LETTERS_PER_LOT letters, those that are still there to be had. */
-static void
+/* A letter may be large, and is read whole. One is, at least. */
+static int
+as_many_as_fit(const MqFound *found, int count)
+{
+	Size		bytes = 0;
+
+	for (int i = 0; i < count; i++)
+	{
+		if (found[i].tuple != NULL)
+			bytes += mq_log_size(found[i].tuple);
+		if (i > 0 && bytes > BYTES_PER_LOT)
+			return i;
+	}
+	return count;
+}
+
+/* Of up to LETTERS_PER_LOT letters, those that are still there to be had. Returns how many were looked at. */
+static int
 redrive_lot(Redrive *call, int64 *ids, int count)
 {
 	MqFound		found[LETTERS_PER_LOT];
@@ -251,16 +286,18 @@ redrive_lot(Redrive *call, int64 *ids, int count)
 	int64		chosen[LETTERS_PER_LOT];
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	int			nchosen;
+	int			looked_at;
 	int			n = 0;
 
 	(void) mq_log_fetch(&call->group.queue, ids, count, snapshot, true, found);
 	UnregisterSnapshot(snapshot);
+	count = looked_at = as_many_as_fit(found, count);
 	memcpy(chosen, ids, count * sizeof(int64));
 	nchosen = choose(call, chosen, found, count, homes);
 	if (nchosen > call->left)
 		nchosen = (int) call->left;
 	if (nchosen == 0)
-		return;
+		return looked_at;
 	/* found and homes by what is had: somebody may have taken one meanwhile */
 	for (int i = 0, at = 0; i < count && at < nchosen; i++)
 	{
@@ -283,18 +320,20 @@ redrive_lot(Redrive *call, int64 *ids, int count)
 		if (kept_homes[i] != NULL)
 			send_parcel(call, chosen, kept, kept_homes, n, i);
 	call->left -= n;
+	return looked_at;
 }
 
 /* In a memory context of its own: letters may be large, and many. */
-static void
+static int
 redrive_in_context(Redrive *call, int64 *ids, int count)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "mq redrive", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(context);
 
-	redrive_lot(call, ids, count);
+	count = redrive_lot(call, ids, count);
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(context);
+	return count;
 }
 
 static void
@@ -310,8 +349,7 @@ redrive_all(Redrive *call)
 		CHECK_FOR_INTERRUPTS();
 		for (int i = 0; i < count; i++)
 			ids[i] = ready[i].id;
-		after = ids[count - 1];
-		redrive_in_context(call, ids, count);
+		after = ready[redrive_in_context(call, ids, count) - 1].id;
 	}
 }
 
@@ -323,8 +361,7 @@ redrive_these(Redrive *call, int64 *ids, int count)
 	for (int at = 0; at < count && call->left > 0; at += n)
 	{
 		CHECK_FOR_INTERRUPTS();
-		n = Min(count - at, LETTERS_PER_LOT);
-		redrive_in_context(call, ids + at, n);
+		n = redrive_in_context(call, ids + at, Min(count - at, LETTERS_PER_LOT));
 	}
 }
 
@@ -337,6 +374,10 @@ tell_of_others(const Redrive *call)
 		ereport(NOTICE,
 				(errmsg("%lld dead letters stay, for the consumer groups they died in are gone", (long long) call->orphans),
 				 errhint("mq.discard finishes them.")));
+	if (call->refused > 0)
+		ereport(NOTICE,
+				(errmsg("%lld dead letters stay, for you may not send to where they died, or it is closed", (long long) call->refused),
+				 errhint("Ask who may; mq.discard finishes them.")));
 	if (call->strangers > 0)
 		ereport(NOTICE,
 				(errmsg("%lld messages stay, for they are no dead letters", (long long) call->strangers),
@@ -381,7 +422,7 @@ mq_redrive(PG_FUNCTION_ARGS)
 	else
 	{
 		int			count;
-		int64	   *ids = mq_ids_arg(fcinfo, 1, &call.group.queue, tail.next_id, &count);
+		int64	   *ids = mq_ids_arg(fcinfo, 1, &call.group, tail.next_id, &count);
 
 		call.expected = Min(count, call.left);
 		redrive_these(&call, ids, count);

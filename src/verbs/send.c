@@ -233,6 +233,11 @@ open_queue(FunctionCallInfo fcinfo, const char *function, MqQueue *queue)
 	mq_check_writable(function);
 	mq_queue_by_name(mq_text_arg(fcinfo, 0, "queue"), queue);
 	mq_check_right(queue, MQ_RIGHT_SEND);
+	if (queue->dead_letter_of != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("queue \"%s\" is for dead letters", NameStr(queue->name)),
+				 errhint("Send to the queue whose dead letters it has.")));
 	if (queue->closed)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

@@ -69,14 +69,21 @@ refuse(Oid role, const char *what, const char *setting, int most)
 void
 mq_check_share(Oid role, int queues, int groups)
 {
+	/* what superusers make is not limited, nor what is made for them */
+	if (!superuser())
+		mq_check_share_of(role, queues, groups);
+}
+
+void
+mq_check_share_of(Oid role, int queues, int groups)
+{
 	MemoryContext context;
 	MemoryContext old;
 	Share		share;
 	int			most_queues = limit(mq_max_queues_per_role, mq_max_queues);
 	int			most_groups = limit(mq_max_groups_per_role, mq_max_groups);
 
-	/* what superusers make is not limited, nor what is made for them */
-	if (superuser() || superuser_arg(role))
+	if (superuser_arg(role))
 		return;
 	LockDatabaseObject(AuthIdRelationId, role, 0, ShareUpdateExclusiveLock);
 	mq_catalog_catch_up();

@@ -13,4 +13,7 @@
  */
 extern void mq_check_share(Oid role, int queues, int groups);
 
+/* The same for what mq itself makes for the role. */
+extern void mq_check_share_of(Oid role, int queues, int groups);
+
 #endif

@@ -1,18 +1,24 @@
 /*
  * failure.c: why messages failed, noted in shared memory until the worker writes it down. See failure.h.
  *
- * A note is a cell, its texts are in cells behind it. The list of a database is guarded by its mutex, held for a few instructions: notes
- * are made before and linked then. How many a group has noted since the worker took the list is guarded by the window lock, or by nothing
- * (mq_failure_note_range): one too many does no harm. A crash loses what was not written.
+ * A note is a cell, its texts are in cells behind it. The lists of a database are guarded by its mutex, held for a few instructions: notes
+ * are made before and linked then; those that the worker is writing stay on the second list until they are written, whatever becomes of
+ * the worker. How many a group has noted since is guarded by the window lock. A crash loses what was not written.
  */
 #include "postgres.h"
 
 #include "window/failure.h"
 
-#include "mb/pg_wchar.h"
 #include "utils/timestamp.h"
 
+#include "window/window.h"
+
 #define NOTES_PER_GROUP	256
+#define NOTES_PER_DATABASE 4096
+
+/* What messages need comes first: with so much of the memory in use there are notes without texts, or none. */
+#define FREE_FOR_TEXTS	(mq_shared->total_cells / 2)
+#define FREE_FOR_NOTES	(mq_shared->total_cells / 4)
 
 static MqDatabase *
 database_of(const MqWindow *window)
@@ -64,46 +70,47 @@ link_note(MqDatabase *db, const MqWindow *window, uint32 cell)
 	{
 		MqNoteAt(cell)->next = db->notes;
 		db->notes = cell;
+		db->nnotes++;
 	}
 	SpinLockRelease(&db->mutex);
 	return same;
 }
 
-/* Frees a note and its texts. */
-static void
-free_note(uint32 cell)
+/* Whether the group may note one more; read without locks, for one too many does no harm. */
+static bool
+has_share(MqWindow *window, const MqDatabase *db)
 {
-	for (uint32 text = MqNoteAt(cell)->text; text != 0;)
-	{
-		uint32		next = MqTextAt(text)->next;
-
-		mq_cell_free(text);
-		text = next;
-	}
-	mq_cell_free(cell);
-}
-
-/* Its next is set when it is linked. */
-static void
-note(MqWindow *window, const MqNote *content, const char *consumer, const char *reason)
-{
-	MqDatabase *db = database_of(window);
-	int			consumer_length = (int) strlen(consumer);
-	int			reason_length = reason == NULL ? 0 : pg_mbcliplen(reason, (int) strlen(reason), MQ_REASON_MAX);
-	MqCellList	cells;
-	uint32		cell;
-	uint32		last = 0;
-	int			used = 0;
-
-	if (db == NULL)
-		return;
 	if (window->drains != db->drains)
 	{
 		window->drains = db->drains;
 		window->noted = 0;
 	}
-	if (window->noted >= NOTES_PER_GROUP ||
-		!mq_cells_reserve(&cells, 1 + (consumer_length + reason_length + MQ_TEXT_BYTES - 1) / MQ_TEXT_BYTES, false))
+	return window->noted < NOTES_PER_GROUP && db->nnotes < NOTES_PER_DATABASE && mq_shared->free_cells > FREE_FOR_NOTES;
+}
+
+/* reason: no longer than is kept. */
+static void
+note(MqWindow *window, const MqNote *content, const char *consumer, const char *reason)
+{
+	MqDatabase *db = database_of(window);
+	bool		with_texts = mq_shared->free_cells > FREE_FOR_TEXTS;
+	MqCellList	cells;
+	uint32		cell;
+	uint32		last = 0;
+	int			used = 0;
+	int			consumer_length;
+	int			reason_length;
+
+	if (db == NULL)
+		return;
+	if (!has_share(window, db))
+	{
+		window->not_noted++;
+		return;
+	}
+	consumer_length = with_texts ? (int) strlen(consumer) : 0;
+	reason_length = with_texts && reason != NULL ? (int) strlen(reason) : 0;
+	if (!mq_cells_reserve(&cells, 1 + (consumer_length + reason_length + MQ_TEXT_BYTES - 1) / MQ_TEXT_BYTES, false))
 	{
 		window->not_noted++;
 		return;
@@ -113,15 +120,18 @@ note(MqWindow *window, const MqNote *content, const char *consumer, const char *
 	*MqNoteAt(cell) = *content;
 	MqNoteAt(cell)->consumer_length = (uint16) consumer_length;
 	MqNoteAt(cell)->reason_length = (uint16) reason_length;
-	MqNoteAt(cell)->has_reason = reason != NULL;
+	MqNoteAt(cell)->has_reason = reason != NULL && with_texts;
 	add_text(MqNoteAt(cell), &last, &used, consumer, consumer_length, &cells);
-	if (reason != NULL)
+	if (reason_length > 0)
 		add_text(MqNoteAt(cell), &last, &used, reason, reason_length, &cells);
 	mq_cells_return(&cells);
 	if (link_note(db, window, cell))
 		mq_worker_nudge(db);
 	else
-		free_note(cell);
+	{
+		MqNoteAt(cell)->next = 0;
+		mq_notes_free(cell);
+	}
 }
 
 void
@@ -136,12 +146,16 @@ mq_failure_note(MqWindow *window, const MqNode *n, TimestampTz due, const MqCaus
 }
 
 void
-mq_failure_note_range(MqWindow *window, int64 lo, int64 hi, const MqCause *cause)
+mq_failure_note_range(const MqWindowRef *ref, int64 lo, int64 hi, const MqCause *cause)
 {
-	MqNote		content = {.group_no = window->key.group_no,.lo = lo,.hi = hi,.at = GetCurrentTimestamp(),
+	MqNote		content = {.group_no = ref->key.group_no,.lo = lo,.hi = hi,.at = GetCurrentTimestamp(),
 		.kind = (uint8) cause->kind,.sqlstate = cause->sqlstate};
 
-	note(window, &content, "", cause->reason);
+	/* the slot may have become another group's */
+	if (!mq_window_lock(ref, LW_EXCLUSIVE))
+		return;
+	note(ref->window, &content, "", cause->reason);
+	mq_window_unlock(ref);
 }
 
 uint32
@@ -150,24 +164,31 @@ mq_failures_take(MqDatabase *db)
 	uint32		first;
 
 	SpinLockAcquire(&db->mutex);
-	first = db->notes;
-	db->notes = 0;
-	db->drains++;
+	if (db->notes_written == 0)
+	{
+		db->notes_written = db->notes;
+		db->notes = 0;
+	}
+	first = db->notes_written;
 	SpinLockRelease(&db->mutex);
 	return first;
 }
 
 void
-mq_failures_put_back(MqDatabase *db, uint32 first)
+mq_failures_done(MqDatabase *db)
 {
-	uint32		last = first;
+	uint32		first;
+	uint32		count = 0;
 
-	while (MqNoteAt(last)->next != 0)
-		last = MqNoteAt(last)->next;
+	for (uint32 n = db->notes_written; n != 0; n = MqNoteAt(n)->next)
+		count++;
 	SpinLockAcquire(&db->mutex);
-	MqNoteAt(last)->next = db->notes;
-	db->notes = first;
+	first = db->notes_written;
+	db->notes_written = 0;
+	db->nnotes -= Min(db->nnotes, count);
+	db->drains++;
 	SpinLockRelease(&db->mutex);
+	mq_notes_free(first);
 }
 
 uint32
@@ -191,16 +212,4 @@ mq_failure_read(uint32 cell, MqNotedFailure *failure)
 	memcpy(failure->reason, text + n->consumer_length, n->reason_length);
 	failure->reason[n->reason_length] = '\0';
 	return n->next;
-}
-
-void
-mq_failures_free(uint32 first)
-{
-	while (first != 0)
-	{
-		uint32		next = MqNoteAt(first)->next;
-
-		free_note(first);
-		first = next;
-	}
 }

@@ -6,6 +6,8 @@
 
 #include "base/shmem.h"
 
+struct MqWindowRef;
+
 #define MQ_REASON_MAX	2048	/* bytes that are kept of a reason */
 
 typedef enum MqFailureKind
@@ -24,7 +26,7 @@ typedef struct MqCause
 {
 	MqFailureKind kind;
 	int			sqlstate;		/* 0: none */
-	const char *reason;			/* may be NULL; in the encoding of the database */
+	const char *reason;			/* may be NULL; in the encoding of the database, and at most MQ_REASON_MAX bytes */
 	bool		noted;			/* by somebody else, who knows more */
 } MqCause;
 
@@ -58,21 +60,18 @@ typedef struct MqNotedFailure
  */
 extern void mq_failure_note(MqWindow *window, const MqNode *n, TimestampTz due, const MqCause *cause);
 
-/* The same for messages that have no entry of their own any more. */
-extern void mq_failure_note_range(MqWindow *window, int64 lo, int64 hi, const MqCause *cause);
+/* The same for messages that have no entry of their own any more. The caller does not hold the window lock. */
+extern void mq_failure_note_range(const struct MqWindowRef *ref, int64 lo, int64 hi, const MqCause *cause);
 
 /* ---- for the worker ---- */
 
-/* Takes all that is noted in the database off the list; 0: nothing. */
+/* All that is to be written down, in the database; what was taken before and not done with comes again first. 0: nothing. */
 extern uint32 mq_failures_take(MqDatabase *db);
 
-/* Puts back what was taken, when it could not be written. */
-extern void mq_failures_put_back(MqDatabase *db, uint32 first);
+/* What was taken is written down, or given up: it is freed. */
+extern void mq_failures_done(MqDatabase *db);
 
 /* Reads a note; returns the next one, 0: there is none. */
 extern uint32 mq_failure_read(uint32 note, MqNotedFailure *failure);
-
-/* Frees all that was taken. */
-extern void mq_failures_free(uint32 first);
 
 #endif

@@ -12,8 +12,8 @@
 
 #define EXPIRE_AT_ONCE 256
 #define PAUSE_MAX_US (30 * USECS_PER_SEC)
-#define NEIGHBOURS 256			/* so many ids that fail together come back together */
-#define SPREAD 0.06				/* of a delay; with the rounding it stays below a tenth */
+#define STEPS 16				/* a delay is rounded up to a part of it, */
+#define SPREAD 0.03				/* and this part of it is added: in all less than a tenth */
 
 const MqCause mq_lease_end = {MQ_FAILED_LEASE_END};
 
@@ -49,7 +49,7 @@ pause_end(const MqNode *n)
 
 /*
  * When a message that has failed may be handed out again. Up to a tenth later than the ladder says: rounded, so that neighbours stay one
- * entry, and spread, so that what fails together does not all come together.
+ * entry and a batch comes back as one, and spread, so that groups which failed together do not all come back together.
  */
 static TimestampTz
 retry_at(const MqWindow *window, const MqNode *n)
@@ -64,8 +64,8 @@ retry_at(const MqWindow *window, const MqNode *n)
 	delay = policy->delays[Min(n->failures, policy->ndelays) - 1];
 	if (delay == 0)
 		return 0;
-	end = rounded(GetCurrentTimestamp() + delay, delay / 32);
-	spread = hash_combine(murmurhash32((uint32) (end / Max(delay / 32, 1))), murmurhash32((uint32) (n->lo / NEIGHBOURS)));
+	end = rounded(GetCurrentTimestamp() + delay, delay / STEPS);
+	spread = hash_combine(murmurhash32((uint32) (end / Max(delay / STEPS, 1))), murmurhash32((uint32) window->key.group_no));
 	return end + (int64) ((double) delay * SPREAD * spread / PG_UINT32_MAX);
 }
 

@@ -297,12 +297,15 @@ retry_node(MqWindow *window, uint32 node)
 
 	if (n->due == MQ_DUE_NEVER)
 		n->failures = n->unexplained = 0;
-	if (n->state != MQ_READY)
+	n->due = 0;
+	if (n->state == MQ_DEAD)
 	{
 		mq_lease_put_unread(window, node, 0);
 		return;
 	}
-	n->due = 0;
+	/* a walker that is reading it at this moment must not apply what it finds */
+	if (n->state == MQ_UNREAD)
+		window->walk_seq++;
 	mq_tree_refresh(window, node);
 }
 

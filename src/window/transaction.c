@@ -413,7 +413,7 @@ note_left(const MqUndo *undo, const Range *range)
 	MqCause		cause = {MQ_FAILED_NACK,.reason = undo->reason};
 
 	if (undo->failed)
-		mq_failure_note_range(undo->ref.window, range->lo, range->hi, &cause);
+		mq_failure_note_range(&undo->ref, range->lo, range->hi, &cause);
 }
 
 /* Never throws, never allocates: leases and acks that are undone are whole entries, so no cell is needed. */

@@ -82,6 +82,7 @@ typedef struct MqQueueWork
 	int64		wanted;
 	uint64		tail_blocks;
 	bool		known;
+	int64		bury_until;		/* of mq_monotonic_us; 0: no dead message was moved yet */
 } MqQueueWork;
 
 /* A queue that came from elsewhere is left alone until a client has used it. */

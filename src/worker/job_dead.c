@@ -33,7 +33,7 @@
 #define ROWS_PER_LOT	64		/* read at once: a message may be large */
 #define ROWS_PER_BATCH	1024
 #define BYTES_PER_BATCH	((Size) 4 * 1024 * 1024)
-#define SLICE_US		(200 * MQ_MS)	/* then other groups have their turn */
+#define SLICE_US		(50 * MQ_MS)	/* of a queue, in one visit: then others have their turn */
 #define FIRST_WARNING_US (3600 * MQ_S)
 #define STUCK_WARNING_US (60 * MQ_S)
 
@@ -239,6 +239,22 @@ finish(Burial *burial, MqFared *dead, const MqFound *found, char **reasons, int 
 	return n;
 }
 
+/* A message may be large, and is read whole when it is moved. One is, at least. */
+static int
+as_many_as_fit(const Burial *burial, const MqFound *found, int count)
+{
+	Size		bytes = burial->bytes;
+
+	for (int i = 0; i < count; i++)
+	{
+		if (found[i].tuple != NULL)
+			bytes += mq_log_size(found[i].tuple);
+		if (i > 0 && bytes > BYTES_PER_BATCH)
+			return i;
+	}
+	return count;
+}
+
 /* Some of the batch; false: a lock is in the way. */
 static bool
 bury_lot(Burial *burial)
@@ -260,6 +276,7 @@ bury_lot(Burial *burial)
 	UnregisterSnapshot(snapshot);
 	if (!done)
 		return false;
+	count = as_many_as_fit(burial, found, count);
 	burial->after = ids[count - 1];
 	(void) finish(burial, dead, found, burial->reasons + burial->at, count);
 	burial->at += count;
@@ -322,29 +339,44 @@ look_for_target(void *arg)
 
 	burial->more = find_target(burial->group, &burial->target, &missing);
 	if (missing && mq_chains_are_full())
+	{
 		say_stuck(burial->group, "There is no room for one more queue, for dead letters.", "Raise mq.max_queues and mq.max_groups and restart the server, or drop what is not needed.");
+		return true;
+	}
 	return !missing;
 }
 
+static void
+leave_for_next_turn(void)
+{
+	mq_visit_again(0);
+	mq_worker_wake(mq_worker_database);
+}
+
 void
-mq_job_move_dead(MqGroup *group)
+mq_job_move_dead(MqGroup *group, int64 *until)
 {
 	MqWindowRef ref = {group->window, mq_window_key(group, 0)};
 	Burial		burial = {group, ref};
-	int64		end = mq_monotonic_us() + SLICE_US;
 
 	if (group->dead_letters == MQ_DEAD_LETTERS_NONE || (group->dead_letters == MQ_DEAD_LETTERS_OWN && group->queue.dead_letter_of != 0))
 		return;
 	(void) mq_memo(&memos, group->group_no);
 	/* with their reasons */
 	(void) mq_job_write_failures(true);
-	/* what is left is for the next turn */
+	if (*until == 0)
+		*until = mq_monotonic_us() + SLICE_US;
+	if (mq_monotonic_us() >= *until)
+	{
+		leave_for_next_turn();
+		return;
+	}
 	mq_visit_again(mq_monotonic_us() + MQ_S);
 	if (!mq_job_run(look_for_target, &burial, MQ_JOB_FOR(group->group_no), "looking for the dead-letter queue") &&
 		(!mq_job_run(create_own_target, group, MQ_JOB_FOR(group->group_no), "making a dead-letter queue") ||
 		 !mq_job_run(look_for_target, &burial, MQ_JOB_FOR(group->group_no), "looking for the dead-letter queue")))
 		return;
-	while (burial.more && mq_monotonic_us() < end)
+	while (burial.more && mq_monotonic_us() < *until)
 	{
 		burial.count = 0;
 		burial.bytes = 0;
@@ -352,8 +384,6 @@ mq_job_move_dead(MqGroup *group)
 			return;
 		MQ_STOP_POINT("dead_committed");
 	}
-	if (!burial.more)
-		return;
-	mq_visit_again(0);
-	mq_worker_wake(mq_worker_database);
+	if (burial.more)
+		leave_for_next_turn();
 }

@@ -21,7 +21,7 @@
 
 #define NOTES_PER_STATEMENT	64
 #define WRITE_EVERY_US		(50 * MQ_MS)
-#define TRIES_MAX		1000
+#define IN_VAIN_MAX_US	(3600 * MQ_S)
 #define LOOK_EVERY_US		(60 * MQ_S)
 
 /* In the order of MqFailureKind. */
@@ -85,24 +85,34 @@ write_notes(void *arg)
 	return true;
 }
 
-/* What cannot be written again and again is given up: it takes memory that messages need. */
+/* What cannot be written for long is given up: it takes memory that messages need. */
 static void
 write_all(void)
 {
-	static int	in_vain = 0;
+	static int64 in_vain_since = 0;
 	MqDatabase *db = mq_worker_database;
 	uint32		first = mq_failures_take(db);
 
 	if (first == 0)
 		return;
 	if (mq_job_run_without_flush(write_notes, &first, MQ_JOB_FOR_ALL, "writing down failures"))
-		in_vain = 0;
-	else if (++in_vain < TRIES_MAX)
+		in_vain_since = 0;
+	else if (in_vain_since == 0)
 	{
-		mq_failures_put_back(db, first);
+		in_vain_since = mq_monotonic_us();
 		return;
 	}
-	mq_failures_free(first);
+	else if (mq_monotonic_us() - in_vain_since < IN_VAIN_MAX_US)
+		return;
+	else
+	{
+		in_vain_since = 0;
+		ereport(WARNING,
+				(errmsg("why messages failed cannot be written down, some of it is given up"),
+				 errdetail("It was tried for an hour; failures are counted all the same."),
+				 errhint("Look who has locked tables mq_internal.failure_*.")));
+	}
+	mq_failures_done(db);
 }
 
 int64
@@ -111,13 +121,13 @@ mq_job_write_failures(bool now)
 	static int64 written_at = 0;
 
 	/* read without the mutex: what comes a moment later sets the latch */
-	if (mq_worker_database->notes == 0)
+	if (mq_worker_database->nnotes == 0)
 		return PG_INT64_MAX;
 	if (!now && mq_monotonic_us() - written_at < WRITE_EVERY_US)
 		return written_at + WRITE_EVERY_US - mq_monotonic_us();
 	written_at = mq_monotonic_us();
 	write_all();
-	return mq_worker_database->notes == 0 ? PG_INT64_MAX : WRITE_EVERY_US;
+	return mq_worker_database->nnotes == 0 ? PG_INT64_MAX : WRITE_EVERY_US;
 }
 
 /* ---- emptying ---- */

@@ -250,7 +250,7 @@ is_stuck_behind(const MqWindowRef *ref, const MqQueueWork *work)
 
 /* False: transactions may be decided that have marks in the group still. */
 bool
-mq_job_care_for_group(MqGroup *group, const MqQueueWork *work)
+mq_job_care_for_group(MqGroup *group, MqQueueWork *work)
 {
 	MqWindowKey key = mq_window_key(group, 0);
 	MqWindowRef ref = {mq_window_slot(&key, false, NULL), key};
@@ -271,7 +271,7 @@ mq_job_care_for_group(MqGroup *group, const MqQueueWork *work)
 		mq_visit_again(0);
 	}
 	if (ref.window->ids[MQ_DEAD] > 0)
-		mq_job_move_dead(group);
+		mq_job_move_dead(group, &work->bury_until);
 	needed = (int64) pg_atomic_read_u64(&ref.window->oldest_needed);
 	if (mq_checkpoint_is_due(&ref) || is_time_for_checkpoint(&ref, group->group_no, work) ||
 		(needed != 0 && needed <= work->all->blocked_by))

@@ -216,6 +216,16 @@ form_message(const MqScheduledRow *row)
 	return heap_form_tuple(mq_row_descriptor(), v, isnull);
 }
 
+/* The id that mq.send returned for it in this queue: one that is sent back has that of its first send. */
+static int64
+origin_in(const MqQueue *queue, const MqScheduledRow *row, int64 id)
+{
+	bool		here = !row->isnull[MQ_SCHED_ORIGIN_QUEUE - 1] && !row->isnull[MQ_SCHED_ORIGIN_ID - 1] &&
+		DatumGetInt32(row->v[MQ_SCHED_ORIGIN_QUEUE - 1]) == queue->queue_no;
+
+	return here ? DatumGetInt64(row->v[MQ_SCHED_ORIGIN_ID - 1]) : id;
+}
+
 /* Takes the row that the scan is at; false: somebody else is about to delete it, or has. */
 static bool
 take_row(Move *move, MqScheduleScan *scan, const MqDueRow *row)
@@ -261,7 +271,7 @@ take_due(Move *move)
 		}
 		mq_schedule_scan_values(scan, &values);
 		move->tuples[count] = form_message(&values);
-		move->moves[count].origin_id = row.place.id;
+		move->moves[count].origin_id = origin_in(move->queue, &values, row.place.id);
 		bytes += move->tuples[count++]->t_len;
 	}
 	mq_schedule_scan_end(scan);

@@ -87,8 +87,11 @@ extern void mq_job_care_for_schedule(const MqQueueList *all);
 
 /* ---- job_dead.c ---- */
 
-/* Moves dead messages of the group to its queue for dead letters, as far as a slice of time goes. Its window is in memory. */
-extern void mq_job_move_dead(MqGroup *group);
+/*
+ * Moves dead messages of the group to its queue for dead letters, as far as the time goes that there is for its queue in one visit: until
+ * then, 0 if it has not begun. The group's window is in memory.
+ */
+extern void mq_job_move_dead(MqGroup *group, int64 *until);
 
 /* ---- job_failures.c ---- */
 
@@ -115,7 +118,7 @@ extern int64 mq_job_notify(void);
 /* ---- job_groups.c ---- */
 
 /* Leases that ended, transactions that were decided, checkpoints. False: marks of decided transactions may be left. */
-extern bool mq_job_care_for_group(MqGroup *group, const MqQueueWork *work);
+extern bool mq_job_care_for_group(MqGroup *group, MqQueueWork *work);
 extern void mq_job_checkpoint(const MqGroup *group, const MqQueueWork *work);
 
 /* Since when (clock.h) a committed checkpoint of its present epoch says that the group has finished the segment; 0: it has not. */

@@ -83,7 +83,8 @@ is(dead('a'), '1', 'it stays');
 as('bert', "SELECT mq.grant('grave', 'send', 'anna')");
 all_moved('a');
 is(in('grave'), '1', 'and goes when it can');
-is(fails_as('bert', "SELECT mq.redrive('grave')"), '42501', 'who may not send to where they come from cannot send them back');
+is(as('bert', "SELECT mq.redrive('grave')"), '0', 'who may not send to where they come from cannot send them back');
+is(in('grave'), '1', '... and they stay');
 is(fails_as('anna', "SELECT mq.redrive('grave')"), '42501', 'nor who may not manage the queue that has them');
 as('anna', "SELECT mq.grant('a', 'send', 'bert')");
 is(as('bert', "SELECT mq.redrive('grave')"), '1', 'who may do both can');
@@ -111,6 +112,41 @@ is(sqlstate($node, "SELECT mq.drop_queue('a')"), '55000', 'a queue with dead let
 one($node, "SELECT mq.drop_queue('a', force => true)");
 is(one($node, "SELECT count(*) FROM mq.queues WHERE queue LIKE 'a%'"), '0', 'with force both go');
 
+# one is in a transaction that drops the queue when the first message dies: nothing is left of it
+as('anna', "SELECT mq.create_queue('gone'); SELECT mq.send('gone', '1')");
+my $receipt = one($node, "SELECT receipt FROM mq.receive('gone')");
+my $dropper = session($node);
+$dropper->q("BEGIN");
+$dropper->q("SELECT mq.drop_queue('gone', force => true)");
+one($node, "SET lock_timeout = '10 s'; SELECT mq.dead_letter('$receipt')");
+my $turns = one($node, "SELECT mq.create_queue('turn'); SELECT mq.send('turn', '1'); SELECT mq.dead_letter(receipt) FROM mq.receive('turn')");
+all_moved('turn');
+$dropper->q("COMMIT");
+as('anna', "SELECT mq.create_queue('gone'); SELECT mq.send('gone', '1')");
+bury('gone', 1);
+all_moved('gone');
+is(in('gone.dead'), '1', 'a drop that is under way leaves no queue of dead letters behind');
+is(fails_as('anna', "SELECT mq.send('gone.dead', '1')"), '55000', 'nobody sends to one');
+is(fails_as('bert', q{SELECT mq.create_queue('bs'); SELECT mq.alter_group('bs', 'default', '{"dead_letter_queue": "gone.dead"}')}), '42501', 'nor makes it the grave of his own');
+
+# what is sent back to one group has not moved for the others
+one($node, q{SELECT mq.create_queue('two', groups => '{a,b}'); SELECT mq.alter_group('two', 'b', '{"dead_letter_queue": null}'); SELECT mq.send('two', '1')});
+bury('two', 1, $_) for qw(a b);
+poll_until('the one of a', sub { one($node, "SELECT dead FROM mq.groups WHERE queue = 'two' AND consumer_group = 'a'") eq '0' });
+is(one($node, "SELECT mq.redrive('two.dead')"), '1', 'sent back to one group');
+is(one($node, "SELECT mq.retry('two', 'b', '{1}')"), '1', 'the other one names its own message still');
+is(one($node, "SELECT mq.discard('two', 'b', '{1}'), mq.discard('two', 'a', '{1}')"), '1|1', '... each of them its own');
+
+# over a restart, a delay that is not over is retried at once
+one($node, q{SELECT mq.create_queue('later', options => '{"segment_size": 1024}'); SELECT mq.alter_group('later', 'default', '{"retry_delays": ["1 h"]}')});
+one($node, "SELECT count(mq.send_batch('later', (SELECT array_agg(to_jsonb(i)) FROM generate_series(1, 5000) i)))");
+one($node, "BEGIN; SELECT mq.send('later', '0'); ROLLBACK");
+one($node, "SELECT count(mq.nack(receipt)) FROM mq.receive('later', max_messages => 5000)");
+$node->restart;
+sqlstate($node, "SELECT mq.drop_queue('later')");
+is(one($node, "SELECT mq.retry('later', 'default', (SELECT array_agg(id) FROM mq.browse('later', max_messages => 5000)))"), '5000', 'what is not read yet is retried as well');
+is(one($node, "SELECT count(*) FROM mq.receive('later', max_messages => 10000)"), '5000', '... and comes');
+
 # many at a time, and a rollback
 one($node, q{SELECT mq.create_queue('m', groups => '{x,y}')});
 one($node, "SELECT count(mq.send_batch('m', (SELECT array_agg(to_jsonb(i)) FROM generate_series(1, 20000) i)))");
@@ -126,6 +162,7 @@ is(one($node, "SELECT mq.redrive('m.dead', array[(SELECT id FROM mq.browse('m.de
 is(sqlstate($node, "SELECT mq.redrive('m.dead', '{1,1}')"), '22023', 'not twice');
 is(sqlstate($node, "SELECT mq.redrive('m.dead', max_messages => 0)"), '22023', 'none is an error');
 is(one($node, "SELECT mq.redrive('m.dead', max_messages => 10, spread => '1 h')"), '10', 'or over a time');
+poll_until('the first to come', sub { one($node, "SELECT scheduled FROM mq.queues WHERE queue = 'm'") eq '9' });
 is(one($node, "SELECT count(*), count(consumer_group), min(kind), max(due_at) - min(due_at) > interval '50 min' FROM mq.scheduled WHERE queue = 'm'"), '9|9|redrive|t', '... nine of ten are in the schedule');
 is(one($node, "SELECT mq.cancel('m', (SELECT id FROM mq.scheduled WHERE queue = 'm' LIMIT 1))"), 'f', 'no sender cancels them');
 one($node, "SELECT mq.make_due('m')");
