@@ -22,7 +22,7 @@ CREATE SEQUENCE mq_internal.group_no AS integer MAXVALUE 16777215;
 CREATE TABLE mq_internal.queue (
     queue_no          integer NOT NULL,
     name              name    NOT NULL,
-    segment_size      bigint  NOT NULL,
+    segment_size      bigint  NOT NULL DEFAULT 1048576,
     levels            integer NOT NULL DEFAULT 1,
     paused            boolean NOT NULL DEFAULT false,
     retention         interval,
@@ -470,6 +470,11 @@ CREATE FUNCTION mq.browse(queue text, consumer_group text DEFAULT 'default', sta
 RETURNS SETOF mq.browsed LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 100 AS 'MODULE_PATHNAME', 'mq_browse';
 COMMENT ON FUNCTION mq.browse(text, text, text[], integer, bigint, text, text) IS
     'Messages of a group in some states (all but finished), by ascending id, from after_id on. Takes and changes nothing. The arguments filter and key are not supported yet.';
+
+CREATE FUNCTION mq.ddl(queue text)
+RETURNS text LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_ddl';
+COMMENT ON FUNCTION mq.ddl(text) IS
+    'Statements that make an equal queue, without messages, in another database: options, groups, rights, pauses.';
 
 -- ---------------------------------------------------------------------------------------------------------------
 -- Views. They show queues on which the caller has some right: the functions below them ask. To roles for monitoring

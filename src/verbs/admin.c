@@ -33,7 +33,7 @@
 #include "window/transaction.h"
 #include "window/walk.h"
 
-#define SEGMENT_SIZE_DEFAULT	INT64CONST(1048576)
+#define SEGMENT_SIZE_DEFAULT	INT64CONST(1048576)	/* the default of the column, too */
 #define SEGMENT_SIZE_MIN		INT64CONST(1024)
 #define SEGMENT_SIZE_MAX		INT64CONST(1073741824)
 #define SEGMENTS_AT_START		2
@@ -179,6 +179,13 @@ static const MqOption options[] = {
 	{"max_message_bytes", MQ_OPTION_INTEGER, 1, PG_INT32_MAX, "It must be between 1 and 2147483647; mq.max_message_size limits it too."},
 	{"max_send_per_second", MQ_OPTION_NOT_YET}, {"check", MQ_OPTION_NOT_YET},
 };
+
+const MqOption *
+mq_queue_options(int *count)
+{
+	*count = lengthof(options);
+	return options;
+}
 
 /* Writes them; 22023 if they do not fit each other. */
 static void

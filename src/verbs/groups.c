@@ -45,6 +45,13 @@ static const MqOption options[] = {
 	{"exclusive_timeout", MQ_OPTION_NOT_YET}, {"expires_after", MQ_OPTION_NOT_YET}, {"max_lease", MQ_OPTION_NOT_YET},
 };
 
+const MqOption *
+mq_group_options(int *count)
+{
+	*count = lengthof(options);
+	return options;
+}
+
 int32
 mq_next_number(const char *sequence, const char *table, const char *column, const char *prefix, int64 above)
 {

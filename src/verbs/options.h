@@ -52,4 +52,14 @@ extern char *mq_options_assignments(const List *settings);
 /* The names of those that are not so in the row of mq_internal.<table> where `condition` holds; NULL: all are. Runs SQL. */
 extern char *mq_options_that_differ(const List *settings, const char *table, const char *condition);
 
+/*
+ * The options of a definition that are not as by default, as a JSON object like the argument; palloc'd. table and condition as above.
+ * What has no column of its name is left out. NULL: there is no such row. Runs SQL, and sees what is committed now.
+ */
+extern char *mq_options_set(const MqOption *options, int count, const char *table, const char *condition);
+
+/* What there is for queues (admin.c) and for groups (groups.c). */
+extern const MqOption *mq_queue_options(int *count);
+extern const MqOption *mq_group_options(int *count);
+
 #endif

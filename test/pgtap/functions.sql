@@ -35,13 +35,14 @@ INSERT INTO public_function VALUES
 	('make_due', 'queue text, within interval DEFAULT NULL::interval', 'bigint'),
 	('cancel', 'queue text, id bigint', 'boolean'),
 	('reschedule', 'queue text, id bigint, deliver_at timestamp with time zone', 'boolean'),
+	('ddl', 'queue text', 'text'),
 	('discard', 'queue text, consumer_group text, ids bigint[], reason text DEFAULT NULL::text', 'bigint');
 CREATE TEMP TABLE actual AS
 	SELECT oid, proname AS name, pg_get_function_arguments(oid) AS args, pg_get_function_result(oid) AS result,
 	       provolatile, proparallel, proisstrict, prosecdef, proleakproof, prokind, proconfig
 	  FROM pg_proc WHERE pronamespace = 'mq'::regnamespace;
 
-SELECT plan(31 * 8 + 5);
+SELECT plan(32 * 8 + 5);
 
 SELECT is((SELECT string_agg(a.result, ' or ') FROM actual a WHERE a.name = f.name AND a.args = f.args), f.result,
           format('mq.%s(%s) returns %s', f.name, f.args, f.result)) FROM public_function f;
