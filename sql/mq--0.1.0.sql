@@ -343,6 +343,12 @@ RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_seek'
 COMMENT ON FUNCTION mq.seek(text, text, text, bigint, timestamptz) IS
     'Moves a group to ''earliest'', ''latest'', an id or a time; its receipts die at the commit. Undone by rollback.';
 
+CREATE FUNCTION mq.count_from(queue text, consumer_group text, start text DEFAULT NULL, start_id bigint DEFAULT NULL,
+    start_time timestamptz DEFAULT NULL)
+RETURNS bigint LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_count_from';
+COMMENT ON FUNCTION mq.count_from(text, text, text, bigint, timestamptz) IS
+    'How many messages a group would have to do after mq.seek to that place. Exact up to 128 MB of the log, else an estimate, with a NOTICE.';
+
 -- ---------------------------------------------------------------------------------------------------------------
 -- Rights: send, browse, manage: INSERT, SELECT, TRUNCATE on mq.q_<queue>; consume: USAGE on mq_internal.g_<number of the group>.
 

@@ -1,5 +1,5 @@
 /*
- * groups.c: mq.create_group, alter_group, drop_group, seek, purge, pause and resume.
+ * groups.c: mq.create_group, alter_group, drop_group, seek, count_from, purge, pause and resume.
  *
  * Definitions change in the caller's transaction, run as the extension's owner; other sessions see them from the commit
  * on. A seek is a new epoch of the group: its definition and its first checkpoint are written at once, the window in
@@ -492,7 +492,20 @@ seek(MqGroup *group, const MqPosition *position)
 	MQ_STOP_POINT("seek_written");
 }
 
-/* Needs the right to manage the queue, or to consume in the group. */
+/*
+ * The arguments of mq.seek and mq.count_from; the queue is attached. Needs the right to manage the queue, or to consume in the group.
+ */
+static void
+place_of_group(FunctionCallInfo fcinfo, const char *function, MqGroup *group, MqStart *start)
+{
+	mq_group_by_name(mq_text_arg(fcinfo, 0, "queue"), mq_text_arg(fcinfo, 1, "consumer_group"), group);
+	if (!mq_has_right(&group->queue, MQ_RIGHT_MANAGE))
+		mq_check_consume(group);
+	if (!start_args(fcinfo, 2, start))
+		wrong_start(psprintf("%s needs a place to go to", function), "Give start, start_id or start_time.");
+	mq_attach_queue(&group->queue);
+}
+
 MQ_FUNCTION(mq_seek);
 Datum
 mq_seek(PG_FUNCTION_ARGS)
@@ -503,16 +516,33 @@ mq_seek(PG_FUNCTION_ARGS)
 
 	mq_check_writable("mq.seek()");
 	mq_catalog_catch_up();
-	mq_group_by_name(mq_text_arg(fcinfo, 0, "queue"), mq_text_arg(fcinfo, 1, "consumer_group"), &group);
-	if (!mq_has_right(&group.queue, MQ_RIGHT_MANAGE))
-		mq_check_consume(&group);
-	if (!start_args(fcinfo, 2, &start))
-		wrong_start("mq.seek() needs a place to go to", "Give start, start_id or start_time.");
-	mq_attach_queue(&group.queue);
+	place_of_group(fcinfo, "mq.seek()", &group, &start);
 	mq_position_find(&group.queue, &start, &position);
 	seek(&group, &position);
 	mq_transaction_wants_worker(group.queue.db);
 	PG_RETURN_VOID();
+}
+
+/* As mq.seek, of which it tells what it would do. Works in a read-only transaction, but not on a standby. */
+MQ_FUNCTION(mq_count_from);
+Datum
+mq_count_from(PG_FUNCTION_ARGS)
+{
+	MqGroup		group;
+	MqStart		start;
+	int64		messages;
+	bool		estimated;
+
+	mq_require_preload();
+	mq_check_primary("mq.count_from()");
+	mq_catalog_catch_up();
+	place_of_group(fcinfo, "mq.count_from()", &group, &start);
+	messages = mq_position_count(&group.queue, &start, &estimated);
+	if (estimated)
+		ereport(NOTICE,
+				(errmsg("the number of messages is an estimate"),
+				 errdetail("From there on the log has %d pages or more. About as many were read, spread evenly.", MQ_COUNT_PAGES)));
+	PG_RETURN_INT64(messages);
 }
 
 /* One position for all groups: what commits after it was found is delivered to each of them. */

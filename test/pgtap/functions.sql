@@ -35,6 +35,7 @@ INSERT INTO public_function VALUES
 	('make_due', 'queue text, within interval DEFAULT NULL::interval', 'bigint'),
 	('cancel', 'queue text, id bigint', 'boolean'),
 	('reschedule', 'queue text, id bigint, deliver_at timestamp with time zone', 'boolean'),
+	('count_from', 'queue text, consumer_group text, start text DEFAULT NULL::text, start_id bigint DEFAULT NULL::bigint, start_time timestamp with time zone DEFAULT NULL::timestamp with time zone', 'bigint'),
 	('ddl', 'queue text', 'text'),
 	('discard', 'queue text, consumer_group text, ids bigint[], reason text DEFAULT NULL::text', 'bigint');
 CREATE TEMP TABLE actual AS
@@ -42,7 +43,7 @@ CREATE TEMP TABLE actual AS
 	       provolatile, proparallel, proisstrict, prosecdef, proleakproof, prokind, proconfig
 	  FROM pg_proc WHERE pronamespace = 'mq'::regnamespace;
 
-SELECT plan(32 * 8 + 5);
+SELECT plan(33 * 8 + 5);
 
 SELECT is((SELECT string_agg(a.result, ' or ') FROM actual a WHERE a.name = f.name AND a.args = f.args), f.result,
           format('mq.%s(%s) returns %s', f.name, f.args, f.result)) FROM public_function f;
