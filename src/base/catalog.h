@@ -44,6 +44,7 @@ typedef struct MqGroup
 	int32		max_in_flight;	/* 0: no limit */
 	int32		max_per_consumer;	/* 0: no limit */
 	int64		lease_us;		/* 0: mq.visibility_timeout */
+	int64		max_lease_us;	/* from the hand-out on, with all extensions; 0: no limit */
 	MqQueue		queue;
 	MqWindow   *window;			/* filled by mq_attach; check its key under the window lock */
 } MqGroup;

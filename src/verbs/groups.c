@@ -38,11 +38,12 @@ static const MqOption options[] = {
 	{"max_in_flight", MQ_OPTION_INTEGER, 1, PG_INT32_MAX, "It must be at least 1; null: no limit."},
 	{"max_in_flight_per_consumer", MQ_OPTION_INTEGER, 1, PG_INT32_MAX, "It must be at least 1; null: no limit."},
 	{"visibility_timeout", MQ_OPTION_INTERVAL, 1, MQ_INTERVAL_MAX_DAYS * USECS_PER_DAY, "It must be more than zero and at most 365 days; null: the setting mq.visibility_timeout."},
+	{"max_lease", MQ_OPTION_INTERVAL, 1, MQ_INTERVAL_MAX_DAYS * USECS_PER_DAY, "It must be more than zero and at most 365 days; null: no limit."},
 	{"max_in_flight_per_key", MQ_OPTION_NOT_YET}, {"max_per_second", MQ_OPTION_NOT_YET}, {"retry_delays", MQ_OPTION_NOT_YET},
 	{"max_failures", MQ_OPTION_NOT_YET}, {"fuse_failures", MQ_OPTION_NOT_YET}, {"dead_letter_queue", MQ_OPTION_NOT_YET},
 	{"on_expired", MQ_OPTION_NOT_YET}, {"ordered", MQ_OPTION_NOT_YET}, {"on_dead", MQ_OPTION_NOT_YET},
 	{"topics", MQ_OPTION_NOT_YET}, {"filter", MQ_OPTION_NOT_YET}, {"exclusive", MQ_OPTION_NOT_YET},
-	{"exclusive_timeout", MQ_OPTION_NOT_YET}, {"expires_after", MQ_OPTION_NOT_YET}, {"max_lease", MQ_OPTION_NOT_YET},
+	{"exclusive_timeout", MQ_OPTION_NOT_YET}, {"expires_after", MQ_OPTION_NOT_YET},
 };
 
 const MqOption *
@@ -259,10 +260,22 @@ managed_queue(FunctionCallInfo fcinfo, const char *function, MqQueue *queue)
 	mq_check_right(queue, MQ_RIGHT_MANAGE);
 }
 
+/* Writes them; 22023 if they do not fit each other. */
 static void
 set_options(const MqQueue *queue, int32 group_no, const char *set)
 {
+	MqSqlContext context;
+	bool		wrong;
+
 	change(queue, psprintf("UPDATE mq_internal.consumer_group SET %s WHERE group_no = %d", set, group_no));
+	mq_sql_begin(&context);
+	wrong = mq_sql("SELECT FROM mq_internal.consumer_group WHERE group_no = %d AND visibility_timeout > max_lease", group_no) > 0;
+	mq_sql_end(&context);
+	if (wrong)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("visibility_timeout is longer than max_lease"),
+				 errhint("Give both, so that they fit.")));
 }
 
 /* False: there is one of that name. Its window is filled at once: nobody else sees the group before the commit. */

@@ -604,6 +604,21 @@ receive(FunctionCallInfo fcinfo, ReceiveCall *call)
 		mq_ack_popped(&call->group, call->taker.token, call->popped, call->npopped);
 }
 
+/* Microseconds. What a default gives is cut to what the group allows; what is asked for, and is more, is refused (22023). */
+static int64
+lease_arg(FunctionCallInfo fcinfo, int arg, const MqGroup *group)
+{
+	int64		us = group->lease_us > 0 ? group->lease_us : (int64) mq_visibility_timeout * 1000;
+
+	if (!PG_ARGISNULL(arg))
+		us = mq_interval_us(PG_GETARG_INTERVAL_P(arg), "visibility_timeout", 1);
+	if (group->max_lease_us == 0 || us <= group->max_lease_us)
+		return us;
+	if (!PG_ARGISNULL(arg))
+		mq_lease_too_long(group, group->max_lease_us);
+	return group->max_lease_us;
+}
+
 MQ_FUNCTION(mq_receive);
 Datum
 mq_receive(PG_FUNCTION_ARGS)
@@ -612,10 +627,7 @@ mq_receive(PG_FUNCTION_ARGS)
 
 	mq_refuse_arg(fcinfo, 7, "ack");
 	read_args(fcinfo, call, "mq.receive()");
-	if (!PG_ARGISNULL(6))
-		call->lease_us = mq_interval_us(PG_GETARG_INTERVAL_P(6), "visibility_timeout", 1);
-	else
-		call->lease_us = call->group.lease_us > 0 ? call->group.lease_us : (int64) mq_visibility_timeout * 1000;
+	call->lease_us = lease_arg(fcinfo, 6, &call->group);
 	receive(fcinfo, call);
 	pfree(call);
 	return (Datum) 0;
