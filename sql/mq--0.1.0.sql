@@ -51,6 +51,7 @@ CREATE TABLE mq_internal.consumer_group (
     max_in_flight_per_consumer integer,
     visibility_timeout         interval,
     max_lease                  interval,
+    max_per_second             double precision,
     dropped                    bigint  NOT NULL DEFAULT 0,
     CONSTRAINT consumer_group_pkey PRIMARY KEY (group_no),
     CONSTRAINT consumer_group_queue_no_name_key UNIQUE (queue_no, name)
@@ -326,7 +327,7 @@ CREATE FUNCTION mq.create_group(queue text, consumer_group text, start text DEFA
     start_time timestamptz DEFAULT NULL, options jsonb DEFAULT NULL, if_not_exists boolean DEFAULT false)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_create_group';
 COMMENT ON FUNCTION mq.create_group(text, text, text, bigint, timestamptz, jsonb, boolean) IS
-    'Creates a consumer group that begins at ''latest'' (what commits from now on), ''earliest'', an id or a time. Options: visibility_timeout, max_in_flight, max_in_flight_per_consumer, max_lease. Undone by rollback.';
+    'Creates a consumer group that begins at ''latest'' (what commits from now on), ''earliest'', an id or a time. Options: visibility_timeout, max_in_flight, max_in_flight_per_consumer, max_per_second, max_lease. Undone by rollback.';
 
 CREATE FUNCTION mq.alter_group(queue text, consumer_group text, options jsonb)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_alter_group';
@@ -564,7 +565,7 @@ SELECT q.name::pg_catalog.text AS queue,
        s.low_watermark, s.next_id, s.epoch,
        s.rights::pg_catalog.regclass AS rights,
        g.visibility_timeout, g.max_in_flight, g.max_in_flight_per_consumer,
-       g.max_lease
+       g.max_per_second, g.max_lease
 FROM mq_internal.group_state() s
 JOIN mq_internal.consumer_group g ON g.group_no OPERATOR(pg_catalog.=) s.group_no
 JOIN mq_internal.queue q ON q.queue_no OPERATOR(pg_catalog.=) g.queue_no;
@@ -593,6 +594,7 @@ COMMENT ON COLUMN mq.groups.rights IS 'Sequence that carries the rights of the g
 COMMENT ON COLUMN mq.groups.visibility_timeout IS 'Length of a lease when the call does not say; null: mq.visibility_timeout.';
 COMMENT ON COLUMN mq.groups.max_in_flight IS 'Messages handed out and not finished at most; null: no limit.';
 COMMENT ON COLUMN mq.groups.max_in_flight_per_consumer IS 'The same for each consumer name; null: no limit.';
+COMMENT ON COLUMN mq.groups.max_per_second IS 'Messages handed out in a second at most; null: no limit.';
 COMMENT ON COLUMN mq.groups.max_lease IS 'How long a message may be held from its hand-out on, with all extensions; null: no limit.';
 
 CREATE VIEW mq.segments WITH (security_barrier) AS

@@ -43,6 +43,7 @@ typedef struct MqGroup
 	bool		paused;
 	int32		max_in_flight;	/* 0: no limit */
 	int32		max_per_consumer;	/* 0: no limit */
+	int64		tick_ns;		/* between two messages at max_per_second; 0: no limit */
 	int64		lease_us;		/* 0: mq.visibility_timeout */
 	int64		max_lease_us;	/* from the hand-out on, with all extensions; 0: no limit */
 	MqQueue		queue;

@@ -34,7 +34,7 @@ enum
 enum
 {
 	G_NUMBER = 1, G_QUEUE, G_NAME, G_EPOCH, G_START, G_PAUSED, G_MAX_IN_FLIGHT, G_MAX_PER_CONSUMER, G_LEASE,
-	G_MAX_LEASE, G_DROPPED,
+	G_MAX_LEASE, G_MAX_PER_SECOND, G_DROPPED,
 	G_COLUMNS = G_DROPPED
 };
 
@@ -118,6 +118,7 @@ group_from_tuple(const MqExtension *ext, HeapTuple tuple, TupleDesc desc, MqGrou
 	group->max_in_flight = isnull[G_MAX_IN_FLIGHT - 1] ? 0 : DatumGetInt32(v[G_MAX_IN_FLIGHT - 1]);
 	group->max_per_consumer = isnull[G_MAX_PER_CONSUMER - 1] ? 0 : DatumGetInt32(v[G_MAX_PER_CONSUMER - 1]);
 	group->lease_us = interval_us(v[G_LEASE - 1], isnull[G_LEASE - 1]);
+	group->tick_ns = isnull[G_MAX_PER_SECOND - 1] ? 0 : (int64) (1e9 / DatumGetFloat8(v[G_MAX_PER_SECOND - 1]));
 	group->max_lease_us = interval_us(v[G_MAX_LEASE - 1], isnull[G_MAX_LEASE - 1]);
 	snprintf(relname, sizeof(relname), "g_%d", group->group_no);
 	group->rights = get_relname_relid(relname, ext->internal);

@@ -194,6 +194,17 @@ integer_sql(const MqOption *option, const char *text)
 	return psprintf(INT64_FORMAT, value);
 }
 
+/* The value for the column; 22023 if it is out of range. */
+static char *
+number_sql(const MqOption *option, const char *text)
+{
+	double		value = strtod(text, NULL);
+
+	if (!(value * 1000 >= (double) option->min && value * 1000 <= (double) option->max))
+		bad_value(option, "is out of range");
+	return pstrdup(text);
+}
+
 /* The JSON type has to be that of the option (22023); nothing is converted. */
 static void
 add_value(OptionsCall *call, const MqOption *option, const JsonbValue *value)
@@ -215,6 +226,11 @@ add_value(OptionsCall *call, const MqOption *option, const JsonbValue *value)
 			if (value->type != jbvNumeric)
 				bad_value(option, "must be a number");
 			add(call, option, text, integer_sql(option, text));
+			break;
+		case MQ_OPTION_NUMBER:
+			if (value->type != jbvNumeric)
+				bad_value(option, "must be a number");
+			add(call, option, text, number_sql(option, text));
 			break;
 		case MQ_OPTION_BOOL:
 			if (value->type != jbvBool)

@@ -12,6 +12,7 @@ typedef enum MqOptionType
 {
 	MQ_OPTION_INTERVAL,			/* bounds in microseconds */
 	MQ_OPTION_INTEGER,			/* bounds as they are */
+	MQ_OPTION_NUMBER,			/* bounds in thousandths */
 	MQ_OPTION_BOOL,
 	MQ_OPTION_TEXT,
 	MQ_OPTION_NOT_YET			/* has its name, and is refused with 0A000 */

@@ -31,6 +31,7 @@
 #include "verbs/receipt.h"
 #include "verbs/verbs.h"
 #include "verbs/wait.h"
+#include "window/rate.h"
 #include "window/statement.h"
 #include "window/take.h"
 #include "window/transaction.h"
@@ -234,6 +235,9 @@ return_part(ReceiveCall *call, int64 lo, int64 hi, MqOutcome outcome)
 	if (lo > hi)
 		return;
 	mq_need_cells(&cells, 2, true);
+	/* before others are woken for it */
+	if (call->taker.tick_ns > 0)
+		mq_rate_refund(&call->ref, call->taker.tick_ns, hi - lo + 1);
 	(void) mq_window_end_lease(&call->ref, lo, hi, call->taker.token, outcome, 0, &cells);
 	mq_cells_return(&cells);
 	if (outcome == MQ_REREAD)
@@ -428,6 +432,7 @@ look(ReceiveCall *call)
 	call->taker.deadline = now + call->lease_us;
 	call->taker.max_in_flight = call->group.max_in_flight;
 	call->taker.max_per_consumer = call->group.max_per_consumer;
+	call->taker.tick_ns = call->group.tick_ns;
 	call->taker.limited = call->taker.blocked = false;
 	call->taker.own_due = PG_INT64_MAX;
 	call->after = -1;
