@@ -31,6 +31,7 @@ CREATE TABLE mq_internal.queue (
     notify_interval   interval,
     closed            boolean NOT NULL DEFAULT false,
     max_message_bytes integer,
+    expires_after     interval,
     system_identifier bigint  NOT NULL,
     database          oid     NOT NULL,
     extension         oid     NOT NULL,
@@ -52,6 +53,7 @@ CREATE TABLE mq_internal.consumer_group (
     visibility_timeout         interval,
     max_lease                  interval,
     max_per_second             double precision,
+    expires_after              interval,
     dropped                    bigint  NOT NULL DEFAULT 0,
     CONSTRAINT consumer_group_pkey PRIMARY KEY (group_no),
     CONSTRAINT consumer_group_queue_no_name_key UNIQUE (queue_no, name)
@@ -289,7 +291,7 @@ CREATE FUNCTION mq.create_queue(queue text, groups text[] DEFAULT '{default}', o
     if_not_exists boolean DEFAULT false)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_create_queue';
 COMMENT ON FUNCTION mq.create_queue(text, text[], jsonb, boolean) IS
-    'Creates a queue with consumer groups, owned by the caller. Options: owner, segment_size, retention, retention_bytes, drop_unread, notify_interval, closed, max_message_bytes. Undone by rollback.';
+    'Creates a queue with consumer groups, owned by the caller. Options: owner, segment_size, retention, retention_bytes, drop_unread, notify_interval, closed, expires_after, max_message_bytes. Undone by rollback.';
 
 CREATE FUNCTION mq.alter_queue(queue text, options jsonb)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_alter_queue';
@@ -327,7 +329,7 @@ CREATE FUNCTION mq.create_group(queue text, consumer_group text, start text DEFA
     start_time timestamptz DEFAULT NULL, options jsonb DEFAULT NULL, if_not_exists boolean DEFAULT false)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_create_group';
 COMMENT ON FUNCTION mq.create_group(text, text, text, bigint, timestamptz, jsonb, boolean) IS
-    'Creates a consumer group that begins at ''latest'' (what commits from now on), ''earliest'', an id or a time. Options: visibility_timeout, max_in_flight, max_in_flight_per_consumer, max_per_second, max_lease. Undone by rollback.';
+    'Creates a consumer group that begins at ''latest'' (what commits from now on), ''earliest'', an id or a time. Options: visibility_timeout, max_in_flight, max_in_flight_per_consumer, max_per_second, expires_after, max_lease. Undone by rollback.';
 
 CREATE FUNCTION mq.alter_group(queue text, consumer_group text, options jsonb)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_alter_group';
@@ -532,7 +534,7 @@ SELECT q.name::pg_catalog.text AS queue,
        (SELECT pg_catalog.count(*) FROM mq_internal.segment g WHERE g.queue_no OPERATOR(pg_catalog.=) q.queue_no) AS segments,
        mq_internal.segment_bytes(q.queue_no, 0) AS bytes,
        s.scheduled,
-       q.paused, q.closed, q.segment_size, q.retention, q.retention_bytes, q.drop_unread, q.notify_interval, q.max_message_bytes
+       q.paused, q.closed, q.segment_size, q.retention, q.retention_bytes, q.drop_unread, q.notify_interval, q.expires_after, q.max_message_bytes
 FROM mq_internal.queue_state() s
 JOIN mq_internal.queue q ON q.queue_no OPERATOR(pg_catalog.=) s.queue_no;
 COMMENT ON VIEW mq.queues IS 'The queues the caller has some right on.';
@@ -550,6 +552,7 @@ COMMENT ON COLUMN mq.queues.retention IS 'How long finished messages are kept; n
 COMMENT ON COLUMN mq.queues.retention_bytes IS 'How much is kept of finished messages; null: nothing for its own sake.';
 COMMENT ON COLUMN mq.queues.drop_unread IS 'Retention also drops what groups have not finished.';
 COMMENT ON COLUMN mq.queues.notify_interval IS 'NOTIFY is sent at most so often; null: never.';
+COMMENT ON COLUMN mq.queues.expires_after IS 'Dropped when nobody has used it for that long, and nothing is unfinished; null: never.';
 COMMENT ON COLUMN mq.queues.max_message_bytes IS 'A message may have so many bytes; null: only mq.max_message_size limits it.';
 
 CREATE VIEW mq.groups WITH (security_barrier) AS
@@ -565,7 +568,7 @@ SELECT q.name::pg_catalog.text AS queue,
        s.low_watermark, s.next_id, s.epoch,
        s.rights::pg_catalog.regclass AS rights,
        g.visibility_timeout, g.max_in_flight, g.max_in_flight_per_consumer,
-       g.max_per_second, g.max_lease
+       g.max_per_second, g.expires_after, g.max_lease
 FROM mq_internal.group_state() s
 JOIN mq_internal.consumer_group g ON g.group_no OPERATOR(pg_catalog.=) s.group_no
 JOIN mq_internal.queue q ON q.queue_no OPERATOR(pg_catalog.=) g.queue_no;
@@ -595,6 +598,7 @@ COMMENT ON COLUMN mq.groups.visibility_timeout IS 'Length of a lease when the ca
 COMMENT ON COLUMN mq.groups.max_in_flight IS 'Messages handed out and not finished at most; null: no limit.';
 COMMENT ON COLUMN mq.groups.max_in_flight_per_consumer IS 'The same for each consumer name; null: no limit.';
 COMMENT ON COLUMN mq.groups.max_per_second IS 'Messages handed out in a second at most; null: no limit.';
+COMMENT ON COLUMN mq.groups.expires_after IS 'Dropped when nobody has received for that long; null: never.';
 COMMENT ON COLUMN mq.groups.max_lease IS 'How long a message may be held from its hand-out on, with all extensions; null: no limit.';
 
 CREATE VIEW mq.segments WITH (security_barrier) AS

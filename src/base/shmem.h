@@ -279,6 +279,7 @@ typedef struct MqWindow
 	pg_atomic_uint64 oldest_needed; /* rows of this group with a smaller n are superfluous; 0: none (no lock) */
 	bool		dropped;		/* the group is no more: nobody waits for it */
 	bool		limited;		/* somebody could not take for a limit: room wakes */
+	pg_atomic_uint64 used_at;	/* when somebody looked for messages last, of mq_monotonic_us; only with expires_after (no lock) */
 	int64		rate_used;		/* max_per_second: how far time is used up, in nanoseconds (rate.c) */
 	TimestampTz room_at;		/* when there is room again, where there was none for that */
 	bool		overdue;		/* some entry may be MQ_NODE_OVERDUE (read without lock by who commits, lease.c) */

@@ -39,12 +39,13 @@ static const MqOption options[] = {
 	{"max_in_flight_per_consumer", MQ_OPTION_INTEGER, 1, PG_INT32_MAX, "It must be at least 1; null: no limit."},
 	{"visibility_timeout", MQ_OPTION_INTERVAL, 1, MQ_INTERVAL_MAX_DAYS * USECS_PER_DAY, "It must be more than zero and at most 365 days; null: the setting mq.visibility_timeout."},
 	{"max_per_second", MQ_OPTION_NUMBER, 1, INT64CONST(1000000000), "It must be between 0.001 and 1000000; null: no limit."},
+	{"expires_after", MQ_OPTION_INTERVAL, USECS_PER_SEC, MQ_INTERVAL_MAX_DAYS * USECS_PER_DAY, "It must be between one second and 365 days; null: never."},
 	{"max_lease", MQ_OPTION_INTERVAL, 1, MQ_INTERVAL_MAX_DAYS * USECS_PER_DAY, "It must be more than zero and at most 365 days; null: no limit."},
 	{"max_in_flight_per_key", MQ_OPTION_NOT_YET}, {"retry_delays", MQ_OPTION_NOT_YET},
 	{"max_failures", MQ_OPTION_NOT_YET}, {"fuse_failures", MQ_OPTION_NOT_YET}, {"dead_letter_queue", MQ_OPTION_NOT_YET},
 	{"on_expired", MQ_OPTION_NOT_YET}, {"ordered", MQ_OPTION_NOT_YET}, {"on_dead", MQ_OPTION_NOT_YET},
 	{"topics", MQ_OPTION_NOT_YET}, {"filter", MQ_OPTION_NOT_YET}, {"exclusive", MQ_OPTION_NOT_YET},
-	{"exclusive_timeout", MQ_OPTION_NOT_YET}, {"expires_after", MQ_OPTION_NOT_YET},
+	{"exclusive_timeout", MQ_OPTION_NOT_YET},
 };
 
 const MqOption *

@@ -337,6 +337,17 @@ mq_options_arg(FunctionCallInfo fcinfo, int arg, const MqOption *options, int co
 	return call.settings;
 }
 
+bool
+mq_options_have(const List *settings, const char *name)
+{
+	const ListCell *cell;
+
+	foreach(cell, settings)
+		if (strcmp(((const MqSetting *) lfirst(cell))->option->name, name) == 0)
+			return true;
+	return false;
+}
+
 char *
 mq_options_take(List **settings, const char *name)
 {

@@ -44,6 +44,9 @@ typedef struct MqSetting
  */
 extern List *mq_options_arg(FunctionCallInfo fcinfo, int arg, const MqOption *options, int count, bool create);
 
+/* Whether an option is set, turned off or reset. */
+extern bool mq_options_have(const List *settings, const char *name);
+
 /* Takes an option that is no column out of the list: its text, NULL if it is not in it. */
 extern char *mq_options_take(List **settings, const char *name);
 

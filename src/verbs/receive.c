@@ -21,6 +21,7 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
+#include "base/clock.h"
 #include "base/settings.h"
 #include "base/stop_point.h"
 #include "log/page.h"
@@ -437,6 +438,8 @@ look(ReceiveCall *call)
 	call->taker.own_due = PG_INT64_MAX;
 	call->after = -1;
 	call->passed_over = 0;
+	if ((call->group.expires_us | call->group.queue.expires_us) != 0)
+		pg_atomic_write_u64(&call->ref.window->used_at, (uint64) mq_monotonic_us());
 	if (!call->group.paused && !call->group.queue.paused)
 		receive_loop(call);
 }

@@ -58,6 +58,8 @@ get_into_line(MqWait *wait, bool again)
 	if (again)
 		mq_check_consume(wait->group);
 	wait->definition = definition;
+	if ((wait->group->expires_us | wait->group->queue.expires_us) != 0)
+		pg_atomic_write_u64(&wait->ref->window->used_at, (uint64) mq_monotonic_us());
 	wait->looked_at = GetCurrentTimestamp();
 }
 
