@@ -34,6 +34,8 @@ one($node, "SELECT mq.create_group('q', '$_')") for @groups;
 one($node, "SELECT t.put('q', 'm', 10)");
 one($node, "SELECT count(*) FROM mq.receive('q', 'leased')");
 one($node, "SELECT mq.pause('q', 'paused')");
+group('q', 'rests', '4 s');
+one($node, "SELECT mq.pause('q', 'rests')");
 my $waits = session($node);
 $waits->q("SELECT count(*) FROM mq.pop('q', 'waits', max_messages => 100)");
 $waits->start("SELECT count(*) FROM mq.receive('q', 'waits', wait => '60 s')");
@@ -48,6 +50,13 @@ is(sqlstate($node, "SELECT mq.receive('q', 'dead')"), '42704', 'it is no more');
 ok(probe(), 'time goes on');
 is(there('q', $_), '1', "one that is used does not: $_") for 'leased', 'paused', 'waits', 'polls', 'prepared', 'default';
 like(slurp_file($node->logfile), qr/LOG:  consumer group "dead" of queue "q" expires: nobody has received from it for 2 s/, 'it is logged');
+
+# time begins anew after a pause, however long that was
+one($node, "SELECT mq.resume('q', 'rests')");
+group('q', 'short', '1 s');
+ok(gone('q', 'short'), 'a group with a shorter time goes first');
+is(there('q', 'rests'), '1', 'the time of a pause does not count');
+ok(gone('q', 'rests'), 'that after it does');
 
 # each of them goes once that is over
 one($node, "SELECT mq.resume('q', 'paused')");
@@ -70,6 +79,13 @@ ok(probe(), 'others go meanwhile');
 is(there('q', 'locked'), '1', 'it stays');
 $locks->q('ROLLBACK');
 ok(gone('q', 'locked'), 'and goes then');
+# names are no SQL
+my $odd = q{x', 'y', true), mq.drop_queue('q', true); -- \\ "};
+my $lit = $odd =~ s/'/''/gr;
+one($node, "SELECT mq.create_queue('$lit', groups => array['$lit'], options => '{\"expires_after\": \"2 s\"}'); SELECT mq.create_group('q', '$lit', options => '{\"expires_after\": \"1 s\"}')");
+ok(poll_until('the group to go', sub { there('q', $lit) eq '0' }), 'a group with an odd name goes');
+ok(poll_until('the queue to go', sub { queue_there($lit) eq '0' }), 'a queue with an odd name goes');
+is(queue_there('q'), '1', 'and no other');
 # turned off in time
 group('q', 'thinks', '4 s');
 one($node, q{SELECT mq.alter_group('q', 'thinks', '{"expires_after": null}')});
