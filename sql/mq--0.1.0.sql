@@ -22,7 +22,7 @@ CREATE SEQUENCE mq_internal.group_no AS integer MAXVALUE 16777215;
 CREATE TABLE mq_internal.queue (
     queue_no          integer NOT NULL,
     name              name    NOT NULL,
-    segment_size      bigint  NOT NULL,
+    segment_size      bigint  NOT NULL DEFAULT 1048576,
     levels            integer NOT NULL DEFAULT 1,
     paused            boolean NOT NULL DEFAULT false,
     retention         interval,
@@ -32,6 +32,7 @@ CREATE TABLE mq_internal.queue (
     closed            boolean NOT NULL DEFAULT false,
     max_message_bytes integer,
     dead_letter_of    integer,
+    expires_after     interval,
     system_identifier bigint  NOT NULL,
     database          oid     NOT NULL,
     extension         oid     NOT NULL,
@@ -54,6 +55,9 @@ CREATE TABLE mq_internal.consumer_group (
     retry_delays               interval[] DEFAULT '{0 s,1 s,10 s,1 min,5 min,15 min,1 h}',
     max_failures               integer DEFAULT 20,
     dead_letter_queue          integer DEFAULT 0,
+    max_lease                  interval,
+    max_per_second             double precision,
+    expires_after              interval,
     dropped                    bigint  NOT NULL DEFAULT 0,
     CONSTRAINT consumer_group_pkey PRIMARY KEY (group_no),
     CONSTRAINT consumer_group_queue_no_name_key UNIQUE (queue_no, name)
@@ -334,7 +338,7 @@ CREATE FUNCTION mq.create_queue(queue text, groups text[] DEFAULT '{default}', o
     if_not_exists boolean DEFAULT false)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_create_queue';
 COMMENT ON FUNCTION mq.create_queue(text, text[], jsonb, boolean) IS
-    'Creates a queue with consumer groups, owned by the caller. Options: owner, segment_size, retention, retention_bytes, drop_unread, notify_interval, closed, max_message_bytes. Undone by rollback.';
+    'Creates a queue with consumer groups, owned by the caller. Options: owner, segment_size, retention, retention_bytes, drop_unread, notify_interval, closed, expires_after, max_message_bytes. Undone by rollback.';
 
 CREATE FUNCTION mq.alter_queue(queue text, options jsonb)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_alter_queue';
@@ -377,7 +381,7 @@ CREATE FUNCTION mq.create_group(queue text, consumer_group text, start text DEFA
     start_time timestamptz DEFAULT NULL, options jsonb DEFAULT NULL, if_not_exists boolean DEFAULT false)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_create_group';
 COMMENT ON FUNCTION mq.create_group(text, text, text, bigint, timestamptz, jsonb, boolean) IS
-    'Creates a consumer group that begins at ''latest'' (what commits from now on), ''earliest'', an id or a time. Options: visibility_timeout, max_in_flight, max_in_flight_per_consumer, retry_delays, max_failures. Undone by rollback.';
+    'Creates a consumer group that begins at ''latest'' (what commits from now on), ''earliest'', an id or a time. Options: visibility_timeout, max_in_flight, max_in_flight_per_consumer, max_per_second, expires_after, max_lease, retry_delays, max_failures, dead_letter_queue. Undone by rollback.';
 
 CREATE FUNCTION mq.alter_group(queue text, consumer_group text, options jsonb)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_alter_group';
@@ -394,6 +398,12 @@ CREATE FUNCTION mq.seek(queue text, consumer_group text, start text DEFAULT NULL
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_seek';
 COMMENT ON FUNCTION mq.seek(text, text, text, bigint, timestamptz) IS
     'Moves a group to ''earliest'', ''latest'', an id or a time; its receipts die at the commit. Undone by rollback.';
+
+CREATE FUNCTION mq.count_from(queue text, consumer_group text, start text DEFAULT NULL, start_id bigint DEFAULT NULL,
+    start_time timestamptz DEFAULT NULL)
+RETURNS bigint LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_count_from';
+COMMENT ON FUNCTION mq.count_from(text, text, text, bigint, timestamptz) IS
+    'How many messages a group would have to do after mq.seek to that place. Exact up to 128 MB of the log, else an estimate, with a NOTICE.';
 
 -- ---------------------------------------------------------------------------------------------------------------
 -- Rights: send, browse, manage: INSERT, SELECT, TRUNCATE on mq.q_<queue>; consume: USAGE on mq_internal.g_<number of the group>.
@@ -543,6 +553,11 @@ RETURNS SETOF mq.browsed LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 100 AS 'MODULE
 COMMENT ON FUNCTION mq.browse(text, text, text[], integer, bigint, text, text) IS
     'Messages of a group in some states (all but finished), by ascending id, from after_id on. Takes and changes nothing. The arguments filter and key are not supported yet.';
 
+CREATE FUNCTION mq.ddl(queue text)
+RETURNS text LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_ddl';
+COMMENT ON FUNCTION mq.ddl(text) IS
+    'Statements that make an equal queue, without messages, in another database: options, groups, rights, pauses.';
+
 -- ---------------------------------------------------------------------------------------------------------------
 -- Views. They show queues on which the caller has some right: the functions below them ask. To roles for monitoring
 -- (pg_read_all_stats) they show all.
@@ -593,7 +608,7 @@ SELECT q.name::pg_catalog.text AS queue,
        (SELECT pg_catalog.count(*) FROM mq_internal.segment g WHERE g.queue_no OPERATOR(pg_catalog.=) q.queue_no) AS segments,
        mq_internal.segment_bytes(q.queue_no, 0) AS bytes,
        s.scheduled,
-       q.paused, q.closed, q.segment_size, q.retention, q.retention_bytes, q.drop_unread, q.notify_interval, q.max_message_bytes
+       q.paused, q.closed, q.segment_size, q.retention, q.retention_bytes, q.drop_unread, q.notify_interval, q.expires_after, q.max_message_bytes
 FROM mq_internal.queue_state() s
 JOIN mq_internal.queue q ON q.queue_no OPERATOR(pg_catalog.=) s.queue_no;
 COMMENT ON VIEW mq.queues IS 'The queues the caller has some right on.';
@@ -612,6 +627,7 @@ COMMENT ON COLUMN mq.queues.retention IS 'How long finished messages are kept; n
 COMMENT ON COLUMN mq.queues.retention_bytes IS 'How much is kept of finished messages; null: nothing for its own sake.';
 COMMENT ON COLUMN mq.queues.drop_unread IS 'Retention also drops what groups have not finished.';
 COMMENT ON COLUMN mq.queues.notify_interval IS 'NOTIFY is sent at most so often; null: never.';
+COMMENT ON COLUMN mq.queues.expires_after IS 'Dropped when nobody has used it for that long, and nothing is unfinished; null: never.';
 COMMENT ON COLUMN mq.queues.max_message_bytes IS 'A message may have so many bytes; null: only mq.max_message_size limits it.';
 
 CREATE VIEW mq.groups WITH (security_barrier) AS
@@ -632,7 +648,7 @@ SELECT q.name::pg_catalog.text AS queue,
        END AS retry_span,
        s.rights::pg_catalog.regclass AS rights,
        g.visibility_timeout, g.max_in_flight, g.max_in_flight_per_consumer,
-       g.retry_delays, g.max_failures,
+       g.max_per_second, g.expires_after, g.max_lease, g.retry_delays, g.max_failures,
        CASE WHEN g.dead_letter_queue OPERATOR(pg_catalog.<>) 0
             THEN (SELECT d.name FROM mq_internal.queue d WHERE d.queue_no OPERATOR(pg_catalog.=) g.dead_letter_queue)::pg_catalog.text
             WHEN g.dead_letter_queue IS NOT NULL AND q.dead_letter_of IS NULL THEN q.name::pg_catalog.text OPERATOR(pg_catalog.||) '.dead'
@@ -668,6 +684,9 @@ COMMENT ON COLUMN mq.groups.rights IS 'Sequence that carries the rights of the g
 COMMENT ON COLUMN mq.groups.visibility_timeout IS 'Length of a lease when the call does not say; null: mq.visibility_timeout.';
 COMMENT ON COLUMN mq.groups.max_in_flight IS 'Messages handed out and not finished at most; null: no limit.';
 COMMENT ON COLUMN mq.groups.max_in_flight_per_consumer IS 'The same for each consumer name; null: no limit.';
+COMMENT ON COLUMN mq.groups.max_per_second IS 'Messages handed out in a second at most; null: no limit.';
+COMMENT ON COLUMN mq.groups.expires_after IS 'Dropped when nobody has received for that long; null: never.';
+COMMENT ON COLUMN mq.groups.max_lease IS 'How long a message may be held from its hand-out on, with all extensions; null: no limit.';
 
 COMMENT ON COLUMN mq.groups.retry_delays IS 'After the n-th failure a message comes back after the n-th delay, the last one repeats; null: at once.';
 COMMENT ON COLUMN mq.groups.dead_letter_queue IS 'Where dead messages go; null: they stay.';

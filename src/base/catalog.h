@@ -30,6 +30,7 @@ typedef struct MqQueue
 	bool		paused;
 	bool		closed;			/* nothing can be sent */
 	int32		max_message_bytes;	/* 0: no limit of its own */
+	int64		expires_us;		/* dropped when it was not used for that long; 0: never */
 	int64		notify_us;		/* interval of NOTIFY; 0: off */
 	int64		retention_us;	/* finished messages are kept as long; 0: not for their own sake */
 	int64		retention_bytes;	/* or as much; -1: no such limit */
@@ -49,9 +50,12 @@ typedef struct MqGroup
 	bool		paused;
 	int32		max_in_flight;	/* 0: no limit */
 	int32		max_per_consumer;	/* 0: no limit */
+	int64		tick_ns;		/* between two messages at max_per_second; 0: no limit */
 	int64		lease_us;		/* 0: mq.visibility_timeout */
 	uint32		retry_hash;		/* of its MqRetryPolicy */
 	int32		dead_letters;	/* number of the queue that its dead letters go to; MQ_DEAD_LETTERS_OWN, MQ_DEAD_LETTERS_NONE */
+	int64		expires_us;		/* dropped when nobody received for that long; 0: never */
+	int64		max_lease_us;	/* from the hand-out on, with all extensions; 0: no limit */
 	MqQueue		queue;
 	MqWindow   *window;			/* filled by mq_attach; check its key under the window lock */
 } MqGroup;

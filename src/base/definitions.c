@@ -29,14 +29,14 @@
 enum
 {
 	Q_NUMBER = 1, Q_NAME, Q_SEGMENT_SIZE, Q_LEVELS, Q_PAUSED, Q_RETENTION, Q_RETENTION_BYTES, Q_DROP_UNREAD, Q_NOTIFY,
-	Q_CLOSED, Q_MAX_MESSAGE_BYTES, Q_DEAD_LETTER_OF, Q_SYSTEM, Q_DATABASE, Q_EXTENSION, Q_TABLE, Q_COLUMNS = Q_TABLE
+	Q_CLOSED, Q_MAX_MESSAGE_BYTES, Q_DEAD_LETTER_OF, Q_EXPIRES, Q_SYSTEM, Q_DATABASE, Q_EXTENSION, Q_TABLE, Q_COLUMNS = Q_TABLE
 };
 
 /* columns of mq_internal.consumer_group */
 enum
 {
 	G_NUMBER = 1, G_QUEUE, G_NAME, G_EPOCH, G_START, G_PAUSED, G_MAX_IN_FLIGHT, G_MAX_PER_CONSUMER, G_LEASE, G_RETRY_DELAYS,
-	G_MAX_FAILURES, G_DEAD_LETTERS, G_DROPPED,
+	G_MAX_FAILURES, G_DEAD_LETTERS, G_MAX_LEASE, G_MAX_PER_SECOND, G_EXPIRES, G_DROPPED,
 	G_COLUMNS = G_DROPPED
 };
 
@@ -118,6 +118,7 @@ queue_from_tuple(const MqExtension *ext, HeapTuple tuple, TupleDesc desc, MqQueu
 	queue->notify_us = interval_us(v[Q_NOTIFY - 1], isnull[Q_NOTIFY - 1]);
 	queue->closed = DatumGetBool(v[Q_CLOSED - 1]);
 	queue->max_message_bytes = isnull[Q_MAX_MESSAGE_BYTES - 1] ? 0 : DatumGetInt32(v[Q_MAX_MESSAGE_BYTES - 1]);
+	queue->expires_us = interval_us(v[Q_EXPIRES - 1], isnull[Q_EXPIRES - 1]);
 	queue->extension = ext->oid;
 	queue->db = ext->db;
 	queue->table = mq_table_of(ext, NameStr(queue->name));
@@ -172,6 +173,9 @@ group_from_tuple(const MqExtension *ext, HeapTuple tuple, TupleDesc desc, MqGrou
 	group->lease_us = interval_us(v[G_LEASE - 1], isnull[G_LEASE - 1]);
 	group->retry_hash = policy.hash;
 	group->dead_letters = isnull[G_DEAD_LETTERS - 1] ? MQ_DEAD_LETTERS_NONE : DatumGetInt32(v[G_DEAD_LETTERS - 1]);
+	group->expires_us = interval_us(v[G_EXPIRES - 1], isnull[G_EXPIRES - 1]);
+	group->tick_ns = isnull[G_MAX_PER_SECOND - 1] ? 0 : (int64) (1e9 / DatumGetFloat8(v[G_MAX_PER_SECOND - 1]));
+	group->max_lease_us = interval_us(v[G_MAX_LEASE - 1], isnull[G_MAX_LEASE - 1]);
 	snprintf(relname, sizeof(relname), "g_%d", group->group_no);
 	group->rights = get_relname_relid(relname, ext->internal);
 	*queue_no = DatumGetInt32(v[G_QUEUE - 1]);

@@ -380,6 +380,7 @@ mq_window_slot(const MqWindowKey *key, bool create, bool *created)
 		memset(&mq_windows[slot], 0, sizeof(MqWindow));
 		pg_atomic_init_u64(&mq_windows[slot].log_bytes, 0);
 		pg_atomic_init_u64(&mq_windows[slot].oldest_needed, 0);
+		pg_atomic_init_u64(&mq_windows[slot].used_at, 0);
 		pg_atomic_init_u32(&mq_windows[slot].waiters, 0);
 		mq_windows[slot].next_waiting = -1;
 		for (int i = 0; i < MQ_LINES; i++)

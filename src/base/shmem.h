@@ -333,6 +333,9 @@ typedef struct MqWindow
 	uint32		drains;			/* the database's, when something was noted last (failure.c), as is */
 	uint32		noted;			/* how much was noted since then, */
 	int64		not_noted;		/* and how much was not, for lack of room */
+	pg_atomic_uint64 used_at;	/* when somebody looked for messages last, of mq_monotonic_us; only with expires_after (no lock) */
+	int64		rate_used;		/* max_per_second: how far time is used up, in nanoseconds (rate.c) */
+	TimestampTz room_at;		/* when there is room again, where there was none for that */
 	bool		overdue;		/* some entry may be MQ_NODE_OVERDUE (read without lock by who commits, lease.c) */
 	/* receivers that wait (wake.h) */
 	int			chain;			/* slot of the queue's chain; valid while there are any */

@@ -198,23 +198,29 @@ visible_end(const MqQueue *queue, const MqSegmentInfo *segments, int count, int6
 	return Min(next_id, (segments[count - 1].segment + 1) * queue->segment_size);
 }
 
-void
-mq_position_find(const MqQueue *queue, const MqStart *start, MqPosition *position)
+/* Where the log ends. To be read before segments are listed: one that is made and filled in between lies behind it then. */
+static int64
+log_end(const MqQueue *queue)
 {
-	int			count;
-	MqSegmentInfo *segments;
 	MqTail		tail;
-	int64		end;
 
-	*position = (MqPosition) {NULL, 0};
-	/* before the list: a segment that is made and filled in between lies behind it then */
 	if (!mq_log_tail(queue, 0, &tail))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("queue \"%s\" was dropped", NameStr(queue->name)),
 				 errhint("Use mq.create_queue to create it.")));
-	segments = lock_segments(queue, &count);
-	end = visible_end(queue, segments, count, tail.next_id);
+	return tail.next_id;
+}
+
+void
+mq_position_find(const MqQueue *queue, const MqStart *start, MqPosition *position)
+{
+	int64		next_id = log_end(queue);
+	int			count;
+	MqSegmentInfo *segments = lock_segments(queue, &count);
+	int64		end = visible_end(queue, segments, count, next_id);
+
+	*position = (MqPosition) {NULL, 0};
 	switch (start->kind)
 	{
 		case MQ_START_EARLIEST:
@@ -224,7 +230,7 @@ mq_position_find(const MqQueue *queue, const MqStart *start, MqPosition *positio
 			find_latest(queue, segments, count, end, position);
 			break;
 		case MQ_START_ID:
-			check_id(start->id, tail.next_id);
+			check_id(start->id, next_id);
 			add_part(position, start->id, PG_INT64_MAX);
 			break;
 		case MQ_START_TIME:
@@ -234,4 +240,101 @@ mq_position_find(const MqQueue *queue, const MqStart *start, MqPosition *positio
 	if (start->kind == MQ_START_ID || start->kind == MQ_START_TIME)
 		warn_of_undecided(queue, segments, count, position->parts[0].lo);
 	pfree(segments);
+}
+
+/* ---- counting ---- */
+
+/* Where to begin to count; PG_INT64_MAX: all that is committed is before it. */
+static int64
+first_counted(const MqQueue *queue, const MqStart *start, const MqSegmentInfo *segments, int count, int64 next_id)
+{
+	switch (start->kind)
+	{
+		case MQ_START_EARLIEST:
+			return 1;
+		case MQ_START_LATEST:
+			return PG_INT64_MAX;
+		case MQ_START_ID:
+			check_id(start->id, next_id);
+			return start->id;
+		case MQ_START_TIME:
+			return find_time(queue, segments, count, visible_end(queue, segments, count, next_id), start->time);
+	}
+	return PG_INT64_MAX;
+}
+
+/* The segment, if it may have ids from `first` on, and the first block with one; NULL: it has none, or is gone. */
+static Relation
+open_from(const MqQueue *queue, const MqSegmentInfo *segment, int64 first, BlockNumber *from)
+{
+	int64		lo = segment->segment * queue->segment_size;
+	Relation	rel;
+
+	*from = 0;
+	if (lo + queue->segment_size <= first)
+		return NULL;
+	rel = mq_segment_open(queue, segment->level, segment->segment, AccessShareLock);
+	if (rel != NULL && lo < first && mq_order_holds(queue, segment->level, segment->segment, rel))
+		*from = mq_log_locate(rel, first);
+	return rel;
+}
+
+/* The committed rows of a page from `first` on. */
+static int
+committed_rows(Relation rel, BlockNumber block, int64 first, Snapshot judge)
+{
+	static MqRow rows[MQ_PAGE_ROWS];
+	int64		page_max;
+	int			count = mq_log_read_page(rel, block, first, PG_INT64_MAX, judge, rows, &page_max);
+	int			committed = 0;
+
+	for (int i = 0; i < count; i++)
+		committed += rows[i].verdict == MQ_ROW_COMMITTED;
+	return committed;
+}
+
+/* Adds up the committed rows of each step-th page from `first` on; step 0: reads none. Returns how many pages there are. */
+static int64
+count_pages(const MqQueue *queue, const MqSegmentInfo *segments, int count, int64 first, int64 step, int64 *rows)
+{
+	Snapshot	judge = RegisterSnapshot(GetLatestSnapshot());
+	int64		pages = 0;
+
+	for (int i = 0; i < count; i++)
+	{
+		BlockNumber block;
+		Relation	rel = open_from(queue, &segments[i], first, &block);
+		BlockNumber blocks = rel == NULL ? 0 : RelationGetNumberOfBlocks(rel);
+
+		if (rel == NULL)
+			continue;
+		if (step == 0 && blocks > block)
+			pages += blocks - block;
+		for (; step > 0 && block < blocks; block++)
+		{
+			CHECK_FOR_INTERRUPTS();
+			if (pages++ % step == 0)
+				*rows += committed_rows(rel, block, first, judge);
+		}
+		relation_close(rel, AccessShareLock);
+	}
+	UnregisterSnapshot(judge);
+	return pages;
+}
+
+int64
+mq_position_count(const MqQueue *queue, const MqStart *start, bool *estimated)
+{
+	int64		next_id = log_end(queue);
+	int			count;
+	MqSegmentInfo *segments = mq_segment_list(queue, &count);
+	int64		first = first_counted(queue, start, segments, count, next_id);
+	int64		rows = 0;
+	int64		step = 1 + count_pages(queue, segments, count, first, 0, &rows) / MQ_COUNT_PAGES;
+
+	/* what was appended meanwhile is counted too; a page more makes it no estimate */
+	(void) count_pages(queue, segments, count, first, step, &rows);
+	pfree(segments);
+	*estimated = step > 1;
+	return rows * step;
 }

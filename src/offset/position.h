@@ -35,4 +35,13 @@ typedef struct MqPosition
  */
 extern void mq_position_find(const MqQueue *queue, const MqStart *start, MqPosition *position);
 
+/*
+ * How many committed messages there are from the position on: what it would make unfinished. Exact up to MQ_COUNT_PAGES pages of the
+ * log; of a longer part that many pages are read, spread evenly, and the rest is estimated (*estimated). Holds no lock when it
+ * returns. Waits for who has locked a segment. Errors as above.
+ */
+#define MQ_COUNT_PAGES 16384	/* 128 MB */
+
+extern int64 mq_position_count(const MqQueue *queue, const MqStart *start, bool *estimated);
+
 #endif

@@ -389,6 +389,42 @@ note_known(const MqGroup *group, Receipt *receipts, int count)
 		receipts[i].known = receipts[i].refused && receipts[i].r.id > 0 && receipts[i].r.id < tail.next_id;
 }
 
+void
+mq_lease_too_long(const MqGroup *group, int64 left)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("visibility_timeout is longer than max_lease of consumer group \"%s\" allows", NameStr(group->name)),
+			 errdetail("A message can be held for %.3f s from its hand-out on; %.3f s are left.", group->max_lease_us / 1e6,
+					   Max(left, 0) / 1e6),
+			 errhint("Give a shorter one; have the work done in smaller steps, or max_lease raised.")));
+}
+
+/*
+ * An extension past the group's max_lease is refused as a whole, before anything is extended. What is lost is none: that is said
+ * as ever.
+ */
+static void
+check_max_lease(const ClaimCall *call, const MqGroup *group, Receipt *receipts, int count)
+{
+	TimestampTz first = PG_INT64_MAX;	/* hand-out of those that hold */
+
+	for (int i = 0; i < count; i++)
+		first = Min(first, mq_token_time(receipts[i].r.token));
+	if (call->due - group->max_lease_us <= first)
+		return;
+	(void) find_refused(call, group, receipts, count);
+	first = PG_INT64_MAX;
+	for (int i = 0; i < count; i++)
+	{
+		if (!receipts[i].refused)
+			first = Min(first, mq_token_time(receipts[i].r.token));
+		receipts[i].refused = false;
+	}
+	if (call->due - group->max_lease_us > first)
+		mq_lease_too_long(group, first + group->max_lease_us - GetCurrentTimestamp());
+}
+
 /* Receipts of one group, sorted. Sets `refused` in each of them, and with strict `known`; a refusal raises no error here. */
 static void
 claim_group(const ClaimCall *call, Receipt *receipts, int count, bool only_check)
@@ -404,9 +440,11 @@ claim_group(const ClaimCall *call, Receipt *receipts, int count, bool only_check
 		return;
 	}
 	mq_attach_group(&group);
-	if (!call->strict)
+	if (call->action == MQ_CLAIM_EXTEND && group.max_lease_us > 0)
+		check_max_lease(call, &group, receipts, count);
+	if (!call->strict && !only_check)
 		claim_what_holds(call, &group, receipts, count);
-	else if (!claim_strictly(call, &group, receipts, count, only_check))
+	else if (call->strict && !claim_strictly(call, &group, receipts, count, only_check))
 		note_known(&group, receipts, count);
 }
 
@@ -439,7 +477,7 @@ claim_all(ClaimCall *call)
 		check_duplicates(call);
 	}
 	/* with several groups a refusal in one must be known before another is changed: no rollback undoes a nack */
-	if (call->strict && call->count > 1 &&
+	if ((call->strict || call->action == MQ_CLAIM_EXTEND) && call->count > 1 &&
 		call->receipts[0].r.group_no != call->receipts[call->count - 1].r.group_no)
 		claim_groups(call, true);
 	claim_groups(call, false);

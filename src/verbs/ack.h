@@ -19,4 +19,7 @@ extern void mq_write_ack(const MqGroup *group, const MqWindowRef *ref, int32 epo
 /* Raises 53200: the group has as many entries as its share allows. */
 extern void mq_over_share(const MqGroup *group);
 
+/* Raises 22023: the lease would be longer than the group's max_lease allows; left: microseconds that it may have from now on. */
+extern void mq_lease_too_long(const MqGroup *group, int64 left);
+
 #endif

@@ -34,7 +34,7 @@
 #include "window/transaction.h"
 #include "window/walk.h"
 
-#define SEGMENT_SIZE_DEFAULT	INT64CONST(1048576)
+#define SEGMENT_SIZE_DEFAULT	INT64CONST(1048576)	/* the default of the column, too */
 #define SEGMENT_SIZE_MIN		INT64CONST(1024)
 #define SEGMENT_SIZE_MAX		INT64CONST(1073741824)
 #define SEGMENTS_AT_START		2
@@ -197,10 +197,18 @@ static const MqOption options[] = {
 	{"max_bytes", MQ_OPTION_NOT_YET}, {"overflow", MQ_OPTION_NOT_YET}, {"priorities", MQ_OPTION_NOT_YET},
 	{"default_priority", MQ_OPTION_NOT_YET}, {"ageing", MQ_OPTION_NOT_YET},
 	{"closed", MQ_OPTION_BOOL, .hint = "With true, nothing can be sent to the queue."},
-	{"expires_after", MQ_OPTION_NOT_YET}, {"like", MQ_OPTION_NOT_YET},
+	{"expires_after", MQ_OPTION_INTERVAL, USECS_PER_SEC, MQ_INTERVAL_MAX_DAYS * USECS_PER_DAY, "It must be between one second and 365 days; null: never."},
+	{"like", MQ_OPTION_NOT_YET},
 	{"max_message_bytes", MQ_OPTION_INTEGER, 1, PG_INT32_MAX, "It must be between 1 and 2147483647; mq.max_message_size limits it too."},
 	{"max_send_per_second", MQ_OPTION_NOT_YET}, {"check", MQ_OPTION_NOT_YET},
 };
+
+const MqOption *
+mq_queue_options(int *count)
+{
+	*count = lengthof(options);
+	return options;
+}
 
 /* Writes them; 22023 if they do not fit each other. */
 static void
@@ -686,7 +694,7 @@ mq_drop_queue(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
-/* Options need the right manage; the option owner is for the owner only (change_owner). */
+/* Options need the right manage; owner (change_owner) and expires_after are for the owner only. */
 MQ_FUNCTION(mq_alter_queue);
 Datum
 mq_alter_queue(PG_FUNCTION_ARGS)
@@ -701,6 +709,9 @@ mq_alter_queue(PG_FUNCTION_ARGS)
 	mq_check_right(&queue, MQ_RIGHT_MANAGE);
 	mq_check_not_null(fcinfo, 1, "options");
 	settings = mq_options_arg(fcinfo, 1, options, lengthof(options), false);
+	/* it lets the queue be dropped */
+	if (mq_options_have(settings, "expires_after"))
+		mq_check_owner(&queue);
 	owner = mq_options_take(&settings, "owner");
 	/* rights are locked before rows, as by create_group */
 	if (owner != NULL)

@@ -1,5 +1,5 @@
 /*
- * groups.c: mq.create_group, alter_group, drop_group, seek, purge, pause and resume.
+ * groups.c: mq.create_group, alter_group, drop_group, seek, count_from, purge, pause and resume.
  *
  * Definitions change in the caller's transaction, run as the extension's owner; other sessions see them from the commit
  * on. A seek is a new epoch of the group: its definition and its first checkpoint are written at once, the window in
@@ -38,15 +38,25 @@ static const MqOption options[] = {
 	{"max_in_flight", MQ_OPTION_INTEGER, 1, PG_INT32_MAX, "It must be at least 1; null: no limit."},
 	{"max_in_flight_per_consumer", MQ_OPTION_INTEGER, 1, PG_INT32_MAX, "It must be at least 1; null: no limit."},
 	{"visibility_timeout", MQ_OPTION_INTERVAL, 1, MQ_INTERVAL_MAX_DAYS * USECS_PER_DAY, "It must be more than zero and at most 365 days; null: the setting mq.visibility_timeout."},
-	{"max_in_flight_per_key", MQ_OPTION_NOT_YET}, {"max_per_second", MQ_OPTION_NOT_YET},
+	{"max_in_flight_per_key", MQ_OPTION_NOT_YET},
 	{"retry_delays", MQ_OPTION_INTERVALS, 0, MQ_INTERVAL_MAX_DAYS * USECS_PER_DAY, "It must be an array of 1 to 32 intervals without months, like [\"0 s\", \"10 s\", \"5 min\"], each at most 365 days; null: messages that failed come back at once."},
 	{"max_failures", MQ_OPTION_INTEGER, 1, 65535, "It must be between 1 and 65535; null: no message is dead for its failures."},
 	{"dead_letter_queue", MQ_OPTION_TEXT, .hint = "It is the name of a queue; null: dead messages stay where they are."},
 	{"fuse_failures", MQ_OPTION_NOT_YET},
+	{"max_per_second", MQ_OPTION_NUMBER, 1, INT64CONST(1000000000), "It must be between 0.001 and 1000000; null: no limit."},
+	{"expires_after", MQ_OPTION_INTERVAL, USECS_PER_SEC, MQ_INTERVAL_MAX_DAYS * USECS_PER_DAY, "It must be between one second and 365 days; null: never."},
+	{"max_lease", MQ_OPTION_INTERVAL, 1, MQ_INTERVAL_MAX_DAYS * USECS_PER_DAY, "It must be more than zero and at most 365 days; null: no limit."},
 	{"on_expired", MQ_OPTION_NOT_YET}, {"ordered", MQ_OPTION_NOT_YET}, {"on_dead", MQ_OPTION_NOT_YET},
 	{"topics", MQ_OPTION_NOT_YET}, {"filter", MQ_OPTION_NOT_YET}, {"exclusive", MQ_OPTION_NOT_YET},
-	{"exclusive_timeout", MQ_OPTION_NOT_YET}, {"expires_after", MQ_OPTION_NOT_YET}, {"max_lease", MQ_OPTION_NOT_YET},
+	{"exclusive_timeout", MQ_OPTION_NOT_YET},
 };
+
+const MqOption *
+mq_group_options(int *count)
+{
+	*count = lengthof(options);
+	return options;
+}
 
 int32
 mq_next_number(const char *sequence, const char *table, const char *column, const char *prefix, int64 above)
@@ -283,10 +293,22 @@ resolve_dead_letters(const MqQueue *queue, List *settings)
 	}
 }
 
+/* Writes them; 22023 if they do not fit each other. */
 static void
 set_options(const MqQueue *queue, int32 group_no, const char *set)
 {
+	MqSqlContext context;
+	bool		wrong;
+
 	change(queue, psprintf("UPDATE mq_internal.consumer_group SET %s WHERE group_no = %d", set, group_no));
+	mq_sql_begin(&context);
+	wrong = mq_sql("SELECT FROM mq_internal.consumer_group WHERE group_no = %d AND visibility_timeout > max_lease", group_no) > 0;
+	mq_sql_end(&context);
+	if (wrong)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("visibility_timeout is longer than max_lease"),
+				 errhint("Give both, so that they fit.")));
 }
 
 /* False: there is one of that name. Its window is filled at once: nobody else sees the group before the commit. */
@@ -533,7 +555,20 @@ seek(MqGroup *group, const MqPosition *position)
 	MQ_STOP_POINT("seek_written");
 }
 
-/* Needs the right to manage the queue, or to consume in the group. */
+/*
+ * The arguments of mq.seek and mq.count_from; the queue is attached. Needs the right to manage the queue, or to consume in the group.
+ */
+static void
+place_of_group(FunctionCallInfo fcinfo, const char *function, MqGroup *group, MqStart *start)
+{
+	mq_group_by_name(mq_text_arg(fcinfo, 0, "queue"), mq_text_arg(fcinfo, 1, "consumer_group"), group);
+	if (!mq_has_right(&group->queue, MQ_RIGHT_MANAGE))
+		mq_check_consume(group);
+	if (!start_args(fcinfo, 2, start))
+		wrong_start(psprintf("%s needs a place to go to", function), "Give start, start_id or start_time.");
+	mq_attach_queue(&group->queue);
+}
+
 MQ_FUNCTION(mq_seek);
 Datum
 mq_seek(PG_FUNCTION_ARGS)
@@ -544,16 +579,33 @@ mq_seek(PG_FUNCTION_ARGS)
 
 	mq_check_writable("mq.seek()");
 	mq_catalog_catch_up();
-	mq_group_by_name(mq_text_arg(fcinfo, 0, "queue"), mq_text_arg(fcinfo, 1, "consumer_group"), &group);
-	if (!mq_has_right(&group.queue, MQ_RIGHT_MANAGE))
-		mq_check_consume(&group);
-	if (!start_args(fcinfo, 2, &start))
-		wrong_start("mq.seek() needs a place to go to", "Give start, start_id or start_time.");
-	mq_attach_queue(&group.queue);
+	place_of_group(fcinfo, "mq.seek()", &group, &start);
 	mq_position_find(&group.queue, &start, &position);
 	seek(&group, &position);
 	mq_transaction_wants_worker(group.queue.db);
 	PG_RETURN_VOID();
+}
+
+/* As mq.seek, of which it tells what it would do. Works in a read-only transaction, but not on a standby. */
+MQ_FUNCTION(mq_count_from);
+Datum
+mq_count_from(PG_FUNCTION_ARGS)
+{
+	MqGroup		group;
+	MqStart		start;
+	int64		messages;
+	bool		estimated;
+
+	mq_require_preload();
+	mq_check_primary("mq.count_from()");
+	mq_catalog_catch_up();
+	place_of_group(fcinfo, "mq.count_from()", &group, &start);
+	messages = mq_position_count(&group.queue, &start, &estimated);
+	if (estimated)
+		ereport(NOTICE,
+				(errmsg("the number of messages is an estimate"),
+				 errdetail("From there on the log has %d pages or more. About as many were read, spread evenly.", MQ_COUNT_PAGES)));
+	PG_RETURN_INT64(messages);
 }
 
 /* One position for all groups: what commits after it was found is delivered to each of them. */

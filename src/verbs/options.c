@@ -7,11 +7,14 @@
 
 #include "verbs/options.h"
 
+#include "executor/spi.h"
 #include "lib/stringinfo.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
+#include "utils/guc.h"
 #include "utils/jsonb.h"
 #include "utils/numeric.h"
+#include "utils/snapmgr.h"
 #include "utils/varlena.h"
 
 #include "base/owner.h"
@@ -227,6 +230,17 @@ integer_sql(const MqOption *option, const char *text)
 	return psprintf(INT64_FORMAT, value);
 }
 
+/* The value for the column; 22023 if it is out of range. */
+static char *
+number_sql(const MqOption *option, const char *text)
+{
+	double		value = strtod(text, NULL);
+
+	if (!(value * 1000 >= (double) option->min && value * 1000 <= (double) option->max))
+		bad_value(option, "is out of range");
+	return pstrdup(text);
+}
+
 /* The JSON type has to be that of the option (22023); nothing is converted. */
 static void
 add_value(OptionsCall *call, const MqOption *option, const JsonbValue *value)
@@ -251,6 +265,11 @@ add_value(OptionsCall *call, const MqOption *option, const JsonbValue *value)
 			if (value->type != jbvNumeric)
 				bad_value(option, "must be a number");
 			add(call, option, text, integer_sql(option, text));
+			break;
+		case MQ_OPTION_NUMBER:
+			if (value->type != jbvNumeric)
+				bad_value(option, "must be a number");
+			add(call, option, text, number_sql(option, text));
 			break;
 		case MQ_OPTION_BOOL:
 			if (value->type != jbvBool)
@@ -357,6 +376,17 @@ mq_options_arg(FunctionCallInfo fcinfo, int arg, const MqOption *options, int co
 	return call.settings;
 }
 
+bool
+mq_options_have(const List *settings, const char *name)
+{
+	const ListCell *cell;
+
+	foreach(cell, settings)
+		if (strcmp(((const MqSetting *) lfirst(cell))->option->name, name) == 0)
+			return true;
+	return false;
+}
+
 char *
 mq_options_take(List **settings, const char *name)
 {
@@ -411,4 +441,71 @@ mq_options_that_differ(const List *settings, const char *table, const char *cond
 	}
 	mq_sql_end(&context);
 	return names.len > 0 ? names.data : NULL;
+}
+
+/* ---- as a JSON object ---- */
+
+/* In a bracket of mq_sql_begin. Definitions are what is committed now, also in a transaction that keeps its snapshot. */
+static void
+read_now(const char *sql)
+{
+	int			result;
+
+	PushActiveSnapshot(GetLatestSnapshot());
+	result = SPI_execute(sql, true, 0);
+	PopActiveSnapshot();
+	if (result != SPI_OK_SELECT)
+		elog(ERROR, "SPI_execute failed: %s", SPI_result_code_string(result));
+}
+
+/* "'a', 'b'": names of options as literals. */
+static char *
+name_literals(const MqOption *options, int count)
+{
+	StringInfoData names;
+
+	initStringInfo(&names);
+	for (int i = 0; i < count; i++)
+		appendStringInfo(&names, "%s%s", i > 0 ? ", " : "", quote_literal_cstr(options[i].name));
+	return names.data;
+}
+
+/* The rows of what mq_options_set asks: name, value, and whether it is another one than by default; as the columns say. */
+static char *
+option_rows(const MqOption *options, int count, const char *table)
+{
+	StringInfoData rows;
+
+	initStringInfo(&rows);
+	read_now(psprintf("SELECT a.attname, coalesce(pg_get_expr(d.adbin, d.adrelid), 'NULL') FROM pg_attribute a "
+					  "LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum "
+					  "WHERE a.attrelid = 'mq_internal.%s'::regclass AND a.attnum > 0 AND NOT a.attisdropped AND a.attname IN (%s) "
+					  "ORDER BY a.attnum", table, name_literals(options, count)));
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		char	   *name = SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1);
+		char	   *by_default = SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 2);
+
+		appendStringInfo(&rows, "%s(%s, to_jsonb(t.%s), t.%s IS DISTINCT FROM (%s))", i > 0 ? ", " : "", quote_literal_cstr(name),
+						 quote_identifier(name), quote_identifier(name), by_default);
+	}
+	return rows.data;
+}
+
+char *
+mq_options_set(const MqOption *options, int count, const char *table, const char *condition)
+{
+	MqSqlContext context;
+	StringInfoData object;
+
+	initStringInfo(&object);
+	mq_sql_begin(&context);
+	/* intervals are to be read under every setting */
+	(void) set_config_option("intervalstyle", "postgres", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	read_now(psprintf("SELECT (SELECT coalesce(jsonb_object_agg(o.name, o.value), '{}')::text FROM (VALUES %s) o (name, value, differs) "
+					  "WHERE o.differs) FROM mq_internal.%s t WHERE %s", option_rows(options, count, table), table, condition));
+	if (SPI_processed > 0)
+		appendStringInfoString(&object, SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1));
+	mq_sql_end(&context);
+	return object.len > 0 ? object.data : NULL;
 }

@@ -13,6 +13,7 @@ typedef enum MqOptionType
 	MQ_OPTION_INTERVAL,			/* bounds in microseconds */
 	MQ_OPTION_INTERVALS,		/* 1 to MQ_RETRY_DELAYS_MAX of them; bounds of each, without months */
 	MQ_OPTION_INTEGER,			/* bounds as they are */
+	MQ_OPTION_NUMBER,			/* bounds in thousandths */
 	MQ_OPTION_BOOL,
 	MQ_OPTION_TEXT,
 	MQ_OPTION_NOT_YET			/* has its name, and is refused with 0A000 */
@@ -44,6 +45,9 @@ typedef struct MqSetting
  */
 extern List *mq_options_arg(FunctionCallInfo fcinfo, int arg, const MqOption *options, int count, bool create);
 
+/* Whether an option is set, turned off or reset. */
+extern bool mq_options_have(const List *settings, const char *name);
+
 /* Takes an option that is no column out of the list: its text, NULL if it is not in it. */
 extern char *mq_options_take(List **settings, const char *name);
 
@@ -52,5 +56,15 @@ extern char *mq_options_assignments(const List *settings);
 
 /* The names of those that are not so in the row of mq_internal.<table> where `condition` holds; NULL: all are. Runs SQL. */
 extern char *mq_options_that_differ(const List *settings, const char *table, const char *condition);
+
+/*
+ * The options of a definition that are not as by default, as a JSON object like the argument; palloc'd. table and condition as above.
+ * What has no column of its name is left out. NULL: there is no such row. Runs SQL, and sees what is committed now.
+ */
+extern char *mq_options_set(const MqOption *options, int count, const char *table, const char *condition);
+
+/* What there is for queues (admin.c) and for groups (groups.c). */
+extern const MqOption *mq_queue_options(int *count);
+extern const MqOption *mq_group_options(int *count);
 
 #endif

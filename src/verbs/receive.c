@@ -21,6 +21,7 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
+#include "base/clock.h"
 #include "base/settings.h"
 #include "base/stop_point.h"
 #include "log/failure_log.h"
@@ -32,6 +33,7 @@
 #include "verbs/receipt.h"
 #include "verbs/verbs.h"
 #include "verbs/wait.h"
+#include "window/rate.h"
 #include "window/statement.h"
 #include "window/take.h"
 #include "window/transaction.h"
@@ -251,6 +253,9 @@ return_part(ReceiveCall *call, int64 lo, int64 hi, MqOutcome outcome)
 	if (lo > hi)
 		return;
 	mq_need_cells(&cells, 2, true);
+	/* before others are woken for it */
+	if (call->taker.tick_ns > 0)
+		mq_rate_refund(&call->ref, call->taker.tick_ns, hi - lo + 1);
 	(void) mq_window_end_lease(&call->ref, lo, hi, call->taker.token, outcome, 0, NULL, &cells);
 	mq_cells_return(&cells);
 	if (outcome == MQ_REREAD)
@@ -459,10 +464,13 @@ look(ReceiveCall *call)
 	call->taker.deadline = now + call->lease_us;
 	call->taker.max_in_flight = call->group.max_in_flight;
 	call->taker.max_per_consumer = call->group.max_per_consumer;
+	call->taker.tick_ns = call->group.tick_ns;
 	call->taker.limited = call->taker.blocked = false;
 	call->taker.own_due = PG_INT64_MAX;
 	call->after = -1;
 	call->passed_over = 0;
+	if ((call->group.expires_us | call->group.queue.expires_us) != 0)
+		pg_atomic_write_u64(&call->ref.window->used_at, (uint64) mq_monotonic_us());
 	if (!call->group.paused && !call->group.queue.paused)
 		receive_loop(call);
 }
@@ -635,6 +643,21 @@ receive(FunctionCallInfo fcinfo, ReceiveCall *call)
 		mq_ack_popped(&call->group, call->taker.token, call->popped, call->npopped);
 }
 
+/* Microseconds. What a default gives is cut to what the group allows; what is asked for, and is more, is refused (22023). */
+static int64
+lease_arg(FunctionCallInfo fcinfo, int arg, const MqGroup *group)
+{
+	int64		us = group->lease_us > 0 ? group->lease_us : (int64) mq_visibility_timeout * 1000;
+
+	if (!PG_ARGISNULL(arg))
+		us = mq_interval_us(PG_GETARG_INTERVAL_P(arg), "visibility_timeout", 1);
+	if (group->max_lease_us == 0 || us <= group->max_lease_us)
+		return us;
+	if (!PG_ARGISNULL(arg))
+		mq_lease_too_long(group, group->max_lease_us);
+	return group->max_lease_us;
+}
+
 MQ_FUNCTION(mq_receive);
 Datum
 mq_receive(PG_FUNCTION_ARGS)
@@ -643,10 +666,7 @@ mq_receive(PG_FUNCTION_ARGS)
 
 	mq_refuse_arg(fcinfo, 7, "ack");
 	read_args(fcinfo, call, "mq.receive()");
-	if (!PG_ARGISNULL(6))
-		call->lease_us = mq_interval_us(PG_GETARG_INTERVAL_P(6), "visibility_timeout", 1);
-	else
-		call->lease_us = call->group.lease_us > 0 ? call->group.lease_us : (int64) mq_visibility_timeout * 1000;
+	call->lease_us = lease_arg(fcinfo, 6, &call->group);
 	receive(fcinfo, call);
 	pfree(call);
 	return (Datum) 0;

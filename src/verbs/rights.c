@@ -8,6 +8,7 @@
 
 #include "access/xact.h"
 #include "miscadmin.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 
@@ -15,6 +16,7 @@
 #include "base/definitions.h"
 #include "base/dependents.h"
 #include "base/owner.h"
+#include "verbs/rights.h"
 #include "verbs/verbs.h"
 
 /* The names that callers give, and what each right is in PostgreSQL. */
@@ -241,4 +243,91 @@ Datum
 mq_revoke(PG_FUNCTION_ARGS)
 {
 	return change(fcinfo, false);
+}
+
+/* ---- rights as statements ---- */
+
+/* Whether somebody gave the role the right on the whole relation. */
+static bool
+acl_gives(const Acl *acl, Oid role, AclMode mode)
+{
+	for (int i = 0; i < ACL_NUM(acl); i++)
+		if (ACL_DAT(acl)[i].ai_grantee == role && (ACLITEM_GET_RIGHTS(ACL_DAT(acl)[i]) & mode) != 0)
+			return true;
+	return false;
+}
+
+typedef struct Grantee
+{
+	Oid			role;
+	char	   *name;
+} Grantee;
+
+static int
+compare_grantees(const ListCell *a, const ListCell *b)
+{
+	return strcmp(((const Grantee *) lfirst(a))->name, ((const Grantee *) lfirst(b))->name);
+}
+
+/* A role that is gone by now is left out; so is the owner of the extension, who needs no right. */
+static List *
+add_grantee(List *grantees, Oid role)
+{
+	Grantee    *grantee = palloc(sizeof(Grantee));
+	ListCell   *cell;
+
+	*grantee = (Grantee) {role, role == ACL_ID_PUBLIC ? "public" : GetUserNameFromId(role, true)};
+	if (grantee->name == NULL || role == mq_extension(false)->owner)
+		return grantees;
+	foreach(cell, grantees)
+		if (((const Grantee *) lfirst(cell))->role == role)
+			return grantees;
+	return lappend(grantees, grantee);
+}
+
+/* Of one relation, each once, by name: an ACL is in the order in which it was made. */
+static List *
+grantees_of(const Acl *acl, Oid owner)
+{
+	List	   *grantees = add_grantee(NIL, owner);
+
+	for (int i = 0; i < ACL_NUM(acl); i++)
+		grantees = add_grantee(grantees, ACL_DAT(acl)[i].ai_grantee);
+	list_sort(grantees, compare_grantees);
+	return grantees;
+}
+
+static void
+add_statement(StringInfo out, const char *verb, const MqQueue *queue, const MqGroup *group, int right, const char *role)
+{
+	appendStringInfo(out, "SELECT mq.%s(%s, '%s', %s", verb, quote_literal_cstr(NameStr(queue->name)), rights[right].name,
+					 quote_literal_cstr(role));
+	if (group != NULL)
+		appendStringInfo(out, ", %s", quote_literal_cstr(NameStr(group->name)));
+	appendStringInfoString(out, ");\n");
+}
+
+/* All rights come with a queue for its owner, who may have given some of them up. */
+void
+mq_rights_statements(StringInfo out, const MqQueue *queue, const MqGroup *group)
+{
+	Oid			ignored;
+	Oid			owner = mq_queue_owner(queue);
+	Acl		   *acl = mq_acl_if_there(group == NULL ? queue->table : group->rights, &ignored);
+	List	   *grantees = acl == NULL ? NIL : grantees_of(acl, owner);
+	ListCell   *cell;
+
+	for (int right = 0; right < lengthof(rights); right++)
+	{
+		if ((rights[right].mode == MQ_RIGHT_CONSUME) != (group != NULL))
+			continue;
+		foreach(cell, grantees)
+		{
+			const Grantee *grantee = lfirst(cell);
+			bool		given = acl_gives(acl, grantee->role, rights[right].mode);
+
+			if (given != (grantee->role == owner))
+				add_statement(out, given ? "grant" : "revoke", queue, group, right, grantee->name);
+		}
+	}
 }

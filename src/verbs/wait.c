@@ -21,6 +21,7 @@
 #include "log/log.h"
 #include "offset/rebuild.h"
 #include "verbs/verbs.h"
+#include "window/rate.h"
 #include "window/wake.h"
 #include "window/walk.h"
 
@@ -57,6 +58,8 @@ get_into_line(MqWait *wait, bool again)
 	if (again)
 		mq_check_consume(wait->group);
 	wait->definition = definition;
+	if ((wait->group->expires_us | wait->group->queue.expires_us) != 0)
+		pg_atomic_write_u64(&wait->ref->window->used_at, (uint64) mq_monotonic_us());
 	wait->looked_at = GetCurrentTimestamp();
 }
 
@@ -156,7 +159,11 @@ static struct
 static bool
 something_to_take(const MqGroup *group, const MqWindowRef *ref, MqReady *first)
 {
+	TimestampTz room_at;
+
 	if (is_paused(group) || (group->max_in_flight > 0 && mq_window_is_full(ref, group->max_in_flight)))
+		return false;
+	if (group->tick_ns > 0 && !mq_rate_has_room(ref, group->tick_ns, &room_at))
 		return false;
 	while (!mq_window_has_ready(ref, first))
 	{

@@ -19,6 +19,7 @@ typedef struct MqTaker
 	const char *consumer;		/* NULL: no name */
 	int			max_in_flight;	/* of the group; 0: no limit */
 	int			max_per_consumer;	/* of all with that name, or with none; 0: no limit */
+	int64		tick_ns;		/* between two messages at max_per_second; 0: no limit */
 	bool		early;			/* what the transaction itself sent is taken before it is due, and from the reserve */
 	TimestampTz own_due;		/* out: when the next of that is due, if there was nothing; PG_INT64_MAX: never */
 	bool		starved;		/* out: there was something of that, but no memory */

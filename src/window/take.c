@@ -9,6 +9,7 @@
 
 #include "window/lease.h"
 #include "window/pending.h"
+#include "window/rate.h"
 #include "window/wake.h"
 
 /* while there is plenty to hand out, undecided senders are looked at no more often than this */
@@ -105,6 +106,8 @@ taking_begin(Taking *t, const MqWindowRef *ref, MqTaker *taker, int max, int cel
 	}
 	(void) mq_lease_expire_some(ref->window, t->now);
 	t->max = mq_consumer_room(ref->window, taker, max);
+	if (taker->tick_ns > 0 && t->max > 0)
+		t->max = mq_rate_room(ref->window, taker, t->max, t->now);
 	t->consumer = mq_consumer_of(ref->window, taker, &t->for_name);
 	return true;
 }
@@ -126,6 +129,8 @@ take_node(Taking *t, MqWindow *window, uint32 node, const MqTaker *taker, MqRun 
 	mq_lease_give(window, node, taker, t->consumer);
 	run_from_node(run, node);
 	t->max -= (int) (run->hi - run->lo + 1);
+	if (taker->tick_ns > 0)
+		mq_rate_charge(window, taker->tick_ns, run->hi - run->lo + 1, t->now);
 }
 
 /* Makes a node of what of it is behind `after` and no more than may be had; 0: no memory for that. */

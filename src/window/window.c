@@ -117,6 +117,9 @@ mq_window_set_clock(const MqWindowRef *ref, TimestampTz looked_at)
 			ready = TimestampTzPlusMilliseconds(now, MQ_HELD_BACK_RECHECK_MS);
 		clock = Min(ready, MqNodeAt(window->root)->min_deadline);
 	}
+	/* there was no room, so that nobody knows whether there is a message */
+	if (window->room_at > looked_at)
+		clock = Min(clock, window->room_at);
 	window->clock = clock;
 	mq_window_unlock(ref);
 	return clock;

@@ -17,6 +17,7 @@
 #include "base/clock.h"
 #include "base/stop_point.h"
 #include "offset/rebuild.h"
+#include "window/rate.h"
 #include "window/walk.h"
 #include "worker/jobs.h"
 #include "worker/memo.h"
@@ -139,12 +140,18 @@ static bool
 has_something(MqGroup *group, TimestampTz *next_event)
 {
 	MqWindowRef ref;
+	TimestampTz room_at = 0;
 
 	if (!mq_attach_queue_at_once(&group->queue) || !mq_attach_group_if_it_fits(group) || !mq_group_refresh(group, true) || group->paused || group->queue.paused)
 		return false;
 	ref = (MqWindowRef) {group->window, mq_window_key(group, 0)};
 	if (group->max_in_flight > 0 && mq_window_is_full(&ref, group->max_in_flight))
 		return false;
+	if (group->tick_ns > 0 && !mq_rate_has_room(&ref, group->tick_ns, &room_at))
+	{
+		*next_event = Min(*next_event, room_at);
+		return false;
+	}
 	while (!mq_window_has_ready(&ref, NULL))
 	{
 		CHECK_FOR_INTERRUPTS();

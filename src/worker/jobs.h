@@ -124,4 +124,9 @@ extern void mq_job_checkpoint(const MqGroup *group, const MqQueueWork *work);
 /* Since when (clock.h) a committed checkpoint of its present epoch says that the group has finished the segment; 0: it has not. */
 extern int64 mq_job_finished_since(const MqGroup *group, int32 level, int64 segment);
 
+/* ---- job_expire.c ---- */
+
+/* Drops the queue, or groups of it, whose expires_after is over; the last thing of a visit. */
+extern void mq_job_expire(const MqQueueWork *work);
+
 #endif

@@ -256,6 +256,8 @@ care_for_parts(MqQueueWork *work)
 		settled &= mq_job_care_for_group(&work->groups[i], work);
 	if (may)
 		mq_job_clear_segments(work);
+	if (may)
+		mq_job_expire(work);
 	return settled;
 }
 

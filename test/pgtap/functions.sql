@@ -39,13 +39,15 @@ INSERT INTO public_function VALUES
 	('retry', 'queue text, consumer_group text, ids bigint[]', 'bigint'),
 	('redrive', 'queue text, ids bigint[] DEFAULT NULL::bigint[], max_messages bigint DEFAULT NULL::bigint, spread interval DEFAULT NULL::interval', 'bigint'),
 	('reschedule', 'queue text, id bigint, deliver_at timestamp with time zone', 'boolean'),
+	('count_from', 'queue text, consumer_group text, start text DEFAULT NULL::text, start_id bigint DEFAULT NULL::bigint, start_time timestamp with time zone DEFAULT NULL::timestamp with time zone', 'bigint'),
+	('ddl', 'queue text', 'text'),
 	('discard', 'queue text, consumer_group text, ids bigint[], reason text DEFAULT NULL::text', 'bigint');
 CREATE TEMP TABLE actual AS
 	SELECT oid, proname AS name, pg_get_function_arguments(oid) AS args, pg_get_function_result(oid) AS result,
 	       provolatile, proparallel, proisstrict, prosecdef, proleakproof, prokind, proconfig
 	  FROM pg_proc WHERE pronamespace = 'mq'::regnamespace;
 
-SELECT plan(35 * 8 + 5);
+SELECT plan(37 * 8 + 5);
 
 SELECT is((SELECT string_agg(a.result, ' or ') FROM actual a WHERE a.name = f.name AND a.args = f.args), f.result,
           format('mq.%s(%s) returns %s', f.name, f.args, f.result)) FROM public_function f;

@@ -1,0 +1,35 @@
+-- contract: mq.ddl: rights, errors, what it prints; and that it makes an equal queue
+SET client_min_messages = warning;
+CREATE EXTENSION IF NOT EXISTS mq;
+CREATE EXTENSION IF NOT EXISTS pgtap;
+BEGIN;
+SELECT * FROM no_plan();
+CREATE FUNCTION pg_temp.state(sql text) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN EXECUTE sql; RETURN 'ok'; EXCEPTION WHEN OTHERS THEN RETURN SQLSTATE; END $$;
+CREATE ROLE ddl_browser;
+CREATE ROLE ddl_sender;
+SELECT mq.create_queue('ddl', groups => '{b,a}', options => '{"retention": "36 hours", "max_message_bytes": 5, "segment_size": 2048}');
+SELECT mq.alter_group('ddl', 'a', '{"max_in_flight": 3}');
+SELECT mq.grant('ddl', 'browse', 'ddl_browser'), mq.grant('ddl', 'send', 'ddl_sender'), mq.grant('ddl', 'consume', 'ddl_sender', 'a');
+SELECT mq.pause('ddl', 'b');
+CREATE TEMP TABLE was AS SELECT mq.ddl('ddl') AS text;
+SELECT is(text, format($$SELECT mq.create_queue('ddl', groups => '{}', options => '{"owner": %s, "retention": "36:00:00", "segment_size": 2048, "max_message_bytes": 5}');
+SELECT mq.grant('ddl', 'send', 'ddl_sender');
+SELECT mq.grant('ddl', 'browse', 'ddl_browser');
+SELECT mq.create_group('ddl', 'a', start => 'earliest', options => '{"max_in_flight": 3}');
+SELECT mq.grant('ddl', 'consume', 'ddl_sender', 'a');
+SELECT mq.create_group('ddl', 'b', start => 'earliest');
+SELECT mq.pause('ddl', 'b');
+$$, to_json(current_user::text)), 'all of it') FROM was;
+SELECT mq.drop_queue('ddl');
+DO $$ BEGIN EXECUTE (SELECT text FROM was); END $$;
+SELECT is(mq.ddl('ddl'), text, 'makes an equal one') FROM was;
+SET LOCAL ROLE ddl_browser;
+SELECT is(pg_temp.state($$SELECT mq.ddl('ddl')$$), 'ok', 'for who may browse');
+SET LOCAL ROLE ddl_sender;
+SELECT is(pg_temp.state($$SELECT mq.ddl('ddl')$$), '42501', 'not for who may send and consume');
+RESET ROLE;
+SELECT is(pg_temp.state('SELECT mq.ddl(null)'), '22004', 'null');
+SELECT is(pg_temp.state($$SELECT mq.ddl('no')$$), '42704', 'unknown');
+SELECT * FROM finish();
+ROLLBACK;
