@@ -28,6 +28,7 @@ queue_options(const MqQueue *queue)
 
 	if (set == NULL)
 		mq_queue_dropped(queue);
+	Assert(set != NULL);
 	initStringInfo(&object);
 	appendStringInfoString(&object, "{\"owner\": ");
 	escape_json(&object, GetUserNameFromId(mq_queue_owner(queue), false));
