@@ -74,6 +74,11 @@ mq_ddl(PG_FUNCTION_ARGS)
 	mq_catalog_catch_up();
 	mq_queue_by_name(name, &queue);
 	mq_check_right(&queue, MQ_RIGHT_BROWSE);
+	if (queue.dead_letter_of != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("queue \"%s\" is made by mq itself", name),
+				 errhint("It comes with the first dead letter of the queue whose dead letters it has.")));
 	initStringInfo(&out);
 	appendStringInfo(&out, "SELECT mq.create_queue(%s, groups => '{}', options => %s);\n", quote_literal_cstr(name),
 					 quote_literal_cstr(queue_options(&queue)));

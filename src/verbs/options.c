@@ -470,6 +470,16 @@ name_literals(const MqOption *options, int count)
 	return names.data;
 }
 
+/* The expression for the value of an option's column. */
+static const char *
+shown(const MqOption *options, int count, const char *name)
+{
+	for (int i = 0; i < count; i++)
+		if (strcmp(options[i].name, name) == 0 && options[i].shown != NULL)
+			return options[i].shown;
+	return psprintf("t.%s", quote_identifier(name));
+}
+
 /* The rows of what mq_options_set asks: name, value, and whether it is another one than by default; as the columns say. */
 static char *
 option_rows(const MqOption *options, int count, const char *table)
@@ -486,8 +496,8 @@ option_rows(const MqOption *options, int count, const char *table)
 		char	   *name = SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1);
 		char	   *by_default = SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 2);
 
-		appendStringInfo(&rows, "%s(%s, to_jsonb(t.%s), t.%s IS DISTINCT FROM (%s))", i > 0 ? ", " : "", quote_literal_cstr(name),
-						 quote_identifier(name), quote_identifier(name), by_default);
+		appendStringInfo(&rows, "%s(%s, to_jsonb(%s), t.%s IS DISTINCT FROM (%s))", i > 0 ? ", " : "", quote_literal_cstr(name),
+						 shown(options, count, name), quote_identifier(name), by_default);
 	}
 	return rows.data;
 }

@@ -28,6 +28,7 @@ typedef struct MqOption
 	const char *hint;			/* tells the bounds */
 	bool		at_create;		/* cannot be changed later */
 	bool		always;			/* neither null nor a default can be given */
+	const char *shown;			/* what is shown of its column, an SQL expression on row t; NULL: the column */
 } MqOption;
 
 /* What the caller wants of one option. */

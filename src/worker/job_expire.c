@@ -104,7 +104,7 @@ drop_group(void *arg)
 	ereport(LOG,
 			(errmsg("consumer group \"%s\" of queue \"%s\" expires: nobody has received from it for " INT64_FORMAT " s",
 					NameStr(group->name), NameStr(group->queue.name), group->expires_us / USECS_PER_SEC),
-			 errdetail("Messages that it has seen and not finished: " INT64_FORMAT ".", counts.ids[MQ_READY] + counts.pending)));
+			 errdetail("Messages that it has seen and not finished: " INT64_FORMAT ".", counts.ids[MQ_READY] + counts.ids[MQ_DEAD] + counts.pending)));
 	return true;
 }
 
@@ -164,7 +164,7 @@ group_keeps_queue(const MqGroup *group, bool *paused, int64 *used_at)
 
 	*paused |= group->paused;
 	*used_at = Max(*used_at, group_used_at);
-	return in_use || counts.ids[MQ_READY] + counts.pending > 0;
+	return in_use || counts.ids[MQ_READY] + counts.ids[MQ_DEAD] + counts.pending > 0;
 }
 
 static void

@@ -8,9 +8,10 @@ use FindBin;
 use lib $FindBin::RealBin;
 use MqTest;
 
-my $node = mq_node('ddl', conf => "mq.drop_delay = 3600\n");
+my $node = mq_node('ddl', ladder => 1, conf => "mq.drop_delay = 3600\n");
 one($node, 'CREATE DATABASE other');
 one($node, 'CREATE EXTENSION mq', 'other');
+one($node, "SELECT mq.create_queue('graves')", $_) for qw(postgres other);
 
 my $queues = 0;
 my $text = '';
@@ -33,7 +34,7 @@ sub same
 # ---------------------------------------------------------------------------------------------------------------------
 # every option that can be given; the hint of the error tells which these are
 
-my @samples = ('true', '7', '"1 min"', '"3 days 04:05:06.000007"', '123456', '2', '0.5', '["1 s", "2 mons"]', '["a.*", "b.#"]', '"drop_oldest"', '"dead_letter"', '"move"', '"x"', '"$.payload.a == 1"',
+my @samples = ('true', '7', '"1 min"', '"3 days 04:05:06.000007"', '123456', '2', '0.5', '["1 s", "2 days"]', '"graves"', '["a.*", "b.#"]', '"drop_oldest"', '"dead_letter"', '"move"', '"x"', '"$.payload.a == 1"',
 	'null', 'false');
 my @beside = ('', '"retention": "1 day", ', '"max_messages": 10, ', '"priorities": 3, ');
 
