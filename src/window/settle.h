@@ -58,6 +58,13 @@ extern int64 mq_window_discard(const MqWindowRef *ref, const int64 *ids, int cou
 extern bool mq_window_discard_range(const MqWindowRef *ref, int64 lo, int64 hi, uint64 xid, MqCellList *cells,
 									int32 *epoch);
 
+/*
+ * The same for what is ready, also that whose delay is not over, by id: at most so many messages, and MQ_ENTRIES_PER_HOLD entries. One
+ * cell may be needed; without it an entry that is too large is left. Returns how many messages; what they were is in ranges.
+ */
+extern int64 mq_window_discard_ready(const MqWindowRef *ref, int64 max, uint64 xid, MqCellList *cells, MqRange *ranges, int *count,
+									 int32 *epoch);
+
 /* Whether something in [lo, hi] is not finished, nor acked by anybody yet. */
 extern bool mq_window_has_unfinished(const MqWindowRef *ref, int64 lo, int64 hi);
 

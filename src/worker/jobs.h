@@ -79,6 +79,14 @@ extern bool mq_job_lock_schedule(void);
 /* In each turn, that as well: moves what comes nearer to nearer tables, counts, and empties tables. */
 extern void mq_job_care_for_schedule(const MqQueueList *all);
 
+/* ---- job_bounds.c ---- */
+
+/* Drops the oldest messages of a queue that is over its bounds and says so by name, and counts them. */
+extern void mq_job_keep_bounds(const MqQueueWork *work);
+
+/* Writes how many that were, of a group: once a minute, or at once. */
+extern void mq_job_write_dropped(MqGroup *group, bool at_once);
+
 /* ---- job_notify.c ---- */
 
 /* Learns from definitions that were read anew which queues notify, and that they are to be looked at. */
