@@ -46,7 +46,7 @@ mq_volume_add(MqChain *chain, HeapTuple *tuples, int count, int64 first_id)
 {
 	MqVolumeMarks *marks = &chain->volume;
 
-	if (marks->count == 0 || marks->bytes - marks->mark[marks->count - 1].bytes >= marks->spacing)
+	if (marks->count == 0 || marks->bytes - marks->mark[marks->count - 1].bytes >= (double) marks->spacing)
 		set_mark(marks, first_id);
 	marks->rows += count;
 	for (int i = 0; i < count; i++)
@@ -69,7 +69,7 @@ before(const MqVolumeMarks *marks, int64 id, int64 next_id)
 			end = *mark;
 			continue;
 		}
-		part = end.id > mark->id ? (double) (Min(id, end.id) - mark->id) / (end.id - mark->id) : 0;
+		part = end.id > mark->id ? (double) (Min(id, end.id) - mark->id) / (double) (end.id - mark->id) : 0;
 		return (MqVolume) {mark->rows + part * (end.rows - mark->rows), mark->bytes + part * (end.bytes - mark->bytes)};
 	}
 	return (MqVolume) {end.rows, end.bytes};
