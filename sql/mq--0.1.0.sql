@@ -34,6 +34,7 @@ CREATE TABLE mq_internal.queue (
     max_messages      bigint,
     max_bytes         bigint,
     overflow          text    NOT NULL DEFAULT 'reject',
+    max_send_per_second integer,
     system_identifier bigint  NOT NULL,
     database          oid     NOT NULL,
     extension         oid     NOT NULL,
@@ -290,7 +291,7 @@ CREATE FUNCTION mq.create_queue(queue text, groups text[] DEFAULT '{default}', o
     if_not_exists boolean DEFAULT false)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_create_queue';
 COMMENT ON FUNCTION mq.create_queue(text, text[], jsonb, boolean) IS
-    'Creates a queue with consumer groups, owned by the caller. Options: owner, segment_size, retention, retention_bytes, drop_unread, notify_interval, closed, max_message_bytes, max_messages, max_bytes, overflow. Undone by rollback.';
+    'Creates a queue with consumer groups, owned by the caller. Options: owner, segment_size, retention, retention_bytes, drop_unread, notify_interval, closed, max_message_bytes, max_messages, max_bytes, overflow, max_send_per_second. Undone by rollback.';
 
 CREATE FUNCTION mq.alter_queue(queue text, options jsonb)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_alter_queue';
@@ -523,7 +524,7 @@ SELECT q.name::pg_catalog.text AS queue,
        mq_internal.segment_bytes(q.queue_no, 0) AS bytes,
        s.scheduled,
        q.paused, q.closed, s.rejected, q.segment_size, q.retention, q.retention_bytes, q.drop_unread, q.notify_interval,
-       q.max_messages, q.max_bytes, q.overflow, q.max_message_bytes
+       q.max_messages, q.max_bytes, q.overflow, q.max_message_bytes, q.max_send_per_second
 FROM mq_internal.queue_state() s
 JOIN mq_internal.queue q ON q.queue_no OPERATOR(pg_catalog.=) s.queue_no;
 COMMENT ON VIEW mq.queues IS 'The queues the caller has some right on.';
@@ -536,7 +537,7 @@ COMMENT ON COLUMN mq.queues.bytes IS 'Size of the partitions on disk (exact).';
 COMMENT ON COLUMN mq.queues.scheduled IS 'Messages that are not due yet (exact).';
 COMMENT ON COLUMN mq.queues.paused IS 'Nothing is handed out to any group.';
 COMMENT ON COLUMN mq.queues.closed IS 'Nothing can be sent to it.';
-COMMENT ON COLUMN mq.queues.rejected IS 'Messages that were refused because the queue was full (exact, since the start of the server).';
+COMMENT ON COLUMN mq.queues.rejected IS 'Messages that were refused because the queue was full, or got too many (exact, since the start of the server).';
 COMMENT ON COLUMN mq.queues.segment_size IS 'Ids per segment.';
 COMMENT ON COLUMN mq.queues.retention IS 'How long finished messages are kept; null: not for their own sake.';
 COMMENT ON COLUMN mq.queues.retention_bytes IS 'How much is kept of finished messages; null: nothing for its own sake.';
@@ -546,6 +547,7 @@ COMMENT ON COLUMN mq.queues.max_messages IS 'So many messages may be unfinished 
 COMMENT ON COLUMN mq.queues.max_bytes IS 'So many bytes of messages may be unfinished in the slowest group; null: no bound.';
 COMMENT ON COLUMN mq.queues.overflow IS 'At these bounds: ''reject'' refuses what is sent, ''drop_oldest'' drops what is oldest.';
 COMMENT ON COLUMN mq.queues.max_message_bytes IS 'A message may have so many bytes; null: only mq.max_message_size limits it.';
+COMMENT ON COLUMN mq.queues.max_send_per_second IS 'So many messages may be sent to it in a second; null: no limit.';
 
 CREATE VIEW mq.groups WITH (security_barrier) AS
 SELECT q.name::pg_catalog.text AS queue,

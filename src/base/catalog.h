@@ -25,6 +25,7 @@ typedef struct MqQueue
 	bool		closed;			/* nothing can be sent */
 	int32		max_message_bytes;	/* 0: no limit of its own */
 	bool		drop_oldest;	/* past its bounds the worker drops; else senders are refused at once */
+	int32		max_send_per_second;	/* messages; 0: no limit */
 	int64		max_messages;	/* unfinished ones; 0: no such bound */
 	int64		max_bytes;		/* of those; 0: no such bound */
 	int64		notify_us;		/* interval of NOTIFY; 0: off */

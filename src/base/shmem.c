@@ -294,7 +294,7 @@ bounds_init(MqBounds *bounds)
 	SpinLockAcquire(&bounds->mutex);
 	bounds->max_messages = bounds->max_bytes = 0;
 	bounds->messages_left = bounds->bytes_left = 0;
-	bounds->admitted = bounds->rejected = 0;
+	bounds->admitted = bounds->rejected = bounds->paid_until = bounds->rate = 0;
 	SpinLockRelease(&bounds->mutex);
 	pg_atomic_write_u64(&bounds->scheduling, 0);
 }

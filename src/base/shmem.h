@@ -109,6 +109,8 @@ typedef struct MqBounds
 	int64		bytes_left;
 	int64		admitted;		/* messages, ever */
 	int64		rejected;		/* messages, since the start of the server */
+	int64		paid_until;		/* ns of clock.h, at that rate: see rate.c */
+	int32		rate;
 	pg_atomic_uint64 scheduling;	/* put into the schedule, or being taken out by the worker, by open transactions (no lock) */
 } MqBounds;
 

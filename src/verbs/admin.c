@@ -21,6 +21,7 @@
 #include "base/definitions.h"
 #include "base/dependents.h"
 #include "base/owner.h"
+#include "log/rate.h"
 #include "log/schedule.h"
 #include "log/segment.h"
 #include "log/segment_table.h"
@@ -183,7 +184,8 @@ static const MqOption options[] = {
 	{"closed", MQ_OPTION_BOOL, .hint = "With true, nothing can be sent to the queue."},
 	{"expires_after", MQ_OPTION_NOT_YET}, {"like", MQ_OPTION_NOT_YET},
 	{"max_message_bytes", MQ_OPTION_INTEGER, 1, PG_INT32_MAX, "It must be between 1 and 2147483647; mq.max_message_size limits it too."},
-	{"max_send_per_second", MQ_OPTION_NOT_YET}, {"check", MQ_OPTION_NOT_YET},
+	{"max_send_per_second", MQ_OPTION_INTEGER, 1, MQ_MAX_SEND_PER_SECOND, "It must be between 1 and 1000000; null: no limit."},
+	{"check", MQ_OPTION_NOT_YET},
 };
 
 /* Writes them; 22023 if they do not fit each other. */

@@ -22,6 +22,7 @@
 
 #include "base/settings.h"
 #include "log/log.h"
+#include "log/rate.h"
 #include "log/schedule.h"
 #include "log/segment_table.h"
 #include "offset/bounds.h"
@@ -238,15 +239,38 @@ bounds_text(const MqQueue *queue)
 	return psprintf("Its bounds are max_messages %lld and max_bytes %lld.", (long long) queue->max_messages, (long long) queue->max_bytes);
 }
 
-/* Raises 53400 if the queue is full. Before anything is written, so that the transaction can go on after a savepoint. */
+/* Raises 53400. */
+static void
+check_rate(const MqQueue *queue, int count)
+{
+	int64		ms = mq_rate_admit(queue, count);
+
+	if (ms > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("queue \"%s\" gets too many messages", NameStr(queue->name)),
+				 errdetail("The limit max_send_per_second of the queue is %d.", queue->max_send_per_second),
+				 errhint("Send again in %lld ms.", (long long) ms)));
+}
+
+/* One look for all of them: most queues have none. */
+static inline bool
+has_limits(const MqQueue *queue)
+{
+	return (queue->max_messages | queue->max_bytes | queue->max_send_per_second) != 0;
+}
+
+/* Raises 53400 if the queue is full, or gets too many. Before anything is written, so that the transaction can go on after a savepoint. */
 static void
 check_bounds(const MqQueue *queue, HeapTuple *tuples, int count)
 {
 	int64		bytes = 0;
 
+	if (queue->max_send_per_second > 0)
+		check_rate(queue, count);
 	for (int i = 0; i < count; i++)
 		bytes += tuples[i]->t_len;
-	if (!mq_bounds_admit(queue, count, bytes))
+	if (mq_has_bounds(queue) && !mq_bounds_admit(queue, count, bytes))
 		ereport(ERROR,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 				 errmsg("queue \"%s\" is full", NameStr(queue->name)),
@@ -304,7 +328,7 @@ mq_send(PG_FUNCTION_ARGS)
 	if (!PG_ARGISNULL(8) || !PG_ARGISNULL(9))
 		parts.due = due_time(!PG_ARGISNULL(8), PG_GETARG_DATUM(8), !PG_ARGISNULL(9), PG_GETARG_DATUM(9));
 	tuple = form_row(&queue, &parts);
-	if (mq_has_bounds(&queue))
+	if (has_limits(&queue))
 		check_bounds(&queue, &tuple, 1);
 	if (parts.due != 0)
 		schedule_all(&queue, &tuple, &parts.due, 1, &id);
@@ -483,7 +507,7 @@ store_timed(const MqQueue *queue, Batch *batch)
 static ArrayType *
 store(const MqQueue *queue, Batch *batch)
 {
-	if (mq_has_bounds(queue))
+	if (has_limits(queue))
 		check_bounds(queue, batch->tuples, batch->count);
 	if (batch->due != NULL)
 		store_timed(queue, batch);

@@ -74,4 +74,27 @@ SELECT mq.drop_group('bg', g, force => true) IS NULL FROM unnest('{a,c}'::text[]
 SELECT is(pg_temp.state($$SELECT mq.send_batch('bg', array_fill('1'::jsonb, array[100]))$$), '53400', 'a call that is larger than the bound');
 SELECT is(pg_temp.state($$SELECT mq.send_batch('bg', '{1,2}') FROM generate_series(1, 10)$$), 'ok', 'no groups: no bound');
 SELECT mq.drop_queue(q, force => true) IS NULL FROM unnest('{bo,bg}'::text[]) q;
+
+-- max_send_per_second
+SELECT mq.create_queue('bs', options => '{"max_send_per_second": 1000}') IS NULL;
+SELECT is((SELECT max_send_per_second FROM mq.queues WHERE queue = 'bs'), 1000, 'max_send_per_second: shown');
+SELECT is(pg_temp.state(format('SELECT mq.alter_queue(%L, %L)', 'bs', o)), s, o || ': ' || s) FROM (VALUES
+	('{"max_send_per_second": 0}', '22023'), ('{"max_send_per_second": -1}', '22023'), ('{"max_send_per_second": 1000001}', '22023'), ('{"max_send_per_second": 0.5}', '22023'), ('{"max_send_per_second": "1"}', '22023'),
+	('{"max_send_per_second": 1000000}', 'ok'), ('{"max_send_per_second": 1}', 'ok')) v (o, s);
+SELECT is(pg_temp.state('SELECT ' || f), s, 'one in a second, ' || f || ': ' || s) FROM (VALUES ($$mq.send('bs', '1')$$, 'ok'), ($$mq.send('bs', '2')$$, '53400'), ($$mq.send_batch('bs', '{2}')$$, '53400'), ($$mq.send('bs', '2', delay => '1 h')$$, '53400'),
+	($$mq.send_list('bs', '[{"payload": 1}]')$$, '53400'), ($$mq.receive('bs')$$, 'ok'), ($$mq.alter_queue('bs', '{"max_send_per_second": 100}')$$, 'ok')) v (f, s);
+-- as many as come in a second may come at once, and then as many as the time has paid for
+SELECT is(pg_temp.state($t$DO $$ DECLARE sent int := 0; since timestamptz := clock_timestamp();
+BEGIN
+	WHILE sent < 200 LOOP
+		BEGIN PERFORM mq.send('bs', '1'); sent := sent + 1; EXCEPTION WHEN SQLSTATE '53400' THEN ASSERT sent >= 100; END;
+	END LOOP;
+	ASSERT clock_timestamp() - since >= interval '0.99 s', 'too fast: ' || (clock_timestamp() - since);
+END $$$t$), 'ok', 'a second''s messages at once, and then as many as time has paid for');
+SELECT mq.alter_queue('bs', '{"max_send_per_second": 10}') IS NULL;
+SELECT is(pg_temp.state('SELECT ' || f), s, 'a large call, ' || f || ': ' || s) FROM (VALUES ($$mq.send_batch('bs', array_fill('1'::jsonb, array[1000]))$$, 'ok'), ($$mq.send('bs', '1')$$, '53400')) v (f, s);
+SELECT throws_ok($$SELECT mq.send('bs', '1')$$, '53400', 'queue "bs" gets too many messages', 'it is paid for afterwards');
+SELECT is(pg_temp.state('SELECT ' || f), s, 'off, ' || f || ': ' || s) FROM (VALUES ($$mq.alter_queue('bs', '{"max_send_per_second": null}')$$, 'ok'), ($$mq.send('bs', '1')$$, 'ok')) v (f, s);
+SELECT is((SELECT rejected > 5 FROM mq.queues WHERE queue = 'bs'), true, 'what was refused is counted');
+SELECT mq.drop_queue('bs', force => true) IS NULL;
 SELECT * FROM finish();
