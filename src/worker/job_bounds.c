@@ -25,6 +25,7 @@
 
 #define LOTS_AT_ONCE	64			/* of MQ_ENTRIES_PER_HOLD entries each */
 #define WRITE_EVERY		(60 * MQ_S)
+#define KEEPING_US		(100 * MQ_MS)	/* of a visit, and one group: there are other queues */
 
 /* A group, and when the count of what was dropped was written last. */
 typedef struct Written
@@ -158,13 +159,30 @@ keep_group(MqGroup *group)
 		mq_worker_wake(mq_worker_database);
 }
 
+/* Some groups: of many, the next visit begins where this one has stopped. */
+static void
+keep_groups(const MqQueueWork *work)
+{
+	static uint32 first = 0;
+	int64		until = mq_monotonic_us() + KEEPING_US;
+
+	for (int i = 0; i < work->ngroups; i++)
+	{
+		if (mq_monotonic_us() >= until)
+		{
+			mq_visit_again(0);
+			mq_worker_wake(mq_worker_database);
+			return;
+		}
+		keep_group(&work->groups[first++ % work->ngroups]);
+	}
+}
+
 void
 mq_job_keep_bounds(const MqQueueWork *work)
 {
+	if (work->queue->drop_oldest)
+		keep_groups(work);
 	for (int i = 0; i < work->ngroups; i++)
-	{
-		if (work->queue->drop_oldest)
-			keep_group(&work->groups[i]);
 		mq_job_write_dropped(&work->groups[i], false);
-	}
 }

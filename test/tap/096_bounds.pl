@@ -218,6 +218,32 @@ for my $how ('fast', 'immediate')
 	$s->close;
 }
 
+# --- the rate: all senders together, by the same clock -----------------------------------------------------------------------------
+{
+	one($node, "SELECT mq.create_queue('rate', options => '{\"max_send_per_second\": 200}')");
+	my @s = map { session($node) } 1 .. 2;
+	$_->start("DO \$\$ DECLARE sent int := 0; BEGIN WHILE sent < 300 LOOP BEGIN PERFORM mq.send('rate', to_jsonb(clock_timestamp())); sent := sent + 1; EXCEPTION WHEN SQLSTATE '53400' THEN NULL; END; COMMIT; END LOOP; END \$\$") for @s;
+	is(($_->finish)[0], '', 'two senders get all through') for @s;
+	my $took = one($node, "SELECT extract(epoch FROM max(t) - min(t)) FROM (SELECT (payload #>> '{}')::timestamptz AS t FROM mq.q_rate) m");
+	cmp_ok($took, '>=', 1.98, "six hundred messages of which two hundred come in a second, and two hundred at once ($took s)");
+	$_->close for @s;
+}
+
+# --- dump and restore ------------------------------------------------------------------------------------------------------------
+{
+	one($node, "SELECT mq.create_queue('dump', groups => '{default,slow}', options => '{\"max_messages\": 10, \"max_bytes\": 100000, \"max_send_per_second\": 1000}'); " . batch('dump', 9));
+	one($node, "SELECT count(*) FROM mq.pop('dump', max_messages => 9); SELECT count(*) FROM mq.pop('dump', 'slow', 2); SELECT mq.send('dump', '1', delay => '1 day')");
+	one($node, "SELECT mq.create_queue('dumpd', options => '{\"max_messages\": 5, \"overflow\": \"drop_oldest\"}')");
+	one($node, 'CREATE DATABASE restored');
+	my $connect = '-h ' . $node->host . ' -p ' . $node->port;
+	is(system("pg_dump $connect postgres | psql -XAtq -v ON_ERROR_STOP=1 $connect -d restored >/dev/null"), 0, 'dump and restore');
+	my $options = "SELECT string_agg(row_to_json(o)::text, ' ' ORDER BY queue) FROM (SELECT queue, max_messages, max_bytes, overflow, max_send_per_second FROM mq.queues WHERE queue LIKE 'dump%') o";
+	is(one($node, $options, 'restored'), one($node, $options), 'the options are the same');
+	is(sqlstate($node, batch('dump', 3), db => 'restored'), '53400', 'a restored queue is as full as it was: seven unfinished, one scheduled');
+	is(sqlstate($node, batch('dump', 2), db => 'restored'), '', 'and takes what it would have taken');
+	is(sqlstate($node, "SELECT mq.send('dump', '1')", db => 'restored'), '53400', 'no more');
+}
+
 # --- killed between the count and the append -------------------------------------------------------------------------------------
 SKIP:
 {
