@@ -33,6 +33,10 @@ CREATE TABLE mq_internal.queue (
     max_message_bytes integer,
     dead_letter_of    integer,
     expires_after     interval,
+    max_messages      bigint,
+    max_bytes         bigint,
+    overflow          text    NOT NULL DEFAULT 'reject',
+    max_send_per_second integer,
     system_identifier bigint  NOT NULL,
     database          oid     NOT NULL,
     extension         oid     NOT NULL,
@@ -62,7 +66,7 @@ CREATE TABLE mq_internal.consumer_group (
     CONSTRAINT consumer_group_pkey PRIMARY KEY (group_no),
     CONSTRAINT consumer_group_queue_no_name_key UNIQUE (queue_no, name)
 );
-COMMENT ON TABLE mq_internal.consumer_group IS 'Consumer groups. Rows of the offset log with another epoch are void; seek raises it. dropped: messages that retention dropped unread.';
+COMMENT ON TABLE mq_internal.consumer_group IS 'Consumer groups. Rows of the offset log with another epoch are void; seek raises it. dropped: messages that retention dropped unread, or that went because the queue was over its bounds.';
 
 CREATE TABLE mq_internal.segment (
     queue_no integer NOT NULL,
@@ -338,7 +342,7 @@ CREATE FUNCTION mq.create_queue(queue text, groups text[] DEFAULT '{default}', o
     if_not_exists boolean DEFAULT false)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_create_queue';
 COMMENT ON FUNCTION mq.create_queue(text, text[], jsonb, boolean) IS
-    'Creates a queue with consumer groups, owned by the caller. Options: owner, segment_size, retention, retention_bytes, drop_unread, notify_interval, closed, expires_after, max_message_bytes. Undone by rollback.';
+    'Creates a queue with consumer groups, owned by the caller. Options: owner, segment_size, retention, retention_bytes, drop_unread, notify_interval, closed, expires_after, max_message_bytes, max_messages, max_bytes, overflow, max_send_per_second. Undone by rollback.';
 
 CREATE FUNCTION mq.alter_queue(queue text, options jsonb)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_alter_queue';
@@ -563,7 +567,7 @@ COMMENT ON FUNCTION mq.ddl(text) IS
 -- (pg_read_all_stats) they show all.
 
 CREATE FUNCTION mq_internal.queue_state(OUT queue_no integer, OUT queue_table oid, OUT owner oid, OUT next_id bigint,
-    OUT scheduled bigint)
+    OUT scheduled bigint, OUT rejected bigint)
 RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_queue_state';
 COMMENT ON FUNCTION mq_internal.queue_state() IS 'The queues that the caller may see, for the views.';
 
@@ -571,7 +575,7 @@ CREATE FUNCTION mq_internal.group_state(OUT group_no integer, OUT rights oid, OU
     OUT next_id bigint, OUT ready bigint, OUT retrying bigint, OUT leased bigint, OUT settling bigint, OUT dead bigint,
     OUT pending bigint, OUT unread bigint, OUT oldest_ready_at timestamptz, OUT oldest_unfinished_at timestamptz,
     OUT oldest_dead_at timestamptz, OUT next_due_at timestamptz,
-    OUT held_back bigint, OUT waiting bigint)
+    OUT held_back bigint, OUT waiting bigint, OUT overflowed bigint)
 RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_group_state';
 COMMENT ON FUNCTION mq_internal.group_state() IS 'The groups that the caller may see, for the views.';
 
@@ -608,7 +612,8 @@ SELECT q.name::pg_catalog.text AS queue,
        (SELECT pg_catalog.count(*) FROM mq_internal.segment g WHERE g.queue_no OPERATOR(pg_catalog.=) q.queue_no) AS segments,
        mq_internal.segment_bytes(q.queue_no, 0) AS bytes,
        s.scheduled,
-       q.paused, q.closed, q.segment_size, q.retention, q.retention_bytes, q.drop_unread, q.notify_interval, q.expires_after, q.max_message_bytes
+       q.paused, q.closed, s.rejected, q.segment_size, q.retention, q.retention_bytes, q.drop_unread, q.notify_interval,
+       q.expires_after, q.max_messages, q.max_bytes, q.overflow, q.max_message_bytes, q.max_send_per_second
 FROM mq_internal.queue_state() s
 JOIN mq_internal.queue q ON q.queue_no OPERATOR(pg_catalog.=) s.queue_no;
 COMMENT ON VIEW mq.queues IS 'The queues the caller has some right on.';
@@ -622,13 +627,18 @@ COMMENT ON COLUMN mq.queues.bytes IS 'Size of the partitions on disk (exact).';
 COMMENT ON COLUMN mq.queues.scheduled IS 'Messages that are not due yet (exact).';
 COMMENT ON COLUMN mq.queues.paused IS 'Nothing is handed out to any group.';
 COMMENT ON COLUMN mq.queues.closed IS 'Nothing can be sent to it.';
+COMMENT ON COLUMN mq.queues.rejected IS 'Messages that were refused because the queue was full, or got too many (exact, since the start of the server).';
 COMMENT ON COLUMN mq.queues.segment_size IS 'Ids per segment.';
 COMMENT ON COLUMN mq.queues.retention IS 'How long finished messages are kept; null: not for their own sake.';
 COMMENT ON COLUMN mq.queues.retention_bytes IS 'How much is kept of finished messages; null: nothing for its own sake.';
 COMMENT ON COLUMN mq.queues.drop_unread IS 'Retention also drops what groups have not finished.';
 COMMENT ON COLUMN mq.queues.notify_interval IS 'NOTIFY is sent at most so often; null: never.';
 COMMENT ON COLUMN mq.queues.expires_after IS 'Dropped when nobody has used it for that long, and nothing is unfinished; null: never.';
+COMMENT ON COLUMN mq.queues.max_messages IS 'So many messages may be unfinished in the slowest group, with those that are scheduled; null: no bound.';
+COMMENT ON COLUMN mq.queues.max_bytes IS 'So many bytes of messages may be unfinished in the slowest group; null: no bound.';
+COMMENT ON COLUMN mq.queues.overflow IS 'At these bounds: ''reject'' refuses what is sent, ''drop_oldest'' drops what is oldest.';
 COMMENT ON COLUMN mq.queues.max_message_bytes IS 'A message may have so many bytes; null: only mq.max_message_size limits it.';
+COMMENT ON COLUMN mq.queues.max_send_per_second IS 'So many messages may be sent to it in a second; null: no limit.';
 
 CREATE VIEW mq.groups WITH (security_barrier) AS
 SELECT q.name::pg_catalog.text AS queue,
@@ -638,7 +648,7 @@ SELECT q.name::pg_catalog.text AS queue,
        s.ready OPERATOR(pg_catalog.+) s.retrying OPERATOR(pg_catalog.+) s.leased OPERATOR(pg_catalog.+) s.settling
            OPERATOR(pg_catalog.+) s.dead OPERATOR(pg_catalog.+) s.pending OPERATOR(pg_catalog.+) s.unread AS unfinished_at_most,
        s.oldest_ready_at, s.oldest_unfinished_at, s.oldest_dead_at, s.next_due_at, s.waiting,
-       g.dropped, s.held_back,
+       g.dropped OPERATOR(pg_catalog.+) COALESCE(s.overflowed, 0) AS dropped, s.held_back,
        mq_internal.segment_bytes(q.queue_no, s.low_watermark OPERATOR(pg_catalog./) q.segment_size) AS held_bytes,
        s.low_watermark, s.next_id, s.epoch,
        CASE WHEN g.retry_delays IS NULL OR g.max_failures OPERATOR(pg_catalog.=) 1 THEN CASE WHEN g.max_failures IS NOT NULL THEN '0 s'::pg_catalog.interval END
@@ -673,7 +683,7 @@ COMMENT ON COLUMN mq.groups.oldest_unfinished_at IS 'When the first message came
 COMMENT ON COLUMN mq.groups.oldest_dead_at IS 'When the first dead message came; null: there is none, or its partition is locked.';
 COMMENT ON COLUMN mq.groups.next_due_at IS 'When the next retrying message is ready.';
 COMMENT ON COLUMN mq.groups.waiting IS 'Receivers that wait now (exact).';
-COMMENT ON COLUMN mq.groups.dropped IS 'Messages that retention dropped before the group had finished them (upper bound).';
+COMMENT ON COLUMN mq.groups.dropped IS 'Messages that retention, or a bound of the queue, dropped before the group had finished them (upper bound).';
 COMMENT ON COLUMN mq.groups.held_back IS 'How often a hand-out or look-ahead was given up because shared memory was full (exact, since the start of the server).';
 COMMENT ON COLUMN mq.groups.held_bytes IS 'Size on disk of the partitions from low_watermark on: what is kept for this group (exact).';
 COMMENT ON COLUMN mq.groups.low_watermark IS 'Every message below is finished (exact).';

@@ -31,6 +31,10 @@ typedef struct MqQueue
 	bool		closed;			/* nothing can be sent */
 	int32		max_message_bytes;	/* 0: no limit of its own */
 	int64		expires_us;		/* dropped when it was not used for that long; 0: never */
+	bool		drop_oldest;	/* past its bounds the worker drops; else senders are refused at once */
+	int32		max_send_per_second;	/* messages; 0: no limit */
+	int64		max_messages;	/* unfinished ones; 0: no such bound */
+	int64		max_bytes;		/* of those; 0: no such bound */
 	int64		notify_us;		/* interval of NOTIFY; 0: off */
 	int64		retention_us;	/* finished messages are kept as long; 0: not for their own sake */
 	int64		retention_bytes;	/* or as much; -1: no such limit */

@@ -116,6 +116,9 @@ init_slots(void)
 		pg_atomic_init_u64(&mq_chains[i].seen_due, 0);
 		pg_atomic_init_u64(&mq_chains[i].scheduled, 0);
 		pg_atomic_init_u32(&mq_chains[i].scheduled_known, 0);
+		pg_atomic_init_u32(&mq_chains[i].scheduled_counted, 0);
+		SpinLockInit(&mq_chains[i].bounds.mutex);
+		pg_atomic_init_u64(&mq_chains[i].bounds.scheduling, 0);
 	}
 
 	memset(mq_windows, 0, mq_max_groups * sizeof(MqWindow));
@@ -285,6 +288,18 @@ free_chain_slot(void)
 	return -1;
 }
 
+/* Nobody is admitted before somebody has counted: there is no bound of 0. */
+static void
+bounds_init(MqBounds *bounds)
+{
+	SpinLockAcquire(&bounds->mutex);
+	bounds->max_messages = bounds->max_bytes = 0;
+	bounds->messages_left = bounds->bytes_left = 0;
+	bounds->admitted = bounds->rejected = bounds->paid_until = bounds->rate = 0;
+	SpinLockRelease(&bounds->mutex);
+	pg_atomic_write_u64(&bounds->scheduling, 0);
+}
+
 /* Caller holds the registry lock and the append lock. The chain is not ready: mq_log_attach finds out where it ends. */
 static void
 chain_init(MqChain *chain, const MqChainKey *key)
@@ -304,6 +319,9 @@ chain_init(MqChain *chain, const MqChainKey *key)
 	pg_atomic_write_u64(&chain->seen_due, 0);
 	pg_atomic_write_u64(&chain->scheduled, 0);
 	pg_atomic_write_u32(&chain->scheduled_known, 0);
+	pg_atomic_write_u32(&chain->scheduled_counted, 0);
+	bounds_init(&chain->bounds);
+	chain->volume.spacing = 0;
 	chain->key = *key;
 }
 
@@ -381,6 +399,7 @@ mq_window_slot(const MqWindowKey *key, bool create, bool *created)
 		pg_atomic_init_u64(&mq_windows[slot].log_bytes, 0);
 		pg_atomic_init_u64(&mq_windows[slot].oldest_needed, 0);
 		pg_atomic_init_u64(&mq_windows[slot].used_at, 0);
+		pg_atomic_init_u64(&mq_windows[slot].overflowed, 0);
 		pg_atomic_init_u32(&mq_windows[slot].waiters, 0);
 		mq_windows[slot].next_waiting = -1;
 		for (int i = 0; i < MQ_LINES; i++)

@@ -79,6 +79,45 @@ typedef struct MqRange
 
 #define MQ_GAPS 16
 
+#define MQ_VOLUME_MARKS 32
+
+/* So many rows, and their bytes, were appended before an id. */
+typedef struct MqVolumeMark
+{
+	int64		id;
+	double		rows;
+	double		bytes;
+} MqVolumeMark;
+
+/* How much there is in a log (volume.h). Guarded by the append lock; a crash leaves nothing, and the files are measured again. */
+typedef struct MqVolumeMarks
+{
+	int64		spacing;		/* bytes from one mark to the next, by the queue's max_bytes; 0: it is not kept */
+	double		rows;			/* in all */
+	double		bytes;
+	int			count;
+	MqVolumeMark mark[MQ_VOLUME_MARKS];	/* ascending */
+} MqVolumeMarks;
+
+/*
+ * Bounds of a queue: how much senders may still send before somebody counts again what is unfinished (bounds.c), and what it was
+ * counted for. The spinlock is held for a few instructions. A crash leaves nothing: the first sender counts.
+ */
+typedef struct MqBounds
+{
+	slock_t		mutex;			/* guards all but scheduling */
+	int64		max_messages;	/* by these options and with this definition of the chain; else count again */
+	int64		max_bytes;
+	uint32		definition;
+	int64		messages_left;
+	int64		bytes_left;
+	int64		admitted;		/* messages, ever */
+	int64		rejected;		/* messages, since the start of the server */
+	int64		paid_until;		/* ns of clock.h, at that rate: see rate.c */
+	int32		rate;
+	pg_atomic_uint64 scheduling;	/* put into the schedule, or being taken out by the worker, by open transactions (no lock) */
+} MqBounds;
+
 /* Append position of one chain of segments: one per queue and priority level. All guarded by the append lock. */
 typedef struct MqChain
 {
@@ -110,6 +149,9 @@ typedef struct MqChain
 	pg_atomic_uint64 seen_due;	/* the first that this look has left, PG_INT64_MAX: none; 0: there was no look (the worker; no lock) */
 	pg_atomic_uint64 scheduled; /* how many there are, once they have been counted: (no lock) */
 	pg_atomic_uint32 scheduled_known;	/* set by the worker, unset by a PREPARE (no lock) */
+	pg_atomic_uint32 scheduled_counted; /* set by the worker: not known or not, `scheduled` is near the truth (no lock) */
+	MqBounds	bounds;
+	MqVolumeMarks volume;
 } MqChain;
 
 /* Whether the worker sends NOTIFY for the queue, and has been told that there is something new. */
@@ -327,6 +369,7 @@ typedef struct MqWindow
 	pg_atomic_uint64 log_bytes; /* offset log written since the last checkpoint (no lock) */
 	int64		checkpoint_bytes;	/* size of that checkpoint */
 	pg_atomic_uint64 oldest_needed; /* rows of this group with a smaller n are superfluous; 0: none (no lock) */
+	pg_atomic_uint64 overflowed;	/* messages dropped for the queue's bounds that its definition has not counted yet (no lock) */
 	bool		dropped;		/* the group is no more: nobody waits for it */
 	bool		limited;		/* somebody could not take for a limit: room wakes */
 	MqRetryPolicy retry;		/* of the group */

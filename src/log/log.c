@@ -31,6 +31,7 @@
 #include "log/page.h"
 #include "log/schedule.h"
 #include "log/segment_table.h"
+#include "log/volume.h"
 
 #define PAGES_PER_HOLD		64
 #define TUPLES_PER_CALL		1000
@@ -415,6 +416,8 @@ append_some(const MqQueue *queue, int level, int64 segment, Relation rel, HeapTu
 		stamp(tuples[i], ids[i], chain->last_time);
 	}
 	chain->next_id += count;
+	if (queue->max_bytes > 0 && chain->volume.spacing > 0)
+		mq_volume_add(chain, tuples, count, ids[0]);
 
 	Assert(count == 1 || slots != NULL);
 	aim_at_tail(chain, segment, rel);

@@ -22,9 +22,11 @@
 #include "base/definitions.h"
 #include "base/dependents.h"
 #include "base/owner.h"
+#include "log/send_rate.h"
 #include "log/schedule.h"
 #include "log/segment.h"
 #include "log/segment_table.h"
+#include "offset/bounds.h"
 #include "offset/rebuild.h"
 #include "verbs/groups.h"
 #include "verbs/options.h"
@@ -184,6 +186,8 @@ create_tables(const char *name, int32 queue_no, int64 segment_size, Oid owner)
 	mq_sql("UPDATE mq_internal.queue SET queue_table = %u WHERE queue_no = %d", get_relname_relid(name, schema), queue_no);
 }
 
+static const char *const overflow_choices[] = {"reject", "drop_oldest", NULL};
+
 /* Of create_queue and alter_queue. owner is no column, segment_size is rounded: they are taken out before the rest is written. */
 static const MqOption options[] = {
 	{"owner", MQ_OPTION_TEXT, .hint = "It is the name of a role.", .always = true},
@@ -193,14 +197,18 @@ static const MqOption options[] = {
 	{"retention_bytes", MQ_OPTION_INTEGER, 0, PG_INT64_MAX, "It must be at least zero."},
 	{"drop_unread", MQ_OPTION_BOOL, .hint = "With true, retention also drops what groups have not finished."},
 	{"notify_interval", MQ_OPTION_INTERVAL, 10 * INT64CONST(1000), USECS_PER_DAY, "It must be between 10 ms and one day."},
-	{"message_ttl", MQ_OPTION_NOT_YET}, {"dedup_window", MQ_OPTION_NOT_YET}, {"max_messages", MQ_OPTION_NOT_YET},
-	{"max_bytes", MQ_OPTION_NOT_YET}, {"overflow", MQ_OPTION_NOT_YET}, {"priorities", MQ_OPTION_NOT_YET},
+	{"message_ttl", MQ_OPTION_NOT_YET}, {"dedup_window", MQ_OPTION_NOT_YET},
+	{"max_messages", MQ_OPTION_INTEGER, 1, MQ_MAX_MESSAGES_MAX, "It must be between 1 and 1000000000000; null: no bound."},
+	{"max_bytes", MQ_OPTION_INTEGER, 1, MQ_MAX_BYTES_MAX, "It must be between 1 and 1125899906842624 (1 PiB); null: no bound."},
+	{"overflow", MQ_OPTION_CHOICE, .hint = "It is \"reject\" or \"drop_oldest\".", .choices = overflow_choices},
+	{"priorities", MQ_OPTION_NOT_YET},
 	{"default_priority", MQ_OPTION_NOT_YET}, {"ageing", MQ_OPTION_NOT_YET},
 	{"closed", MQ_OPTION_BOOL, .hint = "With true, nothing can be sent to the queue."},
 	{"expires_after", MQ_OPTION_INTERVAL, USECS_PER_SEC, MQ_INTERVAL_MAX_DAYS * USECS_PER_DAY, "It must be between one second and 365 days; null: never."},
 	{"like", MQ_OPTION_NOT_YET},
 	{"max_message_bytes", MQ_OPTION_INTEGER, 1, PG_INT32_MAX, "It must be between 1 and 2147483647; mq.max_message_size limits it too."},
-	{"max_send_per_second", MQ_OPTION_NOT_YET}, {"check", MQ_OPTION_NOT_YET},
+	{"max_send_per_second", MQ_OPTION_INTEGER, 1, MQ_MAX_SEND_PER_SECOND, "It must be between 1 and 1000000; null: no limit."},
+	{"check", MQ_OPTION_NOT_YET},
 };
 
 const MqOption *
@@ -216,16 +224,24 @@ set_options(const MqQueue *queue, const char *set)
 {
 	MqSqlContext context;
 	uint64		rows;
-	bool		wrong;
+	bool		wrong_retention;
+	bool		wrong_overflow;
 
 	mq_sql_begin(&context);
 	rows = mq_sql("UPDATE mq_internal.queue SET %s WHERE queue_no = %d", set, queue->queue_no);
-	wrong = mq_sql("SELECT FROM mq_internal.queue WHERE queue_no = %d AND drop_unread AND retention IS NULL AND retention_bytes IS NULL",
-				   queue->queue_no) > 0;
+	wrong_retention = mq_sql("SELECT FROM mq_internal.queue WHERE queue_no = %d AND drop_unread AND retention IS NULL AND retention_bytes IS NULL",
+							 queue->queue_no) > 0;
+	wrong_overflow = mq_sql("SELECT FROM mq_internal.queue WHERE queue_no = %d AND overflow = 'drop_oldest' AND max_messages IS NULL AND max_bytes IS NULL",
+							queue->queue_no) > 0;
 	mq_sql_end(&context);
 	if (rows == 0)
 		mq_queue_check_not_dropped(queue);
-	if (wrong)
+	if (wrong_overflow)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("overflow \"drop_oldest\" needs a bound"),
+				 errhint("Set max_messages or max_bytes as well.")));
+	if (wrong_retention)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("drop_unread needs a retention limit"),

@@ -336,6 +336,8 @@ create_group(MqQueue *queue, const char *name, const MqStart *start, const char 
 	(void) mq_group_by_number(group_no, &group);
 	oldest_needed = write_position(&group, group.epoch, &position);
 	mq_attach_new_group(&group, position.parts, position.count, oldest_needed);
+	/* it may be the one that makes the queue full (bounds.c) */
+	mq_transaction_changed(queue);
 	mq_transaction_wants_worker(queue->db);
 	return true;
 }
@@ -583,6 +585,8 @@ mq_seek(PG_FUNCTION_ARGS)
 	place_of_group(fcinfo, "mq.seek()", &group, &start);
 	mq_position_find(&group.queue, &start, &position);
 	seek(&group, &position);
+	/* as a new group */
+	mq_transaction_changed(&group.queue);
 	mq_transaction_wants_worker(group.queue.db);
 	PG_RETURN_VOID();
 }

@@ -241,6 +241,17 @@ number_sql(const MqOption *option, const char *text)
 	return pstrdup(text);
 }
 
+/* The value for the column; 22023 if it is none of the words. */
+static char *
+choice_sql(const MqOption *option, const char *text)
+{
+	for (int i = 0; option->choices[i] != NULL; i++)
+		if (strcmp(option->choices[i], text) == 0)
+			return quote_literal_cstr(text);
+	bad_value(option, psprintf("cannot be \"%s\"", text));
+	return NULL;
+}
+
 /* The JSON type has to be that of the option (22023); nothing is converted. */
 static void
 add_value(OptionsCall *call, const MqOption *option, const JsonbValue *value)
@@ -281,6 +292,11 @@ add_value(OptionsCall *call, const MqOption *option, const JsonbValue *value)
 				bad_value(option, "must be a string");
 			add(call, option, text, quote_literal_cstr(text));
 			break;
+		case MQ_OPTION_CHOICE:
+			if (value->type != jbvString)
+				bad_value(option, "must be a string");
+			add(call, option, text, choice_sql(option, text));
+			break;
 		case MQ_OPTION_NOT_YET:
 			break;
 	}
@@ -293,7 +309,16 @@ check_may_be_unset(const MqOption *option)
 		bad_value(option, "cannot be turned off or reset");
 }
 
-/* JSON null turns the option off. That is false for a boolean, whose column is not null. */
+/* What the column has when the option is off. Columns of booleans and of choices are not null. */
+static const char *
+off_sql(const MqOption *option)
+{
+	if (option->type == MQ_OPTION_BOOL)
+		return "false";
+	return option->type == MQ_OPTION_CHOICE ? quote_literal_cstr(option->choices[0]) : "NULL";
+}
+
+/* JSON null turns the option off. */
 static void
 add_key(OptionsCall *call, const char *name, const JsonbValue *value)
 {
@@ -305,7 +330,7 @@ add_key(OptionsCall *call, const char *name, const JsonbValue *value)
 		return;
 	}
 	check_may_be_unset(option);
-	add(call, option, NULL, option->type == MQ_OPTION_BOOL ? "false" : "NULL");
+	add(call, option, NULL, off_sql(option));
 }
 
 static void

@@ -16,6 +16,7 @@ typedef enum MqOptionType
 	MQ_OPTION_NUMBER,			/* bounds in thousandths */
 	MQ_OPTION_BOOL,
 	MQ_OPTION_TEXT,
+	MQ_OPTION_CHOICE,			/* one of some words; off means the first of them, which is the default */
 	MQ_OPTION_NOT_YET			/* has its name, and is refused with 0A000 */
 } MqOptionType;
 
@@ -26,6 +27,7 @@ typedef struct MqOption
 	int64		min;
 	int64		max;
 	const char *hint;			/* tells the bounds */
+	const char *const *choices; /* ends with NULL */
 	bool		at_create;		/* cannot be changed later */
 	bool		always;			/* neither null nor a default can be given */
 	const char *shown;			/* what is shown of its column, an SQL expression on row t; NULL: the column */

@@ -22,8 +22,10 @@
 
 #include "base/settings.h"
 #include "log/log.h"
+#include "log/send_rate.h"
 #include "log/schedule.h"
 #include "log/segment_table.h"
+#include "offset/bounds.h"
 #include "offset/rebuild.h"
 #include "verbs/due.h"
 #include "verbs/verbs.h"
@@ -224,6 +226,58 @@ schedule_all(const MqQueue *queue, HeapTuple *tuples, const TimestampTz *due, in
 	mq_transaction_schedules(queue, first, count);
 }
 
+/* ---- bounds ---- */
+
+/* How many consumer groups there are is nothing for who may only send: no numbers but the bounds. */
+static const char *
+bounds_text(const MqQueue *queue)
+{
+	if (queue->max_bytes == 0)
+		return psprintf("Its bound max_messages is %lld.", (long long) queue->max_messages);
+	if (queue->max_messages == 0)
+		return psprintf("Its bound max_bytes is %lld.", (long long) queue->max_bytes);
+	return psprintf("Its bounds are max_messages %lld and max_bytes %lld.", (long long) queue->max_messages, (long long) queue->max_bytes);
+}
+
+/* Raises 53400. */
+static void
+check_rate(const MqQueue *queue, int count)
+{
+	int64		ms = mq_rate_admit(queue, count);
+
+	if (ms > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("queue \"%s\" gets too many messages", NameStr(queue->name)),
+				 errdetail("The limit max_send_per_second of the queue is %d.", queue->max_send_per_second),
+				 errhint("Send again in %lld ms.", (long long) ms)));
+}
+
+/* One look for all of them: most queues have none. */
+static inline bool
+has_limits(const MqQueue *queue)
+{
+	return (queue->max_messages | queue->max_bytes | queue->max_send_per_second) != 0;
+}
+
+/* Raises 53400 if the queue is full, or gets too many. Before anything is written, so that the transaction can go on after a savepoint. */
+static void
+check_bounds(const MqQueue *queue, HeapTuple *tuples, int count)
+{
+	int64		bytes = 0;
+
+	if (queue->max_send_per_second > 0)
+		check_rate(queue, count);
+	for (int i = 0; i < count; i++)
+		bytes += tuples[i]->t_len;
+	if (mq_has_bounds(queue) && !mq_bounds_admit(queue, count, bytes))
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("queue \"%s\" is full", NameStr(queue->name)),
+				 errdetail("%s", bounds_text(queue)),
+				 errhint("Send again when its consumers have finished more. After a rollback to a savepoint the transaction can go on.")));
+}
+
 /* ---- functions ---- */
 
 /* The queue that argument 0 names, for someone who may send; it is attached. */
@@ -279,6 +333,8 @@ mq_send(PG_FUNCTION_ARGS)
 	if (!PG_ARGISNULL(8) || !PG_ARGISNULL(9))
 		parts.due = due_time(!PG_ARGISNULL(8), PG_GETARG_DATUM(8), !PG_ARGISNULL(9), PG_GETARG_DATUM(9));
 	tuple = form_row(&queue, &parts);
+	if (has_limits(&queue))
+		check_bounds(&queue, &tuple, 1);
 	if (parts.due != 0)
 		schedule_all(&queue, &tuple, &parts.due, 1, &id);
 	else
@@ -456,6 +512,8 @@ store_timed(const MqQueue *queue, Batch *batch)
 static ArrayType *
 store(const MqQueue *queue, Batch *batch)
 {
+	if (has_limits(queue))
+		check_bounds(queue, batch->tuples, batch->count);
 	if (batch->due != NULL)
 		store_timed(queue, batch);
 	else

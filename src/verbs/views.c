@@ -29,6 +29,7 @@
 #include "log/page.h"
 #include "log/schedule.h"
 #include "log/segment_table.h"
+#include "offset/bounds.h"
 #include "offset/rebuild.h"
 #include "verbs/sizes.h"
 #include "verbs/verbs.h"
@@ -94,8 +95,8 @@ mq_queue_state(PG_FUNCTION_ARGS)
 	MQ_STOP_POINT("queues_listed");
 	for (int i = 0; i < count; i++)
 	{
-		Datum		v[5];
-		bool		isnull[5] = {false};
+		Datum		v[6];
+		bool		isnull[6] = {false};
 		MqTail		tail;
 		int64		scheduled;
 		Oid			owner;
@@ -115,6 +116,8 @@ mq_queue_state(PG_FUNCTION_ARGS)
 		scheduled = isnull[3] ? -1 : mq_schedule_size(&queues[i]);
 		isnull[4] = scheduled < 0;
 		v[4] = Int64GetDatum(scheduled);
+		isnull[5] = isnull[3];
+		v[5] = isnull[5] ? (Datum) 0 : Int64GetDatum(mq_bounds_rejected(&queues[i]));
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, v, isnull);
 	}
 	return (Datum) 0;
@@ -231,7 +234,7 @@ put_oldest(const MqQueue *queue, const MqWindowCounts *counts, int64 unread, Dat
 enum
 {
 	G_GROUP_NO, G_RIGHTS, G_EPOCH, G_LOW_WATERMARK, G_NEXT_ID, G_READY, G_RETRYING, G_LEASED, G_SETTLING, G_DEAD, G_PENDING, G_UNREAD,
-	G_OLDEST_READY_AT, G_OLDEST_UNFINISHED_AT, G_OLDEST_DEAD_AT, G_NEXT_DUE_AT, G_HELD_BACK, G_WAITING, G_COLUMNS
+	G_OLDEST_READY_AT, G_OLDEST_UNFINISHED_AT, G_OLDEST_DEAD_AT, G_NEXT_DUE_AT, G_HELD_BACK, G_WAITING, G_OVERFLOWED, G_COLUMNS
 };
 
 /*
@@ -271,6 +274,7 @@ put_counts(const MqGroup *group, const MqWindowRef *ref, const MqWindowCounts *c
 	put_time(&v[G_NEXT_DUE_AT], &isnull[G_NEXT_DUE_AT], delayed.count > 0 ? delayed.next_due : 0);
 	v[G_HELD_BACK] = Int64GetDatum(counts->held_back);
 	v[G_WAITING] = Int64GetDatum(counts->waiting);
+	v[G_OVERFLOWED] = Int64GetDatum(counts->overflowed);
 }
 
 /* For mq.groups. Where the window cannot be shown all from low_watermark on is null. */

@@ -362,6 +362,38 @@ mq_window_peek(const MqWindowRef *ref, MqState state, int64 after, MqFared *fare
 	return count;
 }
 
+int64
+mq_window_discard_ready(const MqWindowRef *ref, int64 max, uint64 xid, MqCellList *cells, MqRange *ranges, int *count, int32 *epoch)
+{
+	MqWindow   *window = ref->window;
+	int64		discarded = 0;
+	int64		from = PG_INT64_MIN;
+
+	*count = 0;
+	if (!mq_window_lock(ref, LW_EXCLUSIVE))
+		return 0;
+	*epoch = window->epoch;
+	while (*count < MQ_ENTRIES_PER_HOLD && discarded < max)
+	{
+		uint32		node = mq_tree_first_in_state(window, MQ_READY, from);
+		const MqNode *n = MqNodeAt(node);
+		int64		last;
+
+		if (node == 0)
+			break;
+		last = Min(n->hi, n->lo + (max - discarded) - 1);
+		if (last < n->hi && cells->count == 0)
+			break;
+		node = mq_tree_cut(window, node, n->lo, last, cells);
+		ranges[(*count)++] = (MqRange) {MqNodeAt(node)->lo, last};
+		discarded += last - MqNodeAt(node)->lo + 1;
+		claim_node(window, node, MQ_CLAIM_SETTLE, xid, 0, NULL);
+		from = last + 1;
+	}
+	mq_window_unlock(ref);
+	return discarded;
+}
+
 bool
 mq_window_has_unfinished(const MqWindowRef *ref, int64 lo, int64 hi)
 {

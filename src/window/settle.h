@@ -65,6 +65,13 @@ extern bool mq_window_discard_range(const MqWindowRef *ref, int64 lo, int64 hi, 
 									int32 *epoch);
 
 /*
+ * The same for what is ready, also that whose delay is not over, by id: at most so many messages, and MQ_ENTRIES_PER_HOLD entries. One
+ * cell may be needed; without it an entry that is too large is left. Returns how many messages; what they were is in ranges.
+ */
+extern int64 mq_window_discard_ready(const MqWindowRef *ref, int64 max, uint64 xid, MqCellList *cells, MqRange *ranges, int *count,
+									 int32 *epoch);
+
+/*
  * Makes what of the ids (ascending) waits for a due time ready now, and what is dead again, as if it had never failed; returns how many
  * messages that were. Takes up to two cells for each. -1: nothing was done, the window has its share of the memory. No transaction
  * undoes it.
@@ -81,7 +88,6 @@ typedef struct MqFared
 
 /* The first messages with an id above `after` in a state, at most max; returns how many there are. Nothing is taken. */
 extern int	mq_window_peek(const MqWindowRef *ref, MqState state, int64 after, MqFared *fared, int max);
-
 /* Whether something in [lo, hi] is not finished, nor acked by anybody yet. */
 extern bool mq_window_has_unfinished(const MqWindowRef *ref, int64 lo, int64 hi);
 

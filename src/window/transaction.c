@@ -87,6 +87,8 @@ typedef struct Sent
 	MqChain    *chain;
 	MqDatabase *db;
 	bool		changed;		/* its definition */
+	int			level;			/* as in MqUndo, the deepest that has been admitted (bounds.c); 0: none has */
+	bool		undone;			/* some of that was rolled back to a savepoint since it was asked */
 } Sent;
 
 /* What was put into the schedule of a queue, and taken out. */
@@ -98,6 +100,7 @@ typedef struct Scheduled
 	MqDatabase *db;
 	TimestampTz due;			/* of the first one */
 	int64		count;			/* put in, less taken out */
+	int64		told;			/* what of that others know already, who count (MqBounds.scheduling) */
 } Scheduled;
 
 /* Newest first, in TopTransactionContext; levels never increase along the lists. */
@@ -261,7 +264,7 @@ remember_queue(const MqQueue *queue)
 		return sent;
 	mq_wake_prepare();
 	sent = MemoryContextAlloc(TopTransactionContext, sizeof(Sent));
-	*sent = (Sent) {sent_to, queue->chain, queue->db, false};
+	*sent = (Sent) {sent_to, queue->chain, queue->db};
 	return sent_to = sent;
 }
 
@@ -272,13 +275,43 @@ mq_transaction_sent(const MqQueue *queue)
 }
 
 void
+mq_transaction_admitted(const MqQueue *queue)
+{
+	Sent	   *sent = remember_queue(queue);
+
+	sent->level = Max(sent->level, GetCurrentTransactionNestLevel());
+}
+
+bool
+mq_transaction_took_back(const MqQueue *queue)
+{
+	for (Sent *sent = sent_to; sent != NULL; sent = sent->older)
+		if (sent->chain == queue->chain && sent->undone)
+		{
+			sent->undone = false;
+			return true;
+		}
+	return false;
+}
+
+void
 mq_transaction_changed(const MqQueue *queue)
 {
 	remember_queue(queue)->changed = true;
 }
 
-void
-mq_transaction_schedules(const MqQueue *queue, TimestampTz due, int64 count)
+/* Never throws. */
+static void
+tell_scheduling(Scheduled *s, int64 count)
+{
+	if (count != s->told)
+		(void) pg_atomic_fetch_add_u64(&s->chain->bounds.scheduling, count - s->told);
+	s->told = count;
+}
+
+/* The entry of the queue and the current level, made if there is none. May raise out-of-memory. */
+static Scheduled *
+scheduled_in(const MqQueue *queue)
 {
 	int			level = GetCurrentTransactionNestLevel();
 	Scheduled  *s = scheduled;
@@ -288,11 +321,41 @@ mq_transaction_schedules(const MqQueue *queue, TimestampTz due, int64 count)
 	if (s == NULL || s->level != level)
 	{
 		s = MemoryContextAlloc(TopTransactionContext, sizeof(Scheduled));
-		*s = (Scheduled) {scheduled, level, queue->chain, queue->db, PG_INT64_MAX, 0};
+		*s = (Scheduled) {scheduled, level, queue->chain, queue->db, PG_INT64_MAX};
 		scheduled = s;
 	}
+	return s;
+}
+
+/* What is put in counts at once for who asks how full the queue is, what is taken out when it is committed. */
+void
+mq_transaction_schedules(const MqQueue *queue, TimestampTz due, int64 count)
+{
+	Scheduled  *s = scheduled_in(queue);
+
 	s->due = Min(s->due, due);
 	s->count += count;
+	tell_scheduling(s, Max(s->count, 0));
+}
+
+void
+mq_transaction_moves(const MqQueue *queue, int64 count)
+{
+	Scheduled  *s = scheduled_in(queue);
+
+	s->count -= count;
+	tell_scheduling(s, s->count);
+}
+
+int64
+mq_transaction_scheduling(const MqQueue *queue)
+{
+	int64		told = 0;
+
+	for (const Scheduled *s = scheduled; s != NULL; s = s->older)
+		if (s->chain == queue->chain)
+			told += s->told;
+	return told;
 }
 
 uint64
@@ -542,18 +605,22 @@ note_scheduled(int level, bool committed)
 	{
 		if (committed)
 			pg_atomic_fetch_add_u64(&scheduled->chain->scheduled, scheduled->count);
+		tell_scheduling(scheduled, 0);
 		if (scheduled->due != PG_INT64_MAX)
 			mq_note_due(scheduled->db, scheduled->chain, scheduled->due);
 	}
 }
 
-/* COMMIT PREPARED and ROLLBACK PREPARED run no callback: the worker looks when it is due, and counts when it is decided. */
+/*
+ * COMMIT PREPARED and ROLLBACK PREPARED run no callback: the worker looks when it is due, and counts when it is decided. Until then it is
+ * taken for committed by who asks how full the queue is.
+ */
 static void
 note_prepared_schedule(void)
 {
 	for (const Scheduled *s = scheduled; s != NULL; s = s->older)
 		pg_atomic_write_u32(&s->chain->scheduled_known, 0);
-	note_scheduled(0, false);
+	note_scheduled(0, true);
 }
 
 /*
@@ -701,6 +768,7 @@ release_scheduled(int level)
 		{
 			around->due = Min(around->due, s->due);
 			around->count += s->count;
+			around->told += s->told;
 		}
 		else
 		{
@@ -738,6 +806,18 @@ xact_callback(XactEvent event, void *arg)
 	}
 }
 
+/* A savepoint is released, or rolled back to. */
+static void
+leave_sent(int level, bool undone)
+{
+	for (Sent *sent = sent_to; sent != NULL; sent = sent->older)
+		if (sent->level >= level)
+		{
+			sent->level = level - 1;
+			sent->undone |= undone;
+		}
+}
+
 /* What a savepoint did belongs to the level around it when it is released, and is undone when it is rolled back. */
 static void
 subxact_callback(SubXactEvent event, SubTransactionId sub, SubTransactionId parent, void *arg)
@@ -753,6 +833,7 @@ subxact_callback(SubXactEvent event, SubTransactionId sub, SubTransactionId pare
 		for (RetryChange *c = retry_changes; c != NULL && c->level >= level; c = c->older)
 			c->level = level - 1;
 		release_scheduled(level);
+		leave_sent(level, false);
 	}
 	else if (event == SUBXACT_EVENT_ABORT_SUB)
 	{
@@ -763,6 +844,7 @@ subxact_callback(SubXactEvent event, SubTransactionId sub, SubTransactionId pare
 		while (retry_changes != NULL && retry_changes->level >= level)
 			retry_changes = retry_changes->older;
 		note_scheduled(level, false);
+		leave_sent(level, true);
 	}
 }
 

@@ -43,6 +43,13 @@ extern int64 mq_transaction_replacing_cells(void);
 /* This transaction sent to the queue (which is attached): a receiver of each group is woken at commit. */
 extern void mq_transaction_sent(const MqQueue *queue);
 
+/*
+ * This transaction is about to send to the queue, which has bounds; and whether some of that was rolled back to a savepoint since this was
+ * asked last: what is unfinished may have it still. The first may raise out-of-memory.
+ */
+extern void mq_transaction_admitted(const MqQueue *queue);
+extern bool mq_transaction_took_back(const MqQueue *queue);
+
 /* This transaction changed what receivers of the queue (which is attached) may have: all of them are woken at commit. */
 extern void mq_transaction_changed(const MqQueue *queue);
 
@@ -51,6 +58,12 @@ extern void mq_transaction_changed(const MqQueue *queue);
  * them is due then. At its end, or that of its savepoint, the worker learns when to look. May raise out-of-memory.
  */
 extern void mq_transaction_schedules(const MqQueue *queue, TimestampTz due, int64 count);
+
+/* The worker's form: it has taken so many out, and appended them to the log in this transaction. */
+extern void mq_transaction_moves(const MqQueue *queue, int64 count);
+
+/* How many of the messages that MqBounds.scheduling has are this transaction's. */
+extern int64 mq_transaction_scheduling(const MqQueue *queue);
 
 /* This transaction drops the group: who waits for it is sent away at commit. */
 extern void mq_transaction_drops(const MqWindowRef *ref);

@@ -126,6 +126,15 @@ mq_walk_settle(const MqWindowRef *ref)
 	return decided > 0;
 }
 
+void
+mq_walk_again(const MqWindowRef *ref, uint64 xid)
+{
+	if (!mq_window_lock(ref, LW_EXCLUSIVE))
+		return;
+	mq_pending_resolve(ref->window, xid, false);
+	mq_window_unlock(ref);
+}
+
 /* ---- picking ---- */
 
 /* Takes the window lock, shared, and leaves no mark: others may pick the same. False: there is nothing to read, or no window. */

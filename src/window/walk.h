@@ -16,6 +16,8 @@ extern bool mq_walk(const MqGroup *group, const MqWindowRef *ref, int want);
 
 /* Reads until it is known which ids up to this one are messages; not what undecided senders sent. */
 extern void mq_walk_to(const MqGroup *group, const MqWindowRef *ref, int64 id);
+/* Has what an undecided sender has sent read again: for one that has rolled back to a savepoint, and would know what is left. */
+extern void mq_walk_again(const MqWindowRef *ref, uint64 xid);
 
 /* Only looks at the undecided senders; true if one turned out to be decided. */
 extern bool mq_walk_settle(const MqWindowRef *ref);

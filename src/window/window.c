@@ -227,6 +227,7 @@ mq_window_counts(const MqWindowRef *ref, MqWindowCounts *counts)
 	counts->oldest_dead = dead == 0 ? PG_INT64_MAX : MqNodeAt(dead)->lo;
 	counts->pending = window->pending_ids;
 	counts->held_back = window->held_back;
+	counts->overflowed = (int64) pg_atomic_read_u64(&window->overflowed);
 	counts->waiting = (int32) pg_atomic_read_u32(&window->waiters);
 	mq_window_unlock(ref);
 	return true;

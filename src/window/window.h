@@ -81,6 +81,7 @@ typedef struct MqWindowCounts
 	int64		low_watermark;
 	int64		next_id;
 	int64		ids[MQ_STATES];
+	int64		overflowed;
 	int64		pending;
 	int64		held_back;
 	int32		waiting;		/* receivers in line */

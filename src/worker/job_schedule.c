@@ -300,10 +300,10 @@ move_due(void *arg)
 	{
 		mq_transaction_sent(move->queue);
 		mq_log_append(move->queue, 0, move->tuples, count, ids);
+		mq_transaction_moves(move->queue, count);
 		for (int i = 0; i < count; i++)
 			move->moves[i].id = ids[i];
 		mq_moved_note(move->queue, move->moves, count);
-		mq_transaction_schedules(move->queue, PG_INT64_MAX, -count);
 		MQ_STOP_POINT("move_appended");
 	}
 	return true;

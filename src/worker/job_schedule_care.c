@@ -185,6 +185,7 @@ count_unknown(void *arg)
 			return false;
 		pg_atomic_write_u64(&chain->scheduled, (uint64) mq_schedule_count(all->items[i].queue.queue_no));
 		pg_atomic_write_u32(&chain->scheduled_known, 1);
+		pg_atomic_write_u32(&chain->scheduled_counted, 1);
 	}
 	return true;
 }

@@ -103,6 +103,13 @@ extern int64 mq_job_write_failures(bool now);
 
 /* In each turn. */
 extern void mq_job_care_for_failures(void);
+/* ---- job_bounds.c ---- */
+
+/* Drops the oldest messages of a queue that is over its bounds and says so by name, and counts them. */
+extern void mq_job_keep_bounds(const MqQueueWork *work);
+
+/* Writes how many that were, of a group: once a minute, or at once. */
+extern void mq_job_write_dropped(MqGroup *group, bool at_once);
 
 /* ---- job_notify.c ---- */
 

@@ -254,6 +254,8 @@ care_for_parts(MqQueueWork *work)
 		mq_job_cut_segment(work);
 	for (int i = 0; i < work->ngroups; i++)
 		settled &= mq_job_care_for_group(&work->groups[i], work);
+	if (work->known)
+		mq_job_keep_bounds(work);
 	if (may)
 		mq_job_clear_segments(work);
 	if (may)
@@ -282,6 +284,7 @@ care_for_queue(MqQueueItem *item)
 		queue->chain->adopt_wanted = false;
 		/* a restore may have filled its schedule since somebody looked */
 		pg_atomic_write_u32(&queue->chain->scheduled_known, 0);
+		pg_atomic_write_u32(&queue->chain->scheduled_counted, 0);
 		mq_lower_due(&queue->chain->next_due, 0);
 		/* its segments are looked at */
 		mq_worker_wake(mq_worker_database);
@@ -357,7 +360,10 @@ last_checkpoints(void)
 		return;
 	for (int i = 0; i < list.count; i++)
 		for (int j = 0; j < list.items[i].ngroups; j++)
+		{
+			mq_job_write_dropped(&list.items[i].groups[j], true);
 			last_checkpoint(&list.items[i], &list.items[i].groups[j]);
+		}
 	/* others hand out messages while the server goes on: a crash after that is a crash */
 	if (server_stops())
 		(void) mark_offset_log(true);
