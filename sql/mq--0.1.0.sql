@@ -31,6 +31,7 @@ CREATE TABLE mq_internal.queue (
     notify_interval   interval,
     closed            boolean NOT NULL DEFAULT false,
     max_message_bytes integer,
+    dedup_window      interval DEFAULT '1 day',
     system_identifier bigint  NOT NULL,
     database          oid     NOT NULL,
     extension         oid     NOT NULL,
@@ -166,6 +167,36 @@ CREATE TABLE mq_internal.moved_7 (LIKE mq_internal.moved_0);
 CREATE INDEX moved_7_block ON mq_internal.moved_7 (queue_no, block);
 COMMENT ON TABLE mq_internal.moved_0 IS 'Ids that mq.send returned, and where the messages are in their logs: pairs of an id and a place.';
 
+-- ---------------------------------------------------------------------------------------------------------------
+-- Deduplication ids (dedup.h). Tables are used in turn, by when a row is needed no more.
+
+CREATE TABLE mq_internal.dedup_hour_0 (
+    id           bigint      NOT NULL,
+    counted_from timestamptz NOT NULL,
+    queue_no     integer     NOT NULL,
+    dedup_id     text        COLLATE pg_catalog."C" NOT NULL
+);
+COMMENT ON TABLE mq_internal.dedup_hour_0 IS 'Deduplication ids, and the messages that have them. counted_from: infinity where an id was freed.';
+CREATE INDEX dedup_hour_0_id ON mq_internal.dedup_hour_0 (queue_no, dedup_id, id, counted_from);
+CREATE TABLE mq_internal.dedup_hour_1 (LIKE mq_internal.dedup_hour_0);
+CREATE INDEX dedup_hour_1_id ON mq_internal.dedup_hour_1 (queue_no, dedup_id, id, counted_from);
+CREATE TABLE mq_internal.dedup_hour_2 (LIKE mq_internal.dedup_hour_0);
+CREATE INDEX dedup_hour_2_id ON mq_internal.dedup_hour_2 (queue_no, dedup_id, id, counted_from);
+CREATE TABLE mq_internal.dedup_day_0 (LIKE mq_internal.dedup_hour_0);
+CREATE INDEX dedup_day_0_id ON mq_internal.dedup_day_0 (queue_no, dedup_id, id, counted_from);
+CREATE TABLE mq_internal.dedup_day_1 (LIKE mq_internal.dedup_hour_0);
+CREATE INDEX dedup_day_1_id ON mq_internal.dedup_day_1 (queue_no, dedup_id, id, counted_from);
+CREATE TABLE mq_internal.dedup_day_2 (LIKE mq_internal.dedup_hour_0);
+CREATE INDEX dedup_day_2_id ON mq_internal.dedup_day_2 (queue_no, dedup_id, id, counted_from);
+CREATE TABLE mq_internal.dedup_month_0 (LIKE mq_internal.dedup_hour_0);
+CREATE INDEX dedup_month_0_id ON mq_internal.dedup_month_0 (queue_no, dedup_id, id, counted_from);
+CREATE TABLE mq_internal.dedup_month_1 (LIKE mq_internal.dedup_hour_0);
+CREATE INDEX dedup_month_1_id ON mq_internal.dedup_month_1 (queue_no, dedup_id, id, counted_from);
+CREATE TABLE mq_internal.dedup_month_2 (LIKE mq_internal.dedup_hour_0);
+CREATE INDEX dedup_month_2_id ON mq_internal.dedup_month_2 (queue_no, dedup_id, id, counted_from);
+CREATE TABLE mq_internal.dedup_later (LIKE mq_internal.dedup_hour_0);
+CREATE INDEX dedup_later_id ON mq_internal.dedup_later (queue_no, dedup_id, id, counted_from);
+
 SELECT pg_catalog.pg_extension_config_dump('mq_internal.queue_no', '');
 SELECT pg_catalog.pg_extension_config_dump('mq_internal.group_no', '');
 SELECT pg_catalog.pg_extension_config_dump('mq_internal.queue', '');
@@ -190,6 +221,16 @@ SELECT pg_catalog.pg_extension_config_dump('mq_internal.scheduled_day_0', '');
 SELECT pg_catalog.pg_extension_config_dump('mq_internal.scheduled_day_1', '');
 SELECT pg_catalog.pg_extension_config_dump('mq_internal.scheduled_day_2', '');
 SELECT pg_catalog.pg_extension_config_dump('mq_internal.scheduled_later', '');
+SELECT pg_catalog.pg_extension_config_dump('mq_internal.dedup_hour_0', '');
+SELECT pg_catalog.pg_extension_config_dump('mq_internal.dedup_hour_1', '');
+SELECT pg_catalog.pg_extension_config_dump('mq_internal.dedup_hour_2', '');
+SELECT pg_catalog.pg_extension_config_dump('mq_internal.dedup_day_0', '');
+SELECT pg_catalog.pg_extension_config_dump('mq_internal.dedup_day_1', '');
+SELECT pg_catalog.pg_extension_config_dump('mq_internal.dedup_day_2', '');
+SELECT pg_catalog.pg_extension_config_dump('mq_internal.dedup_month_0', '');
+SELECT pg_catalog.pg_extension_config_dump('mq_internal.dedup_month_1', '');
+SELECT pg_catalog.pg_extension_config_dump('mq_internal.dedup_month_2', '');
+SELECT pg_catalog.pg_extension_config_dump('mq_internal.dedup_later', '');
 
 -- ---------------------------------------------------------------------------------------------------------------
 -- Messages as a consumer gets them.
@@ -240,7 +281,7 @@ COMMENT ON COLUMN mq.message.expires_at IS 'Not filled yet: null.';
 COMMENT ON COLUMN mq.message.lease_until IS 'Until then it is held for the receiver; null for mq.pop.';
 COMMENT ON COLUMN mq.message.origin_queue IS 'The queue that it was sent to first.';
 COMMENT ON COLUMN mq.message.origin_id IS 'The id that mq.send returned.';
-COMMENT ON COLUMN mq.message.dedup_id IS 'Not filled yet: null.';
+COMMENT ON COLUMN mq.message.dedup_id IS 'As sent: the id by which a repeat is known.';
 COMMENT ON COLUMN mq.message.death IS 'Not filled yet: null.';
 COMMENT ON COLUMN mq.message.reply_wanted IS 'Not used yet: false.';
 
@@ -287,7 +328,7 @@ CREATE FUNCTION mq.create_queue(queue text, groups text[] DEFAULT '{default}', o
     if_not_exists boolean DEFAULT false)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_create_queue';
 COMMENT ON FUNCTION mq.create_queue(text, text[], jsonb, boolean) IS
-    'Creates a queue with consumer groups, owned by the caller. Options: owner, segment_size, retention, retention_bytes, drop_unread, notify_interval, closed, max_message_bytes. Undone by rollback.';
+    'Creates a queue with consumer groups, owned by the caller. Options: owner, segment_size, retention, retention_bytes, drop_unread, notify_interval, dedup_window, closed, max_message_bytes. Undone by rollback.';
 
 CREATE FUNCTION mq.alter_queue(queue text, options jsonb)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_alter_queue';
@@ -363,7 +404,7 @@ CREATE FUNCTION mq.send(queue text, payload jsonb DEFAULT NULL, headers jsonb DE
     delay interval DEFAULT NULL, deliver_at timestamptz DEFAULT NULL, expires_in interval DEFAULT NULL)
 RETURNS bigint LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_send';
 COMMENT ON FUNCTION mq.send(text, jsonb, jsonb, bytea, text, text, integer, text, interval, timestamptz, interval) IS
-    'Sends a message and returns its id. It exists when the transaction commits, and is handed out when it is due: after a delay, or from deliver_at on. The arguments key to dedup_id and expires_in are not supported yet.';
+    'Sends a message and returns its id. It exists when the transaction commits, and is handed out when it is due: after a delay, or from deliver_at on. If its dedup_id was used within the queue''s dedup_window, nothing is sent, and the id of the first is returned. The arguments key, routing_key, priority and expires_in are not supported yet.';
 
 CREATE FUNCTION mq.send_batch(queue text, payloads jsonb[] DEFAULT NULL, headers jsonb[] DEFAULT NULL,
     bodies bytea[] DEFAULT NULL, keys text[] DEFAULT NULL, routing_keys text[] DEFAULT NULL, priorities integer[] DEFAULT NULL,
@@ -371,7 +412,7 @@ CREATE FUNCTION mq.send_batch(queue text, payloads jsonb[] DEFAULT NULL, headers
     expires_in interval[] DEFAULT NULL)
 RETURNS bigint[] LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_send_batch';
 COMMENT ON FUNCTION mq.send_batch(text, jsonb[], jsonb[], bytea[], text[], text[], integer[], text[], interval[], timestamptz[], interval[]) IS
-    'Sends a message for each element and returns the ids in the same order. An array of one element is for all of them. The arguments keys to dedup_ids and expires_in are not supported yet.';
+    'Sends a message for each element and returns the ids in the same order. An array of one element is for all of them. The arguments keys, routing_keys, priorities and expires_in are not supported yet.';
 
 CREATE FUNCTION mq.send_list(queue text, messages jsonb)
 RETURNS bigint[] LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_send_list';
@@ -387,6 +428,16 @@ CREATE FUNCTION mq.reschedule(queue text, id bigint, deliver_at timestamptz)
 RETURNS boolean LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_reschedule';
 COMMENT ON FUNCTION mq.reschedule(text, bigint, timestamptz) IS
     'Gives a message that is not due yet another due time, the past is now; false: it is not in the schedule (any more). For who sent it, or may manage. Undone by rollback.';
+
+CREATE FUNCTION mq.dedup_find(queue text, dedup_id text)
+RETURNS bigint LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_dedup_find_message';
+COMMENT ON FUNCTION mq.dedup_find(text, text) IS
+    'The id of the message that was sent with this dedup_id within the queue''s dedup_window; null: there is none. For who may send.';
+
+CREATE FUNCTION mq.dedup_forget(queue text, dedup_id text)
+RETURNS boolean LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_dedup_forget_id';
+COMMENT ON FUNCTION mq.dedup_forget(text, text) IS
+    'Frees a dedup_id, so that the next message with it is sent; false: it is free. For who may manage. Undone by rollback.';
 
 CREATE FUNCTION mq.make_due(queue text, within interval DEFAULT NULL)
 RETURNS bigint LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_make_due';
@@ -476,7 +527,7 @@ COMMENT ON FUNCTION mq.browse(text, text, text[], integer, bigint, text, text) I
 -- (pg_read_all_stats) they show all.
 
 CREATE FUNCTION mq_internal.queue_state(OUT queue_no integer, OUT queue_table oid, OUT owner oid, OUT next_id bigint,
-    OUT scheduled bigint)
+    OUT scheduled bigint, OUT dedup_ids bigint, OUT duplicates bigint)
 RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_queue_state';
 COMMENT ON FUNCTION mq_internal.queue_state() IS 'The queues that the caller may see, for the views.';
 
@@ -518,8 +569,9 @@ SELECT q.name::pg_catalog.text AS queue,
        s.next_id,
        (SELECT pg_catalog.count(*) FROM mq_internal.segment g WHERE g.queue_no OPERATOR(pg_catalog.=) q.queue_no) AS segments,
        mq_internal.segment_bytes(q.queue_no, 0) AS bytes,
-       s.scheduled,
-       q.paused, q.closed, q.segment_size, q.retention, q.retention_bytes, q.drop_unread, q.notify_interval, q.max_message_bytes
+       s.scheduled, s.dedup_ids,
+       q.paused, q.closed, s.duplicates,
+       q.segment_size, q.retention, q.retention_bytes, q.drop_unread, q.notify_interval, q.dedup_window, q.max_message_bytes
 FROM mq_internal.queue_state() s
 JOIN mq_internal.queue q ON q.queue_no OPERATOR(pg_catalog.=) s.queue_no;
 COMMENT ON VIEW mq.queues IS 'The queues the caller has some right on.';
@@ -530,13 +582,16 @@ COMMENT ON COLUMN mq.queues.next_id IS 'The next message gets this id or a great
 COMMENT ON COLUMN mq.queues.segments IS 'Partitions that exist (exact).';
 COMMENT ON COLUMN mq.queues.bytes IS 'Size of the partitions on disk (exact).';
 COMMENT ON COLUMN mq.queues.scheduled IS 'Messages that are not due yet (exact).';
+COMMENT ON COLUMN mq.queues.dedup_ids IS 'Deduplication ids that are kept, for a while also those whose window is over (about); null: not counted yet.';
 COMMENT ON COLUMN mq.queues.paused IS 'Nothing is handed out to any group.';
 COMMENT ON COLUMN mq.queues.closed IS 'Nothing can be sent to it.';
+COMMENT ON COLUMN mq.queues.duplicates IS 'Messages that were not sent because their dedup_id had been used (exact, since the start of the server).';
 COMMENT ON COLUMN mq.queues.segment_size IS 'Ids per segment.';
 COMMENT ON COLUMN mq.queues.retention IS 'How long finished messages are kept; null: not for their own sake.';
 COMMENT ON COLUMN mq.queues.retention_bytes IS 'How much is kept of finished messages; null: nothing for its own sake.';
 COMMENT ON COLUMN mq.queues.drop_unread IS 'Retention also drops what groups have not finished.';
 COMMENT ON COLUMN mq.queues.notify_interval IS 'NOTIFY is sent at most so often; null: never.';
+COMMENT ON COLUMN mq.queues.dedup_window IS 'How long a dedup_id is known, from the later of send and due; null: for ever.';
 COMMENT ON COLUMN mq.queues.max_message_bytes IS 'A message may have so many bytes; null: only mq.max_message_size limits it.';
 
 CREATE VIEW mq.groups WITH (security_barrier) AS
@@ -671,7 +726,7 @@ COMMENT ON COLUMN mq.scheduled.kind IS '''send''; ''retry'' and ''redrive'' are 
 COMMENT ON COLUMN mq.scheduled.key IS 'Not filled yet: null. For who may browse.';
 COMMENT ON COLUMN mq.scheduled.priority IS '0, the lowest; there is no other one yet.';
 COMMENT ON COLUMN mq.scheduled.size IS 'Bytes of payload, headers and body, as stored.';
-COMMENT ON COLUMN mq.scheduled.dedup_id IS 'Not filled yet: null. For who may browse.';
+COMMENT ON COLUMN mq.scheduled.dedup_id IS 'As sent. For who may browse.';
 COMMENT ON COLUMN mq.scheduled.held_reason IS 'Not filled yet: null.';
 
 -- ---------------------------------------------------------------------------------------------------------------

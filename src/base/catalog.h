@@ -24,6 +24,7 @@ typedef struct MqQueue
 	bool		paused;
 	bool		closed;			/* nothing can be sent */
 	int32		max_message_bytes;	/* 0: no limit of its own */
+	int64		dedup_us;		/* how long a deduplication id is kept; 0: for ever */
 	int64		notify_us;		/* interval of NOTIFY; 0: off */
 	int64		retention_us;	/* finished messages are kept as long; 0: not for their own sake */
 	int64		retention_bytes;	/* or as much; -1: no such limit */

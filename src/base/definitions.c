@@ -27,7 +27,7 @@
 enum
 {
 	Q_NUMBER = 1, Q_NAME, Q_SEGMENT_SIZE, Q_LEVELS, Q_PAUSED, Q_RETENTION, Q_RETENTION_BYTES, Q_DROP_UNREAD, Q_NOTIFY,
-	Q_CLOSED, Q_MAX_MESSAGE_BYTES, Q_SYSTEM, Q_DATABASE, Q_EXTENSION, Q_TABLE, Q_COLUMNS = Q_TABLE
+	Q_CLOSED, Q_MAX_MESSAGE_BYTES, Q_DEDUP_WINDOW, Q_SYSTEM, Q_DATABASE, Q_EXTENSION, Q_TABLE, Q_COLUMNS = Q_TABLE
 };
 
 /* columns of mq_internal.consumer_group */
@@ -91,6 +91,7 @@ queue_from_tuple(const MqExtension *ext, HeapTuple tuple, TupleDesc desc, MqQueu
 	queue->notify_us = interval_us(v[Q_NOTIFY - 1], isnull[Q_NOTIFY - 1]);
 	queue->closed = DatumGetBool(v[Q_CLOSED - 1]);
 	queue->max_message_bytes = isnull[Q_MAX_MESSAGE_BYTES - 1] ? 0 : DatumGetInt32(v[Q_MAX_MESSAGE_BYTES - 1]);
+	queue->dedup_us = interval_us(v[Q_DEDUP_WINDOW - 1], isnull[Q_DEDUP_WINDOW - 1]);
 	queue->extension = ext->oid;
 	queue->db = ext->db;
 	queue->table = mq_table_of(ext, NameStr(queue->name));

@@ -116,6 +116,10 @@ init_slots(void)
 		pg_atomic_init_u64(&mq_chains[i].seen_due, 0);
 		pg_atomic_init_u64(&mq_chains[i].scheduled, 0);
 		pg_atomic_init_u32(&mq_chains[i].scheduled_known, 0);
+		pg_atomic_init_u64(&mq_chains[i].duplicates, 0);
+		for (int table = 0; table < MQ_DEDUP_TABLES; table++)
+			pg_atomic_init_u64(&mq_chains[i].dedup_ids[table], 0);
+		pg_atomic_init_u32(&mq_chains[i].dedup_known, 0);
 	}
 
 	memset(mq_windows, 0, mq_max_groups * sizeof(MqWindow));
@@ -303,6 +307,10 @@ chain_init(MqChain *chain, const MqChainKey *key)
 	pg_atomic_write_u64(&chain->seen_due, 0);
 	pg_atomic_write_u64(&chain->scheduled, 0);
 	pg_atomic_write_u32(&chain->scheduled_known, 0);
+	pg_atomic_write_u64(&chain->duplicates, 0);
+	for (int table = 0; table < MQ_DEDUP_TABLES; table++)
+		pg_atomic_write_u64(&chain->dedup_ids[table], 0);
+	pg_atomic_write_u32(&chain->dedup_known, 0);
 	chain->key = *key;
 }
 

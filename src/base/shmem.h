@@ -75,6 +75,8 @@ typedef struct MqRange
 
 #define MQ_GAPS 16
 
+#define MQ_DEDUP_TABLES 10		/* dedup.h */
+
 /* Append position of one chain of segments: one per queue and priority level. All guarded by the append lock. */
 typedef struct MqChain
 {
@@ -106,6 +108,10 @@ typedef struct MqChain
 	pg_atomic_uint64 seen_due;	/* the first that this look has left, PG_INT64_MAX: none; 0: there was no look (the worker; no lock) */
 	pg_atomic_uint64 scheduled; /* how many there are, once they have been counted: (no lock) */
 	pg_atomic_uint32 scheduled_known;	/* set by the worker, unset by a PREPARE (no lock) */
+	/* deduplication ids (dedup.h) */
+	pg_atomic_uint64 duplicates;	/* messages that were not sent, for their ids had been used (no lock) */
+	pg_atomic_uint64 dedup_ids[MQ_DEDUP_TABLES];	/* about how many there are in each table, once they have been counted: (no lock) */
+	pg_atomic_uint32 dedup_known;	/* set by the worker (no lock) */
 } MqChain;
 
 /* Whether the worker sends NOTIFY for the queue, and has been told that there is something new. */

@@ -182,7 +182,7 @@ emit(Browse *b, const BrowseRange *range, HeapTuple tuple, int64 id)
 	}			copied[] = {
 		{B_ENQUEUED_AT, MQ_COL_ENQUEUED_AT}, {B_SENT_AT, MQ_COL_ENQUEUED_AT}, {B_HEADERS, MQ_COL_HEADERS},
 		{B_PAYLOAD, MQ_COL_PAYLOAD}, {B_BODY, MQ_COL_BODY}, {B_SENT_AT, MQ_COL_SENT_AT}, {B_DUE_AT, MQ_COL_DUE_AT},
-		{B_EXPIRES_AT, MQ_COL_EXPIRES_AT}, {B_ORIGIN_ID, MQ_COL_ORIGIN_ID}
+		{B_EXPIRES_AT, MQ_COL_EXPIRES_AT}, {B_ORIGIN_ID, MQ_COL_ORIGIN_ID}, {B_DEDUP_ID, MQ_COL_DEDUP_ID}
 	};
 	Datum		v[MQ_COLUMNS];
 	bool		n[MQ_COLUMNS];
@@ -236,7 +236,8 @@ emit_scheduled(Browse *b, const MqScheduledRow *row)
 		MqScheduleColumn from;
 	}			copied[] = {
 		{B_ID, MQ_SCHED_ID}, {B_ORIGIN_ID, MQ_SCHED_ID}, {B_SENT_AT, MQ_SCHED_SENT_AT}, {B_DUE_AT, MQ_SCHED_DUE_AT},
-		{B_HEADERS, MQ_SCHED_HEADERS}, {B_PAYLOAD, MQ_SCHED_PAYLOAD}, {B_BODY, MQ_SCHED_BODY}
+		{B_HEADERS, MQ_SCHED_HEADERS}, {B_PAYLOAD, MQ_SCHED_PAYLOAD}, {B_BODY, MQ_SCHED_BODY},
+		{B_DEDUP_ID, MQ_SCHED_DEDUP_ID}
 	};
 	Datum		out[B_COLUMNS] = {0};
 	bool		isnull[B_COLUMNS];

@@ -24,6 +24,7 @@
 #include "base/definitions.h"
 #include "base/owner.h"
 #include "base/stop_point.h"
+#include "log/dedup.h"
 #include "log/log.h"
 #include "log/order.h"
 #include "log/page.h"
@@ -94,10 +95,11 @@ mq_queue_state(PG_FUNCTION_ARGS)
 	MQ_STOP_POINT("queues_listed");
 	for (int i = 0; i < count; i++)
 	{
-		Datum		v[5];
-		bool		isnull[5] = {false};
+		Datum		v[7];
+		bool		isnull[7] = {false};
 		MqTail		tail;
 		int64		scheduled;
+		int64		dedup_ids;
 		Oid			owner;
 
 		CHECK_FOR_INTERRUPTS();
@@ -115,6 +117,11 @@ mq_queue_state(PG_FUNCTION_ARGS)
 		scheduled = isnull[3] ? -1 : mq_schedule_size(&queues[i]);
 		isnull[4] = scheduled < 0;
 		v[4] = Int64GetDatum(scheduled);
+		dedup_ids = isnull[3] ? -1 : mq_dedup_size(&queues[i]);
+		isnull[5] = dedup_ids < 0;
+		v[5] = Int64GetDatum(dedup_ids);
+		isnull[6] = isnull[3];
+		v[6] = isnull[3] ? (Datum) 0 : Int64GetDatum((int64) pg_atomic_read_u64(&queues[i].chain->duplicates));
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, v, isnull);
 	}
 	return (Datum) 0;

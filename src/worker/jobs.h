@@ -79,6 +79,11 @@ extern bool mq_job_lock_schedule(void);
 /* In each turn, that as well: moves what comes nearer to nearer tables, counts, and empties tables. */
 extern void mq_job_care_for_schedule(const MqQueueList *all);
 
+/* ---- job_dedup.c ---- */
+
+/* In each turn: counts deduplication ids, and empties tables of them. */
+extern void mq_job_care_for_dedup(const MqQueueList *all);
+
 /* ---- job_notify.c ---- */
 
 /* Learns from definitions that were read anew which queues notify, and that they are to be looked at. */

@@ -32,6 +32,8 @@ INSERT INTO public_function VALUES
 	('extend', 'receipt uuid, visibility_timeout interval', 'void'),
 	('extend_batch', 'receipts uuid[], visibility_timeout interval, strict boolean DEFAULT true', 'uuid[]'),
 	('send_list', 'queue text, messages jsonb', 'bigint[]'),
+	('dedup_find', 'queue text, dedup_id text', 'bigint'),
+	('dedup_forget', 'queue text, dedup_id text', 'boolean'),
 	('make_due', 'queue text, within interval DEFAULT NULL::interval', 'bigint'),
 	('cancel', 'queue text, id bigint', 'boolean'),
 	('reschedule', 'queue text, id bigint, deliver_at timestamp with time zone', 'boolean'),

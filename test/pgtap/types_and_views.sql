@@ -24,7 +24,7 @@ SELECT is((SELECT string_agg(attname || ' ' || format_type(atttypid, atttypmod),
 SELECT isnt(coalesce(obj_description('mq.browsed'::regtype, 'pg_type'), ''), '', 'mq.browsed has a comment');
 
 SELECT has_view('mq', v, 'view mq.' || v) FROM unnest(array['queues', 'groups', 'segments', 'in_flight', 'consumers', 'scheduled']) AS v;
-SELECT columns_are('mq', 'queues', array['queue', 'owner', 'queue_table', 'next_id', 'segments', 'bytes', 'scheduled', 'paused', 'closed', 'segment_size', 'retention', 'retention_bytes', 'drop_unread', 'notify_interval', 'max_message_bytes'], 'columns of mq.queues');
+SELECT columns_are('mq', 'queues', array['queue', 'owner', 'queue_table', 'next_id', 'segments', 'bytes', 'scheduled', 'dedup_ids', 'paused', 'closed', 'duplicates', 'segment_size', 'retention', 'retention_bytes', 'drop_unread', 'notify_interval', 'dedup_window', 'max_message_bytes'], 'columns of mq.queues');
 SELECT columns_are('mq', 'groups', array['queue', 'consumer_group', 'paused', 'ready', 'retrying', 'leased', 'settling', 'pending', 'unread_at_most', 'unfinished_at_most', 'oldest_ready_at', 'oldest_unfinished_at', 'next_due_at', 'waiting', 'dropped', 'held_back', 'held_bytes', 'low_watermark', 'next_id', 'epoch', 'rights', 'visibility_timeout', 'max_in_flight', 'max_in_flight_per_consumer'], 'columns of mq.groups');
 SELECT columns_are('mq', 'segments', array['queue', 'level', 'segment', 'segment_table', 'first_id', 'last_id', 'sealed', 'sealed_at', 'bytes'], 'columns of mq.segments');
 SELECT columns_are('mq', 'in_flight', array['queue', 'consumer_group', 'id', 'origin_id', 'state', 'attempt', 'failures', 'consumer', 'pid', 'leased_at', 'lease_until'], 'columns of mq.in_flight');
