@@ -116,6 +116,7 @@ like(err($node, "BEGIN; SELECT mq.send('p', '1', dedup_id => 'h'); PREPARE TRANS
 one($node, "ROLLBACK PREPARED 'h'");
 # it ends while somebody waits
 one($node, "BEGIN; SELECT mq.send('p', '1', dedup_id => 'i'); PREPARE TRANSACTION 'i'");
+$b = session($node);
 $b->start("SELECT mq.send('p', '2', dedup_id => 'i')");
 ok(poll_until('the sender to wait', sub { one($node, "SELECT wait_event_type FROM pg_stat_activity WHERE pid = " . $b->pid) eq 'Extension' }), 'a sender waits');
 one($node, "COMMIT PREPARED 'i'");
