@@ -37,6 +37,7 @@ CREATE TABLE mq_internal.queue (
     max_bytes         bigint,
     overflow          text    NOT NULL DEFAULT 'reject',
     max_send_per_second integer,
+    dedup_window      interval DEFAULT '1 day',
     system_identifier bigint  NOT NULL,
     database          oid     NOT NULL,
     extension         oid     NOT NULL,
@@ -213,6 +214,36 @@ CREATE INDEX failure_6_block ON mq_internal.failure_6 (group_no, block);
 CREATE TABLE mq_internal.failure_7 () INHERITS (mq_internal.failure);
 CREATE INDEX failure_7_block ON mq_internal.failure_7 (group_no, block);
 
+-- ---------------------------------------------------------------------------------------------------------------
+-- Deduplication ids (dedup.h). Tables are used in turn, by when a row is needed no more.
+
+CREATE TABLE mq_internal.dedup_hour_0 (
+    id           bigint      NOT NULL,
+    counted_from timestamptz NOT NULL,
+    queue_no     integer     NOT NULL,
+    dedup_id     text        COLLATE pg_catalog."C" NOT NULL
+);
+COMMENT ON TABLE mq_internal.dedup_hour_0 IS 'Deduplication ids, and the messages that have them. counted_from: infinity where an id was freed.';
+CREATE INDEX dedup_hour_0_id ON mq_internal.dedup_hour_0 (queue_no, dedup_id, id, counted_from);
+CREATE TABLE mq_internal.dedup_hour_1 (LIKE mq_internal.dedup_hour_0);
+CREATE INDEX dedup_hour_1_id ON mq_internal.dedup_hour_1 (queue_no, dedup_id, id, counted_from);
+CREATE TABLE mq_internal.dedup_hour_2 (LIKE mq_internal.dedup_hour_0);
+CREATE INDEX dedup_hour_2_id ON mq_internal.dedup_hour_2 (queue_no, dedup_id, id, counted_from);
+CREATE TABLE mq_internal.dedup_day_0 (LIKE mq_internal.dedup_hour_0);
+CREATE INDEX dedup_day_0_id ON mq_internal.dedup_day_0 (queue_no, dedup_id, id, counted_from);
+CREATE TABLE mq_internal.dedup_day_1 (LIKE mq_internal.dedup_hour_0);
+CREATE INDEX dedup_day_1_id ON mq_internal.dedup_day_1 (queue_no, dedup_id, id, counted_from);
+CREATE TABLE mq_internal.dedup_day_2 (LIKE mq_internal.dedup_hour_0);
+CREATE INDEX dedup_day_2_id ON mq_internal.dedup_day_2 (queue_no, dedup_id, id, counted_from);
+CREATE TABLE mq_internal.dedup_month_0 (LIKE mq_internal.dedup_hour_0);
+CREATE INDEX dedup_month_0_id ON mq_internal.dedup_month_0 (queue_no, dedup_id, id, counted_from);
+CREATE TABLE mq_internal.dedup_month_1 (LIKE mq_internal.dedup_hour_0);
+CREATE INDEX dedup_month_1_id ON mq_internal.dedup_month_1 (queue_no, dedup_id, id, counted_from);
+CREATE TABLE mq_internal.dedup_month_2 (LIKE mq_internal.dedup_hour_0);
+CREATE INDEX dedup_month_2_id ON mq_internal.dedup_month_2 (queue_no, dedup_id, id, counted_from);
+CREATE TABLE mq_internal.dedup_later (LIKE mq_internal.dedup_hour_0);
+CREATE INDEX dedup_later_id ON mq_internal.dedup_later (queue_no, dedup_id, id, counted_from);
+
 SELECT pg_catalog.pg_extension_config_dump('mq_internal.queue_no', '');
 SELECT pg_catalog.pg_extension_config_dump('mq_internal.group_no', '');
 SELECT pg_catalog.pg_extension_config_dump('mq_internal.queue', '');
@@ -245,6 +276,16 @@ SELECT pg_catalog.pg_extension_config_dump('mq_internal.failure_4', '');
 SELECT pg_catalog.pg_extension_config_dump('mq_internal.failure_5', '');
 SELECT pg_catalog.pg_extension_config_dump('mq_internal.failure_6', '');
 SELECT pg_catalog.pg_extension_config_dump('mq_internal.failure_7', '');
+SELECT pg_catalog.pg_extension_config_dump('mq_internal.dedup_hour_0', '');
+SELECT pg_catalog.pg_extension_config_dump('mq_internal.dedup_hour_1', '');
+SELECT pg_catalog.pg_extension_config_dump('mq_internal.dedup_hour_2', '');
+SELECT pg_catalog.pg_extension_config_dump('mq_internal.dedup_day_0', '');
+SELECT pg_catalog.pg_extension_config_dump('mq_internal.dedup_day_1', '');
+SELECT pg_catalog.pg_extension_config_dump('mq_internal.dedup_day_2', '');
+SELECT pg_catalog.pg_extension_config_dump('mq_internal.dedup_month_0', '');
+SELECT pg_catalog.pg_extension_config_dump('mq_internal.dedup_month_1', '');
+SELECT pg_catalog.pg_extension_config_dump('mq_internal.dedup_month_2', '');
+SELECT pg_catalog.pg_extension_config_dump('mq_internal.dedup_later', '');
 
 -- ---------------------------------------------------------------------------------------------------------------
 -- Messages as a consumer gets them.
@@ -295,8 +336,8 @@ COMMENT ON COLUMN mq.message.expires_at IS 'Not filled yet: null.';
 COMMENT ON COLUMN mq.message.lease_until IS 'Until then it is held for the receiver; null for mq.pop.';
 COMMENT ON COLUMN mq.message.origin_queue IS 'The queue that it was sent to first.';
 COMMENT ON COLUMN mq.message.origin_id IS 'The id that mq.send returned.';
-COMMENT ON COLUMN mq.message.dedup_id IS 'Not filled yet: null.';
 COMMENT ON COLUMN mq.message.death IS 'Where and how it has died, the latest time first: an array of objects; null: never.';
+COMMENT ON COLUMN mq.message.dedup_id IS 'As sent: the id by which a repeat is known.';
 COMMENT ON COLUMN mq.message.reply_wanted IS 'Not used yet: false.';
 
 CREATE TYPE mq.browsed AS (
@@ -342,7 +383,7 @@ CREATE FUNCTION mq.create_queue(queue text, groups text[] DEFAULT '{default}', o
     if_not_exists boolean DEFAULT false)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_create_queue';
 COMMENT ON FUNCTION mq.create_queue(text, text[], jsonb, boolean) IS
-    'Creates a queue with consumer groups, owned by the caller. Options: owner, segment_size, retention, retention_bytes, drop_unread, notify_interval, closed, expires_after, max_message_bytes, max_messages, max_bytes, overflow, max_send_per_second. Undone by rollback.';
+    'Creates a queue with consumer groups, owned by the caller. Options: owner, segment_size, retention, retention_bytes, drop_unread, notify_interval, closed, expires_after, max_message_bytes, max_messages, max_bytes, overflow, max_send_per_second, dedup_window. Undone by rollback.';
 
 CREATE FUNCTION mq.alter_queue(queue text, options jsonb)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_alter_queue';
@@ -429,7 +470,7 @@ CREATE FUNCTION mq.send(queue text, payload jsonb DEFAULT NULL, headers jsonb DE
     delay interval DEFAULT NULL, deliver_at timestamptz DEFAULT NULL, expires_in interval DEFAULT NULL)
 RETURNS bigint LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_send';
 COMMENT ON FUNCTION mq.send(text, jsonb, jsonb, bytea, text, text, integer, text, interval, timestamptz, interval) IS
-    'Sends a message and returns its id. It exists when the transaction commits, and is handed out when it is due: after a delay, or from deliver_at on. The arguments key to dedup_id and expires_in are not supported yet.';
+    'Sends a message and returns its id. It exists when the transaction commits, and is handed out when it is due: after a delay, or from deliver_at on. If its dedup_id was used within the queue''s dedup_window, nothing is sent, and the id of the first is returned. The arguments key, routing_key, priority and expires_in are not supported yet.';
 
 CREATE FUNCTION mq.send_batch(queue text, payloads jsonb[] DEFAULT NULL, headers jsonb[] DEFAULT NULL,
     bodies bytea[] DEFAULT NULL, keys text[] DEFAULT NULL, routing_keys text[] DEFAULT NULL, priorities integer[] DEFAULT NULL,
@@ -437,7 +478,7 @@ CREATE FUNCTION mq.send_batch(queue text, payloads jsonb[] DEFAULT NULL, headers
     expires_in interval[] DEFAULT NULL)
 RETURNS bigint[] LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_send_batch';
 COMMENT ON FUNCTION mq.send_batch(text, jsonb[], jsonb[], bytea[], text[], text[], integer[], text[], interval[], timestamptz[], interval[]) IS
-    'Sends a message for each element and returns the ids in the same order. An array of one element is for all of them. The arguments keys to dedup_ids and expires_in are not supported yet.';
+    'Sends a message for each element and returns the ids in the same order. An array of one element is for all of them. The arguments keys, routing_keys, priorities and expires_in are not supported yet.';
 
 CREATE FUNCTION mq.send_list(queue text, messages jsonb)
 RETURNS bigint[] LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_send_list';
@@ -453,6 +494,16 @@ CREATE FUNCTION mq.reschedule(queue text, id bigint, deliver_at timestamptz)
 RETURNS boolean LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_reschedule';
 COMMENT ON FUNCTION mq.reschedule(text, bigint, timestamptz) IS
     'Gives a message that is not due yet another due time, the past is now; false: it is not in the schedule (any more). For who sent it, or may manage. Undone by rollback.';
+
+CREATE FUNCTION mq.dedup_find(queue text, dedup_id text)
+RETURNS bigint LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_dedup_find_message';
+COMMENT ON FUNCTION mq.dedup_find(text, text) IS
+    'The id of the message that was sent with this dedup_id within the queue''s dedup_window; null: there is none. For who may send.';
+
+CREATE FUNCTION mq.dedup_forget(queue text, dedup_id text)
+RETURNS boolean LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_dedup_forget_id';
+COMMENT ON FUNCTION mq.dedup_forget(text, text) IS
+    'Frees a dedup_id, so that the next message with it is sent; false: it is free. For who may manage. Undone by rollback.';
 
 CREATE FUNCTION mq.make_due(queue text, within interval DEFAULT NULL)
 RETURNS bigint LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_make_due';
@@ -567,7 +618,7 @@ COMMENT ON FUNCTION mq.ddl(text) IS
 -- (pg_read_all_stats) they show all.
 
 CREATE FUNCTION mq_internal.queue_state(OUT queue_no integer, OUT queue_table oid, OUT owner oid, OUT next_id bigint,
-    OUT scheduled bigint, OUT rejected bigint)
+    OUT scheduled bigint, OUT dedup_ids bigint, OUT duplicates bigint, OUT rejected bigint)
 RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_queue_state';
 COMMENT ON FUNCTION mq_internal.queue_state() IS 'The queues that the caller may see, for the views.';
 
@@ -611,8 +662,9 @@ SELECT q.name::pg_catalog.text AS queue,
        s.next_id,
        (SELECT pg_catalog.count(*) FROM mq_internal.segment g WHERE g.queue_no OPERATOR(pg_catalog.=) q.queue_no) AS segments,
        mq_internal.segment_bytes(q.queue_no, 0) AS bytes,
-       s.scheduled,
-       q.paused, q.closed, s.rejected, q.segment_size, q.retention, q.retention_bytes, q.drop_unread, q.notify_interval,
+       s.scheduled, s.dedup_ids,
+       q.paused, q.closed, s.duplicates, s.rejected,
+       q.segment_size, q.retention, q.retention_bytes, q.drop_unread, q.notify_interval, q.dedup_window,
        q.expires_after, q.max_messages, q.max_bytes, q.overflow, q.max_message_bytes, q.max_send_per_second
 FROM mq_internal.queue_state() s
 JOIN mq_internal.queue q ON q.queue_no OPERATOR(pg_catalog.=) s.queue_no;
@@ -625,9 +677,11 @@ COMMENT ON COLUMN mq.queues.next_id IS 'The next message gets this id or a great
 COMMENT ON COLUMN mq.queues.segments IS 'Partitions that exist (exact).';
 COMMENT ON COLUMN mq.queues.bytes IS 'Size of the partitions on disk (exact).';
 COMMENT ON COLUMN mq.queues.scheduled IS 'Messages that are not due yet (exact).';
+COMMENT ON COLUMN mq.queues.dedup_ids IS 'Deduplication ids that are kept, for a while also those whose window is over (about); null: not counted yet.';
 COMMENT ON COLUMN mq.queues.paused IS 'Nothing is handed out to any group.';
 COMMENT ON COLUMN mq.queues.closed IS 'Nothing can be sent to it.';
 COMMENT ON COLUMN mq.queues.rejected IS 'Messages that were refused because the queue was full, or got too many (exact, since the start of the server).';
+COMMENT ON COLUMN mq.queues.duplicates IS 'Messages that were not sent because their dedup_id had been used (exact, since the start of the server).';
 COMMENT ON COLUMN mq.queues.segment_size IS 'Ids per segment.';
 COMMENT ON COLUMN mq.queues.retention IS 'How long finished messages are kept; null: not for their own sake.';
 COMMENT ON COLUMN mq.queues.retention_bytes IS 'How much is kept of finished messages; null: nothing for its own sake.';
@@ -637,6 +691,7 @@ COMMENT ON COLUMN mq.queues.expires_after IS 'Dropped when nobody has used it fo
 COMMENT ON COLUMN mq.queues.max_messages IS 'So many messages may be unfinished in the slowest group, with those that are scheduled; null: no bound.';
 COMMENT ON COLUMN mq.queues.max_bytes IS 'So many bytes of messages may be unfinished in the slowest group; null: no bound.';
 COMMENT ON COLUMN mq.queues.overflow IS 'At these bounds: ''reject'' refuses what is sent, ''drop_oldest'' drops what is oldest.';
+COMMENT ON COLUMN mq.queues.dedup_window IS 'How long a dedup_id is known, from the later of send and due; null: for ever.';
 COMMENT ON COLUMN mq.queues.max_message_bytes IS 'A message may have so many bytes; null: only mq.max_message_size limits it.';
 COMMENT ON COLUMN mq.queues.max_send_per_second IS 'So many messages may be sent to it in a second; null: no limit.';
 
@@ -792,7 +847,7 @@ COMMENT ON COLUMN mq.scheduled.kind IS '''send'' or ''redrive''; ''retry'' is no
 COMMENT ON COLUMN mq.scheduled.key IS 'Not filled yet: null. For who may browse.';
 COMMENT ON COLUMN mq.scheduled.priority IS '0, the lowest; there is no other one yet.';
 COMMENT ON COLUMN mq.scheduled.size IS 'Bytes of payload, headers and body, as stored.';
-COMMENT ON COLUMN mq.scheduled.dedup_id IS 'Not filled yet: null. For who may browse.';
+COMMENT ON COLUMN mq.scheduled.dedup_id IS 'As sent. For who may browse.';
 COMMENT ON COLUMN mq.scheduled.held_reason IS 'Not filled yet: null.';
 
 CREATE FUNCTION mq_internal.group_sight(group_no integer)

@@ -52,7 +52,6 @@ SELECT mq.send('s', '1', '{"mq.": 1}');                         -- 22023
 SELECT mq.send('s', '1', key => 'k');                           -- 0A000
 SELECT mq.send('s', '1', routing_key => 'k');                   -- 0A000
 SELECT mq.send('s', '1', priority => 0);                        -- 0A000
-SELECT mq.send('s', '1', dedup_id => 'd');                      -- 0A000
 SELECT mq.send('s', '1', expires_in => '1 s');                  -- 0A000
 SELECT mq.send('s', '1', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL) > 0 AS sent;
 SELECT payload FROM mq.pop('s');

@@ -35,6 +35,7 @@ typedef struct MqQueue
 	int32		max_send_per_second;	/* messages; 0: no limit */
 	int64		max_messages;	/* unfinished ones; 0: no such bound */
 	int64		max_bytes;		/* of those; 0: no such bound */
+	int64		dedup_us;		/* how long a deduplication id is kept; 0: for ever */
 	int64		notify_us;		/* interval of NOTIFY; 0: off */
 	int64		retention_us;	/* finished messages are kept as long; 0: not for their own sake */
 	int64		retention_bytes;	/* or as much; -1: no such limit */

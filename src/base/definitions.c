@@ -30,7 +30,7 @@ enum
 {
 	Q_NUMBER = 1, Q_NAME, Q_SEGMENT_SIZE, Q_LEVELS, Q_PAUSED, Q_RETENTION, Q_RETENTION_BYTES, Q_DROP_UNREAD, Q_NOTIFY,
 	Q_CLOSED, Q_MAX_MESSAGE_BYTES, Q_DEAD_LETTER_OF, Q_EXPIRES, Q_MAX_MESSAGES, Q_MAX_BYTES, Q_OVERFLOW,
-	Q_MAX_SEND_PER_SECOND, Q_SYSTEM, Q_DATABASE, Q_EXTENSION, Q_TABLE, Q_COLUMNS = Q_TABLE
+	Q_MAX_SEND_PER_SECOND, Q_DEDUP_WINDOW, Q_SYSTEM, Q_DATABASE, Q_EXTENSION, Q_TABLE, Q_COLUMNS = Q_TABLE
 };
 
 /* columns of mq_internal.consumer_group */
@@ -124,6 +124,7 @@ queue_from_tuple(const MqExtension *ext, HeapTuple tuple, TupleDesc desc, MqQueu
 	queue->max_bytes = isnull[Q_MAX_BYTES - 1] ? 0 : DatumGetInt64(v[Q_MAX_BYTES - 1]);
 	queue->max_send_per_second = isnull[Q_MAX_SEND_PER_SECOND - 1] ? 0 : DatumGetInt32(v[Q_MAX_SEND_PER_SECOND - 1]);
 	queue->drop_oldest = !isnull[Q_OVERFLOW - 1] && strcmp(TextDatumGetCString(v[Q_OVERFLOW - 1]), "drop_oldest") == 0;
+	queue->dedup_us = interval_us(v[Q_DEDUP_WINDOW - 1], isnull[Q_DEDUP_WINDOW - 1]);
 	queue->extension = ext->oid;
 	queue->db = ext->db;
 	queue->table = mq_table_of(ext, NameStr(queue->name));

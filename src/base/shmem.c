@@ -119,6 +119,10 @@ init_slots(void)
 		pg_atomic_init_u32(&mq_chains[i].scheduled_counted, 0);
 		SpinLockInit(&mq_chains[i].bounds.mutex);
 		pg_atomic_init_u64(&mq_chains[i].bounds.scheduling, 0);
+		pg_atomic_init_u64(&mq_chains[i].duplicates, 0);
+		for (int table = 0; table < MQ_DEDUP_TABLES; table++)
+			pg_atomic_init_u64(&mq_chains[i].dedup_ids[table], 0);
+		pg_atomic_init_u32(&mq_chains[i].dedup_known, 0);
 	}
 
 	memset(mq_windows, 0, mq_max_groups * sizeof(MqWindow));
@@ -322,6 +326,10 @@ chain_init(MqChain *chain, const MqChainKey *key)
 	pg_atomic_write_u32(&chain->scheduled_counted, 0);
 	bounds_init(&chain->bounds);
 	chain->volume.spacing = 0;
+	pg_atomic_write_u64(&chain->duplicates, 0);
+	for (int table = 0; table < MQ_DEDUP_TABLES; table++)
+		pg_atomic_write_u64(&chain->dedup_ids[table], 0);
+	pg_atomic_write_u32(&chain->dedup_known, 0);
 	chain->key = *key;
 }
 

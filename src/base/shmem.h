@@ -117,6 +117,7 @@ typedef struct MqBounds
 	int32		rate;
 	pg_atomic_uint64 scheduling;	/* put into the schedule, or being taken out by the worker, by open transactions (no lock) */
 } MqBounds;
+#define MQ_DEDUP_TABLES 10		/* dedup.h */
 
 /* Append position of one chain of segments: one per queue and priority level. All guarded by the append lock. */
 typedef struct MqChain
@@ -152,6 +153,10 @@ typedef struct MqChain
 	pg_atomic_uint32 scheduled_counted; /* set by the worker: not known or not, `scheduled` is near the truth (no lock) */
 	MqBounds	bounds;
 	MqVolumeMarks volume;
+	/* deduplication ids (dedup.h) */
+	pg_atomic_uint64 duplicates;	/* messages that were not sent, for their ids had been used (no lock) */
+	pg_atomic_uint64 dedup_ids[MQ_DEDUP_TABLES];	/* about how many there are in each table, once they have been counted: (no lock) */
+	pg_atomic_uint32 dedup_known;	/* set by the worker (no lock) */
 } MqChain;
 
 /* Whether the worker sends NOTIFY for the queue, and has been told that there is something new. */

@@ -27,6 +27,7 @@
 
 #include "base/owner.h"
 #include "base/stop_point.h"
+#include "log/dedup.h"
 #include "log/order.h"
 #include "log/page.h"
 #include "log/schedule.h"
@@ -128,7 +129,7 @@ mq_log_attach(MqQueue *queue, int level, int64 floor)
 	max = queue_max(queue, level);
 	/* the sequence lies above all that was given out here; in a restored queue it may be missing */
 	if (queue->foreign)
-		floor = Max(floor, mq_schedule_max_id(queue->queue_no) + 1);
+		floor = Max(floor, Max(mq_schedule_max_id(queue->queue_no), mq_dedup_max_id(queue->queue_no)) + 1);
 	next = Max(Max(max.max_id + 1, floor), 1);
 	LWLockAcquire(MqAppendLock(chain), LW_EXCLUSIVE);
 	if (chain_is(chain, &key) && !chain->ready)

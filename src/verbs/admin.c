@@ -23,6 +23,7 @@
 #include "base/dependents.h"
 #include "base/owner.h"
 #include "log/send_rate.h"
+#include "log/dedup.h"
 #include "log/schedule.h"
 #include "log/segment.h"
 #include "log/segment_table.h"
@@ -75,6 +76,7 @@ drop_definition(int32 queue_no, MqDependentsBudget budget)
 	mq_drop_internal("SEQUENCE", psprintf("i_%d", queue_no), "the queue's sequence", &budget);
 	mq_sql("DELETE FROM mq_internal.segment WHERE queue_no = %d", queue_no);
 	mq_schedule_delete_all(queue_no);
+	mq_dedup_dropped(queue_no);
 	mq_sql("DELETE FROM mq_internal.queue WHERE queue_no = %d", queue_no);
 }
 
@@ -197,11 +199,12 @@ static const MqOption options[] = {
 	{"retention_bytes", MQ_OPTION_INTEGER, 0, PG_INT64_MAX, "It must be at least zero."},
 	{"drop_unread", MQ_OPTION_BOOL, .hint = "With true, retention also drops what groups have not finished."},
 	{"notify_interval", MQ_OPTION_INTERVAL, 10 * INT64CONST(1000), USECS_PER_DAY, "It must be between 10 ms and one day."},
-	{"message_ttl", MQ_OPTION_NOT_YET}, {"dedup_window", MQ_OPTION_NOT_YET},
+	{"message_ttl", MQ_OPTION_NOT_YET},
 	{"max_messages", MQ_OPTION_INTEGER, 1, MQ_MAX_MESSAGES_MAX, "It must be between 1 and 1000000000000; null: no bound."},
 	{"max_bytes", MQ_OPTION_INTEGER, 1, MQ_MAX_BYTES_MAX, "It must be between 1 and 1125899906842624 (1 PiB); null: no bound."},
 	{"overflow", MQ_OPTION_CHOICE, .hint = "It is \"reject\" or \"drop_oldest\".", .choices = overflow_choices},
 	{"priorities", MQ_OPTION_NOT_YET},
+	{"dedup_window", MQ_OPTION_INTERVAL, 1000, INT64CONST(36500) * USECS_PER_DAY, "It must be between 1 ms and 36500 days; null keeps the ids for ever."},
 	{"default_priority", MQ_OPTION_NOT_YET}, {"ageing", MQ_OPTION_NOT_YET},
 	{"closed", MQ_OPTION_BOOL, .hint = "With true, nothing can be sent to the queue."},
 	{"expires_after", MQ_OPTION_INTERVAL, USECS_PER_SEC, MQ_INTERVAL_MAX_DAYS * USECS_PER_DAY, "It must be between one second and 365 days; null: never."},

@@ -12,6 +12,7 @@
 #include "utils/timestamp.h"
 
 #include "base/stop_point.h"
+#include "log/dedup.h"
 #include "log/schedule.h"
 #include "offset/rebuild.h"
 #include "verbs/due.h"
@@ -92,6 +93,9 @@ mq_cancel(PG_FUNCTION_ARGS)
 	open_queue(fcinfo, "mq.cancel()", &queue);
 	found = take_out(&queue, &tables, PG_GETARG_INT64(1), &row);
 	mq_schedule_close(&tables);
+	/* it was never sent, as far as anybody can see */
+	if (found && !row.isnull[MQ_SCHED_DEDUP_ID - 1])
+		mq_dedup_cancelled(&queue, DatumGetTextPP(row.v[MQ_SCHED_DEDUP_ID - 1]), PG_GETARG_INT64(1));
 	PG_RETURN_BOOL(found);
 }
 
@@ -114,10 +118,15 @@ mq_reschedule(PG_FUNCTION_ARGS)
 	found = take_out(&queue, &tables, PG_GETARG_INT64(1), &row);
 	if (found)
 	{
+		bool		later = due > DatumGetTimestampTz(row.v[MQ_SCHED_DUE_AT - 1]);
+
 		row.v[MQ_SCHED_DUE_AT - 1] = TimestampTzGetDatum(due);
 		row.v[MQ_SCHED_VERSION - 1] = Int32GetDatum(DatumGetInt32(row.v[MQ_SCHED_VERSION - 1]) + 1);
 		mq_transaction_schedules(&queue, due, 1);
 		mq_schedule_insert(&tables, &row);
+		/* its window counts from when it is due */
+		if (later && !row.isnull[MQ_SCHED_DEDUP_ID - 1])
+			mq_dedup_rescheduled(&queue, DatumGetTextPP(row.v[MQ_SCHED_DEDUP_ID - 1]), PG_GETARG_INT64(1), due);
 	}
 	mq_schedule_close(&tables);
 	PG_RETURN_BOOL(found);

@@ -146,7 +146,8 @@ fill_in_more(HeapTuple tuple, Datum *out, bool *isnull)
 		MqColumn	from;
 	}			copied[] = {
 		{M_SENT_AT, MQ_COL_SENT_AT}, {M_DUE_AT, MQ_COL_DUE_AT}, {M_EXPIRES_AT, MQ_COL_EXPIRES_AT}, {M_ORIGIN_ID, MQ_COL_ORIGIN_ID},
-		{M_LAST_REASON, MQ_COL_REASON}, {M_DEATH, MQ_COL_DEATH}
+		{M_LAST_REASON, MQ_COL_REASON}, {M_DEATH, MQ_COL_DEATH},
+		{M_DEDUP_ID, MQ_COL_DEDUP_ID}
 	};
 	Datum		v[MQ_COLUMNS];
 	bool		n[MQ_COLUMNS];

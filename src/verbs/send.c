@@ -21,6 +21,7 @@
 #include "utils/timestamp.h"
 
 #include "base/settings.h"
+#include "log/dedup.h"
 #include "log/log.h"
 #include "log/send_rate.h"
 #include "log/schedule.h"
@@ -41,6 +42,7 @@ typedef struct Parts
 	bool		has_headers;
 	bool		has_body;
 	TimestampTz due;			/* 0: at once */
+	text	   *dedup_id;		/* NULL: none */
 } Parts;
 
 /* A value that the append can store without reading another table or compressing. */
@@ -132,6 +134,40 @@ check_parts(const MqQueue *queue, Parts *parts)
 		parts->has_headers = check_headers(parts->headers);
 }
 
+/* Of 1 to 255 bytes; the copy is not toasted, compressed or packed. */
+static text *
+check_dedup_id(Datum value)
+{
+	text	   *id = DatumGetTextPCopy(value);
+
+	if (VARSIZE_ANY_EXHDR(id) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("a dedup_id must not be empty"),
+				 errhint("Leave it out, or give null, for a message that is sent in any case.")));
+	if (VARSIZE_ANY_EXHDR(id) > MQ_DEDUP_LENGTH_MAX)
+		ereport(ERROR,
+				(errcode(ERRCODE_STRING_DATA_RIGHT_TRUNCATION),
+				 errmsg("a dedup_id of %zu bytes is too long", VARSIZE_ANY_EXHDR(id)),
+				 errhint("It has at most %d bytes; give a digest of what is longer, encode(sha256(...), 'hex') say.", MQ_DEDUP_LENGTH_MAX)));
+	return id;
+}
+
+/* A row that has more than those of most messages. */
+static HeapTuple
+form_long_row(const Parts *parts, const Datum *plain, const bool *plain_isnull)
+{
+	Datum		v[MQ_COLUMNS] = {0};
+	bool		isnull[MQ_COLUMNS];
+
+	memset(isnull, true, sizeof(isnull));
+	memcpy(v, plain, MQ_PLAIN_COLUMNS * sizeof(Datum));
+	memcpy(isnull, plain_isnull, MQ_PLAIN_COLUMNS * sizeof(bool));
+	v[MQ_COL_DEDUP_ID - 1] = PointerGetDatum(parts->dedup_id);
+	isnull[MQ_COL_DEDUP_ID - 1] = false;
+	return heap_form_tuple(mq_row_descriptor(), v, isnull);
+}
+
 /* The tuple is palloc'd, with room for id and enqueued_at, which the log fills in. */
 static HeapTuple
 form_row(const MqQueue *queue, Parts *parts)
@@ -148,6 +184,8 @@ form_row(const MqQueue *queue, Parts *parts)
 		v[MQ_COL_HEADERS - 1] = ready_to_store(parts->headers);
 	if ((isnull[MQ_COL_BODY - 1] = !parts->has_body) == false)
 		v[MQ_COL_BODY - 1] = ready_to_store(parts->body);
+	if (parts->dedup_id != NULL)
+		return form_long_row(parts, v, isnull);
 	return heap_form_tuple(mq_plain_row_descriptor(), v, isnull);
 }
 
@@ -182,13 +220,14 @@ schedule(const MqQueue *queue, MqScheduleTables *tables, HeapTuple tuple, Timest
 		MqScheduleColumn to;
 		MqColumn	from;
 	}			copied[] = {
-		{MQ_SCHED_HEADERS, MQ_COL_HEADERS}, {MQ_SCHED_PAYLOAD, MQ_COL_PAYLOAD}, {MQ_SCHED_BODY, MQ_COL_BODY}
+		{MQ_SCHED_HEADERS, MQ_COL_HEADERS}, {MQ_SCHED_PAYLOAD, MQ_COL_PAYLOAD}, {MQ_SCHED_BODY, MQ_COL_BODY},
+		{MQ_SCHED_DEDUP_ID, MQ_COL_DEDUP_ID}
 	};
 	MqScheduledRow row;
-	Datum		v[MQ_PLAIN_COLUMNS];
-	bool		isnull[MQ_PLAIN_COLUMNS];
+	Datum		v[MQ_COLUMNS];
+	bool		isnull[MQ_COLUMNS];
 
-	heap_deform_tuple(tuple, mq_plain_row_descriptor(), v, isnull);
+	heap_deform_tuple(tuple, mq_row_descriptor(), v, isnull);
 	memset(row.isnull, true, sizeof(row.isnull));
 	for (int i = 0; i < lengthof(copied); i++)
 	{
@@ -278,6 +317,138 @@ check_bounds(const MqQueue *queue, HeapTuple *tuples, int count)
 				 errhint("Send again when its consumers have finished more. After a rollback to a savepoint the transaction can go on.")));
 }
 
+/* What one call sends: the messages that are sent at once, and those that are scheduled. */
+typedef struct Batch
+{
+	int			count;
+	HeapTuple  *tuples;
+	TimestampTz *due;			/* NULL: all are sent at once */
+	text	  **dedup_ids;		/* NULL: none has one */
+	int64	   *ids;
+} Batch;
+
+/* Those that are due at once are appended, the others scheduled; the ids come back in the order of the elements. */
+static void
+store_timed(const MqQueue *queue, Batch *batch)
+{
+	HeapTuple  *tuples = MemoryContextAllocHuge(CurrentMemoryContext, batch->count * sizeof(HeapTuple));
+	TimestampTz *due = MemoryContextAllocHuge(CurrentMemoryContext, batch->count * sizeof(TimestampTz));
+	int64	   *ids = MemoryContextAllocHuge(CurrentMemoryContext, batch->count * sizeof(int64));
+	int			later = 0;
+	int			now;
+
+	for (int i = 0; i < batch->count; i++)
+		if (batch->due[i] != 0)
+		{
+			due[later] = batch->due[i];
+			tuples[later++] = batch->tuples[i];
+		}
+	now = later;
+	for (int i = 0; i < batch->count; i++)
+		if (batch->due[i] == 0)
+			tuples[now++] = batch->tuples[i];
+	if (later > 0)
+		schedule_all(queue, tuples, due, later, ids);
+	if (now > later)
+	{
+		mq_transaction_sent(queue);
+		mq_log_append(queue, 0, tuples + later, now - later, ids + later);
+	}
+	now = later;
+	later = 0;
+	for (int i = 0; i < batch->count; i++)
+		batch->ids[i] = batch->due[i] != 0 ? ids[later++] : ids[now++];
+}
+
+/* Sends all of them. */
+static void
+store_all(const MqQueue *queue, Batch *batch)
+{
+	if (batch->due != NULL)
+		store_timed(queue, batch);
+	else
+	{
+		mq_transaction_sent(queue);
+		mq_log_append(queue, 0, batch->tuples, batch->count, batch->ids);
+	}
+}
+
+/* ---- messages with a deduplication id ---- */
+
+/* The ids of the batch, and in *element which of its messages each is of. */
+static MqDedupId *
+collect_dedup_ids(const Batch *batch, int *element, int *count)
+{
+	MqDedupId  *ids = MemoryContextAllocHuge(CurrentMemoryContext, batch->count * sizeof(MqDedupId));
+
+	*count = 0;
+	for (int i = 0; i < batch->count; i++)
+		if (batch->dedup_ids[i] != NULL)
+		{
+			element[*count] = i;
+			ids[(*count)++] = (MqDedupId) {batch->dedup_ids[i], batch->due != NULL ? batch->due[i] : 0};
+		}
+	return ids;
+}
+
+/* Sends those whose id is 0. */
+static void
+store_chosen(const MqQueue *queue, Batch *batch)
+{
+	Batch		chosen = *batch;
+	int		   *element = MemoryContextAllocHuge(CurrentMemoryContext, batch->count * sizeof(int));
+
+	chosen.count = 0;
+	chosen.ids = MemoryContextAllocHuge(CurrentMemoryContext, batch->count * sizeof(int64));
+	for (int i = 0; i < batch->count; i++)
+		if (batch->ids[i] == 0)
+		{
+			chosen.tuples[chosen.count] = batch->tuples[i];
+			if (batch->due != NULL)
+				chosen.due[chosen.count] = batch->due[i];
+			element[chosen.count++] = i;
+		}
+	if (chosen.count > 0 && has_limits(queue))
+		check_bounds(queue, chosen.tuples, chosen.count);
+	if (chosen.count > 0)
+		store_all(queue, &chosen);
+	for (int i = 0; i < chosen.count; i++)
+		batch->ids[element[i]] = chosen.ids[i];
+}
+
+/*
+ * Sends what has no id, and of each id that nobody has the first one; the others get the message that has theirs. What is found and what is
+ * sent is under the same lock (dedup.h), so of several senders one sends.
+ */
+static void
+store_once(const MqQueue *queue, Batch *batch)
+{
+	int		   *element = MemoryContextAllocHuge(CurrentMemoryContext, batch->count * sizeof(int));
+	int			count;
+	MqDedupId  *ids = collect_dedup_ids(batch, element, &count);
+	MqDedup    *dedup = mq_dedup_claim(queue, ids, count);
+	int			repeats = 0;
+
+	memset(batch->ids, 0, batch->count * sizeof(int64));
+	for (int i = 0; i < count; i++)
+	{
+		/* any but 0: not to be sent */
+		batch->ids[element[i]] = ids[i].same_as != i ? -1 : ids[i].first;
+		repeats += batch->ids[element[i]] != 0;
+	}
+	store_chosen(queue, batch);
+	for (int i = 0; i < count; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (ids[i].same_as != i)
+			batch->ids[element[i]] = batch->ids[element[ids[i].same_as]];
+		else if (ids[i].first == 0)
+			mq_dedup_note(dedup, &ids[i], batch->ids[element[i]]);
+	}
+	mq_dedup_end(dedup);
+	pg_atomic_fetch_add_u64(&queue->chain->duplicates, repeats);
+}
+
 /* ---- functions ---- */
 
 /* The queue that argument 0 names, for someone who may send; it is attached. */
@@ -314,7 +485,7 @@ MQ_FUNCTION(mq_send);
 Datum
 mq_send(PG_FUNCTION_ARGS)
 {
-	static const char *const later[] = {"key", "routing_key", "priority", "dedup_id"};
+	static const char *const later[] = {"key", "routing_key", "priority"};
 	static const char *const expiry[] = {"expires_in"};
 	MqQueue		queue;
 	Parts		parts = {0};
@@ -322,7 +493,7 @@ mq_send(PG_FUNCTION_ARGS)
 	int64		id;
 
 	open_queue(fcinfo, "mq.send()", &queue);
-	check_not_supported(fcinfo, later, 4, 7);
+	check_not_supported(fcinfo, later, 4, 6);
 	check_not_supported(fcinfo, expiry, 10, 10);
 	parts.has_payload = !PG_ARGISNULL(1);
 	parts.has_headers = !PG_ARGISNULL(2);
@@ -332,10 +503,14 @@ mq_send(PG_FUNCTION_ARGS)
 	parts.body = PG_GETARG_DATUM(3);
 	if (!PG_ARGISNULL(8) || !PG_ARGISNULL(9))
 		parts.due = due_time(!PG_ARGISNULL(8), PG_GETARG_DATUM(8), !PG_ARGISNULL(9), PG_GETARG_DATUM(9));
+	if (!PG_ARGISNULL(7))
+		parts.dedup_id = check_dedup_id(PG_GETARG_DATUM(7));
 	tuple = form_row(&queue, &parts);
-	if (has_limits(&queue))
+	if (has_limits(&queue) && parts.dedup_id == NULL)
 		check_bounds(&queue, &tuple, 1);
-	if (parts.due != 0)
+	if (parts.dedup_id != NULL)
+		store_once(&queue, &(Batch) {1, &tuple, &parts.due, &parts.dedup_id, &id});
+	else if (parts.due != 0)
 		schedule_all(&queue, &tuple, &parts.due, 1, &id);
 	else
 	{
@@ -357,7 +532,7 @@ typedef struct Column
 /* The arguments of send_batch, by their number; those that are not supported yet stay empty. */
 enum
 {
-	A_PAYLOADS = 1, A_HEADERS = 2, A_BODIES = 3, A_DELAYS = 8, A_DELIVER_AT = 9, A_COUNT = 11
+	A_PAYLOADS = 1, A_HEADERS = 2, A_BODIES = 3, A_DEDUP_IDS = 7, A_DELAYS = 8, A_DELIVER_AT = 9, A_COUNT = 11
 };
 
 static const struct
@@ -367,7 +542,7 @@ static const struct
 	Oid			type;
 }			batch_args[] = {
 	{A_PAYLOADS, "payloads", JSONBOID}, {A_HEADERS, "headers", JSONBOID}, {A_BODIES, "bodies", BYTEAOID},
-	{A_DELAYS, "delays", INTERVALOID}, {A_DELIVER_AT, "deliver_at", TIMESTAMPTZOID}
+	{A_DEDUP_IDS, "dedup_ids", TEXTOID}, {A_DELAYS, "delays", INTERVALOID}, {A_DELIVER_AT, "deliver_at", TIMESTAMPTZOID}
 };
 
 /* Reads the arrays; all that are given have the same length or one element. Returns how many messages that are. */
@@ -426,21 +601,13 @@ element_context(void *arg)
 	errcontext("element %d of %s", context->element, context->function);
 }
 
-/* One call of send_batch or send_list: the messages that are sent at once, and those that are scheduled. */
-typedef struct Batch
-{
-	int			count;
-	HeapTuple  *tuples;
-	TimestampTz *due;			/* NULL: all are sent at once */
-	int64	   *ids;
-} Batch;
-
 static void
-batch_begin(Batch *batch, int count, bool timed)
+batch_begin(Batch *batch, int count, bool timed, bool once)
 {
 	batch->count = count;
 	batch->tuples = MemoryContextAllocHuge(CurrentMemoryContext, count * sizeof(HeapTuple));
 	batch->due = timed ? MemoryContextAllocHuge(CurrentMemoryContext, count * sizeof(TimestampTz)) : NULL;
+	batch->dedup_ids = once ? MemoryContextAllocHuge(CurrentMemoryContext, count * sizeof(text *)) : NULL;
 	batch->ids = MemoryContextAllocHuge(CurrentMemoryContext, count * sizeof(int64));
 }
 
@@ -451,6 +618,7 @@ form_rows(const MqQueue *queue, Batch *batch, const Column *columns)
 	ElementContext named = {"mq.send_batch()", 0};
 	ErrorContextCallback context = {error_context_stack, element_context, &named};
 	bool		timed = batch->due != NULL;
+	bool		once = batch->dedup_ids != NULL;
 
 	error_context_stack = &context;
 	for (int i = 0; i < batch->count; i++)
@@ -461,6 +629,13 @@ form_rows(const MqQueue *queue, Batch *batch, const Column *columns)
 		parts.has_payload = column_value(&columns[A_PAYLOADS], i, &parts.payload);
 		parts.has_headers = column_value(&columns[A_HEADERS], i, &parts.headers);
 		parts.has_body = column_value(&columns[A_BODIES], i, &parts.body);
+		if (once)
+		{
+			Datum		value;
+
+			parts.dedup_id = column_value(&columns[A_DEDUP_IDS], i, &value) ? check_dedup_id(value) : NULL;
+			batch->dedup_ids[i] = parts.dedup_id;
+		}
 		batch->tuples[i] = form_row(queue, &parts);
 		if (timed)
 		{
@@ -475,52 +650,16 @@ form_rows(const MqQueue *queue, Batch *batch, const Column *columns)
 	error_context_stack = context.previous;
 }
 
-/* Those that are due at once are appended, the others scheduled; the ids come back in the order of the elements. */
-static void
-store_timed(const MqQueue *queue, Batch *batch)
-{
-	HeapTuple  *tuples = MemoryContextAllocHuge(CurrentMemoryContext, batch->count * sizeof(HeapTuple));
-	TimestampTz *due = MemoryContextAllocHuge(CurrentMemoryContext, batch->count * sizeof(TimestampTz));
-	int64	   *ids = MemoryContextAllocHuge(CurrentMemoryContext, batch->count * sizeof(int64));
-	int			later = 0;
-	int			now;
-
-	for (int i = 0; i < batch->count; i++)
-		if (batch->due[i] != 0)
-		{
-			due[later] = batch->due[i];
-			tuples[later++] = batch->tuples[i];
-		}
-	now = later;
-	for (int i = 0; i < batch->count; i++)
-		if (batch->due[i] == 0)
-			tuples[now++] = batch->tuples[i];
-	if (later > 0)
-		schedule_all(queue, tuples, due, later, ids);
-	if (now > later)
-	{
-		mq_transaction_sent(queue);
-		mq_log_append(queue, 0, tuples + later, now - later, ids + later);
-	}
-	now = later;
-	later = 0;
-	for (int i = 0; i < batch->count; i++)
-		batch->ids[i] = batch->due[i] != 0 ? ids[later++] : ids[now++];
-}
-
 /* Stores the batch; an array of its ids. */
 static ArrayType *
 store(const MqQueue *queue, Batch *batch)
 {
-	if (has_limits(queue))
+	if (has_limits(queue) && batch->dedup_ids == NULL)
 		check_bounds(queue, batch->tuples, batch->count);
-	if (batch->due != NULL)
-		store_timed(queue, batch);
+	if (batch->dedup_ids != NULL)
+		store_once(queue, batch);
 	else
-	{
-		mq_transaction_sent(queue);
-		mq_log_append(queue, 0, batch->tuples, batch->count, batch->ids);
-	}
+		store_all(queue, batch);
 	/* a Datum holds an int64 as it is (shmem.h asserts 64 bits) */
 	return construct_array((Datum *) batch->ids, batch->count, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE);
 }
@@ -530,7 +669,7 @@ MQ_FUNCTION(mq_send_batch);
 Datum
 mq_send_batch(PG_FUNCTION_ARGS)
 {
-	static const char *const later[] = {"keys", "routing_keys", "priorities", "dedup_ids"};
+	static const char *const later[] = {"keys", "routing_keys", "priorities"};
 	static const char *const expiry[] = {"expires_in"};
 	MqQueue		queue;
 	Column		columns[A_COUNT] = {0};
@@ -538,7 +677,7 @@ mq_send_batch(PG_FUNCTION_ARGS)
 	int			count;
 
 	open_queue(fcinfo, "mq.send_batch()", &queue);
-	check_not_supported(fcinfo, later, 4, 7);
+	check_not_supported(fcinfo, later, 4, 6);
 	check_not_supported(fcinfo, expiry, 10, 10);
 	count = column_args(fcinfo, columns);
 	if (!columns[A_PAYLOADS].given && !columns[A_BODIES].given)
@@ -548,7 +687,7 @@ mq_send_batch(PG_FUNCTION_ARGS)
 				 errhint("Give an array of payloads or of bodies; it may be empty.")));
 	if (count == 0)
 		PG_RETURN_POINTER(construct_empty_array(INT8OID));
-	batch_begin(&batch, count, columns[A_DELAYS].given || columns[A_DELIVER_AT].given);
+	batch_begin(&batch, count, columns[A_DELAYS].given || columns[A_DELIVER_AT].given, columns[A_DEDUP_IDS].given);
 	form_rows(&queue, &batch, columns);
 	PG_RETURN_POINTER(store(&queue, &batch));
 }
@@ -558,13 +697,13 @@ mq_send_batch(PG_FUNCTION_ARGS)
 /* The keys of an element. */
 typedef enum ListKey
 {
-	L_PAYLOAD, L_HEADERS, L_BODY, L_DELAY, L_DELIVER_AT, L_EXPECTED, L_KEY = L_EXPECTED, L_ROUTING_KEY, L_PRIORITY, L_DEDUP_ID,
+	L_PAYLOAD, L_HEADERS, L_BODY, L_DELAY, L_DELIVER_AT, L_DEDUP_ID, L_EXPECTED, L_KEY = L_EXPECTED, L_ROUTING_KEY, L_PRIORITY,
 	L_EXPIRES_IN, L_KEYS
 } ListKey;
 
 /* In the order of ListKey; those from L_EXPECTED on are not supported yet. */
 static const char *const list_keys[] = {
-	"payload", "headers", "body", "delay", "deliver_at", "key", "routing_key", "priority", "dedup_id", "expires_in"
+	"payload", "headers", "body", "delay", "deliver_at", "dedup_id", "key", "routing_key", "priority", "expires_in"
 };
 
 static void
@@ -592,7 +731,7 @@ list_key(const JsonbValue *key)
 		return (ListKey) i;
 	}
 	wrong_element(psprintf("a message has no key \"%.*s\"", Min(key->val.string.len, NAMEDATALEN), key->val.string.val),
-				  "The keys are payload, headers, body, delay and deliver_at.");
+				  "The keys are payload, headers, body, delay, deliver_at and dedup_id.");
 	return L_KEYS;
 }
 
@@ -628,6 +767,9 @@ set_part(Parts *parts, Datum *delay, Datum *time, ListKey key, const JsonbValue 
 			break;
 		case L_DELIVER_AT:
 			*time = DirectFunctionCall3(timestamptz_in, CStringGetDatum(list_string(value, "deliver_at")), ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1));
+			break;
+		case L_DEDUP_ID:
+			parts->dedup_id = check_dedup_id(CStringGetTextDatum(list_string(value, "dedup_id")));
 			break;
 		default:
 			break;
@@ -674,6 +816,7 @@ mq_send_list(PG_FUNCTION_ARGS)
 	JsonbIterator *it;
 	JsonbValue	value;
 	JsonbIteratorToken token;
+	bool		any_once = false;
 	ElementContext named = {"mq.send_list()", 0};
 	ErrorContextCallback context = {error_context_stack, element_context, &named};
 
@@ -684,7 +827,7 @@ mq_send_list(PG_FUNCTION_ARGS)
 		wrong_element("messages must be a JSON array", "For example [{\"payload\": {\"order\": 1}, \"delay\": \"5 min\"}].");
 	if (JB_ROOT_COUNT(list) == 0)
 		PG_RETURN_POINTER(construct_empty_array(INT8OID));
-	batch_begin(&batch, JB_ROOT_COUNT(list), true);
+	batch_begin(&batch, JB_ROOT_COUNT(list), true, true);
 	error_context_stack = &context;
 	it = JsonbIteratorInit(&list->root);
 	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_DONE)
@@ -696,8 +839,12 @@ mq_send_list(PG_FUNCTION_ARGS)
 		named.element++;
 		read_element(&value, &parts);
 		batch.due[named.element - 1] = parts.due;
+		batch.dedup_ids[named.element - 1] = parts.dedup_id;
+		any_once |= parts.dedup_id != NULL;
 		batch.tuples[named.element - 1] = form_row(&queue, &parts);
 	}
 	error_context_stack = context.previous;
+	if (!any_once)
+		batch.dedup_ids = NULL;
 	PG_RETURN_POINTER(store(&queue, &batch));
 }

@@ -24,6 +24,7 @@
 #include "base/definitions.h"
 #include "base/owner.h"
 #include "base/stop_point.h"
+#include "log/dedup.h"
 #include "log/log.h"
 #include "log/order.h"
 #include "log/page.h"
@@ -95,10 +96,11 @@ mq_queue_state(PG_FUNCTION_ARGS)
 	MQ_STOP_POINT("queues_listed");
 	for (int i = 0; i < count; i++)
 	{
-		Datum		v[6];
-		bool		isnull[6] = {false};
+		Datum		v[8];
+		bool		isnull[8] = {false};
 		MqTail		tail;
 		int64		scheduled;
+		int64		dedup_ids;
 		Oid			owner;
 
 		CHECK_FOR_INTERRUPTS();
@@ -116,8 +118,13 @@ mq_queue_state(PG_FUNCTION_ARGS)
 		scheduled = isnull[3] ? -1 : mq_schedule_size(&queues[i]);
 		isnull[4] = scheduled < 0;
 		v[4] = Int64GetDatum(scheduled);
-		isnull[5] = isnull[3];
-		v[5] = isnull[5] ? (Datum) 0 : Int64GetDatum(mq_bounds_rejected(&queues[i]));
+		isnull[7] = isnull[3];
+		v[7] = isnull[3] ? (Datum) 0 : Int64GetDatum(mq_bounds_rejected(&queues[i]));
+		dedup_ids = isnull[3] ? -1 : mq_dedup_size(&queues[i]);
+		isnull[5] = dedup_ids < 0;
+		v[5] = Int64GetDatum(dedup_ids);
+		isnull[6] = isnull[3];
+		v[6] = isnull[3] ? (Datum) 0 : Int64GetDatum((int64) pg_atomic_read_u64(&queues[i].chain->duplicates));
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, v, isnull);
 	}
 	return (Datum) 0;

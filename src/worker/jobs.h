@@ -103,6 +103,7 @@ extern int64 mq_job_write_failures(bool now);
 
 /* In each turn. */
 extern void mq_job_care_for_failures(void);
+
 /* ---- job_bounds.c ---- */
 
 /* Drops the oldest messages of a queue that is over its bounds and says so by name, and counts them. */
@@ -110,6 +111,11 @@ extern void mq_job_keep_bounds(const MqQueueWork *work);
 
 /* Writes how many that were, of a group: once a minute, or at once. */
 extern void mq_job_write_dropped(MqGroup *group, bool at_once);
+
+/* ---- job_dedup.c ---- */
+
+/* In each turn: counts deduplication ids, and empties tables of them. */
+extern void mq_job_care_for_dedup(const MqQueueList *all);
 
 /* ---- job_notify.c ---- */
 

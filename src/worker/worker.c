@@ -397,6 +397,7 @@ turn(void)
 		return;
 	mq_job_make_missed_segments();
 	mq_job_care_for_schedule(&list);
+	mq_job_care_for_dedup(&list);
 	care_for_ring(&list);
 	if (has_unknown_slots())
 		(void) mq_job_run(clear_slots, NULL, MQ_JOB_FOR_ALL, "clearing up");

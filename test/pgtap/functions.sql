@@ -32,6 +32,8 @@ INSERT INTO public_function VALUES
 	('extend', 'receipt uuid, visibility_timeout interval', 'void'),
 	('extend_batch', 'receipts uuid[], visibility_timeout interval, strict boolean DEFAULT true', 'uuid[]'),
 	('send_list', 'queue text, messages jsonb', 'bigint[]'),
+	('dedup_find', 'queue text, dedup_id text', 'bigint'),
+	('dedup_forget', 'queue text, dedup_id text', 'boolean'),
 	('make_due', 'queue text, within interval DEFAULT NULL::interval', 'bigint'),
 	('cancel', 'queue text, id bigint', 'boolean'),
 	('dead_letter', 'receipt uuid, reason text DEFAULT NULL::text', 'void'),
@@ -47,7 +49,7 @@ CREATE TEMP TABLE actual AS
 	       provolatile, proparallel, proisstrict, prosecdef, proleakproof, prokind, proconfig
 	  FROM pg_proc WHERE pronamespace = 'mq'::regnamespace;
 
-SELECT plan(37 * 8 + 5);
+SELECT plan(39 * 8 + 5);
 
 SELECT is((SELECT string_agg(a.result, ' or ') FROM actual a WHERE a.name = f.name AND a.args = f.args), f.result,
           format('mq.%s(%s) returns %s', f.name, f.args, f.result)) FROM public_function f;
