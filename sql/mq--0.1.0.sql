@@ -376,6 +376,22 @@ COMMENT ON COLUMN mq.browsed.consumer IS 'leased, settling: the name that the re
 COMMENT ON COLUMN mq.browsed.leased_at IS 'leased, settling: when it was handed out.';
 COMMENT ON COLUMN mq.browsed.first_received_at IS 'Not filled yet: null.';
 
+CREATE TYPE mq.event AS (
+    at             timestamptz,
+    consumer_group text,
+    kind           text,
+    attempt        integer,
+    consumer       text,
+    reason         text
+);
+COMMENT ON TYPE mq.event IS 'Something that happened to a message, as shown by mq.history.';
+COMMENT ON COLUMN mq.event.at IS 'When.';
+COMMENT ON COLUMN mq.event.consumer_group IS 'In which group; null: in none.';
+COMMENT ON COLUMN mq.event.kind IS '''sent'', ''enqueued'', ''due'', ''dead'', or a kind of mq.failures.';
+COMMENT ON COLUMN mq.event.attempt IS 'Which hand-out it was; null: none, or not known.';
+COMMENT ON COLUMN mq.event.consumer IS 'Name that the consumer gave; null: none.';
+COMMENT ON COLUMN mq.event.reason IS 'Why, as far as that is known.';
+
 -- ---------------------------------------------------------------------------------------------------------------
 -- Queues
 
@@ -583,6 +599,11 @@ CREATE FUNCTION mq.extend_batch(receipts uuid[], visibility_timeout interval, st
 RETURNS uuid[] LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_extend_batch';
 COMMENT ON FUNCTION mq.extend_batch(uuid[], interval, boolean) IS
     'Lets the leases end that long from now. strict: all or error; otherwise returns the receipts refused.';
+
+CREATE FUNCTION mq.history(queue text, id bigint)
+RETURNS SETOF mq.event LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 10 AS 'MODULE_PATHNAME', 'mq_history';
+COMMENT ON FUNCTION mq.history(text, bigint) IS
+    'What is known of a message, by the id that mq.send returned or its id in the queue: when it was sent and appended, how it failed in the last seven days, where it died.';
 
 CREATE FUNCTION mq.redrive(queue text, ids bigint[] DEFAULT NULL, max_messages bigint DEFAULT NULL, spread interval DEFAULT NULL)
 RETURNS bigint LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'mq_redrive';

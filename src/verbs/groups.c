@@ -266,6 +266,18 @@ managed_queue(FunctionCallInfo fcinfo, const char *function, MqQueue *queue)
 	mq_check_right(queue, MQ_RIGHT_MANAGE);
 }
 
+/* Against a drop, to the end of the transaction. */
+static void
+lock_definition(const MqQueue *queue)
+{
+	MqSqlContext context;
+
+	mq_sql_begin(&context);
+	if (mq_sql("SELECT FROM mq_internal.queue WHERE queue_no = %d FOR KEY SHARE", queue->queue_no) == 0)
+		mq_queue_dropped(queue);
+	mq_sql_end(&context);
+}
+
 /*
  * The option dead_letter_queue is a name, its column a number: who makes a queue of that name later gets nothing. The worker moves
  * messages there, so the caller must be allowed to send to it (and the owner of the queue, whenever that is done).
@@ -290,6 +302,7 @@ resolve_dead_letters(const MqQueue *queue, List *settings)
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("dead letters of queue \"%s\" cannot go to the queue itself", setting->text),
 					 errhint("Name another queue, or leave the option out.")));
+		lock_definition(&target);
 		setting->sql = psprintf("%d", target.dead_letter_of == queue->queue_no ? MQ_DEAD_LETTERS_OWN : target.queue_no);
 	}
 }

@@ -20,6 +20,7 @@
 #include "log/log.h"
 #include "log/moved.h"
 #include "log/schedule.h"
+#include "offset/bounds.h"
 #include "offset/rebuild.h"
 #include "verbs/discard.h"
 #include "verbs/due.h"
@@ -232,9 +233,27 @@ choose(Redrive *call, int64 *ids, const MqFound *found, int count, Home **homes)
 	return kept;
 }
 
+/* Raises 53400: a queue that is full takes none back, and none of the call is. */
+static void
+check_bounds(const Parcel *parcel)
+{
+	const MqQueue *queue = &parcel->home->group.queue;
+	int64		bytes = 0;
+
+	if (!mq_has_bounds(queue))
+		return;
+	for (int i = 0; i < parcel->count; i++)
+		bytes += parcel->tuples[i]->t_len;
+	if (!mq_bounds_admit(queue, parcel->count, bytes))
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("queue \"%s\" is full", NameStr(queue->name)),
+				 errhint("Send back fewer dead letters, or do so when its consumers have finished more.")));
+}
+
 /* Sends back those of the letters that go to one home, and marks them as done. */
 static void
-send_parcel(Redrive *call, const int64 *ids, const MqFound *found, Home **homes, int count, int first)
+send_parcel(Redrive *call, const MqFound *found, Home **homes, int count, int first)
 {
 	Parcel	   *parcel = palloc(sizeof(Parcel));
 	int64		new_ids[LETTERS_PER_LOT];
@@ -252,6 +271,7 @@ send_parcel(Redrive *call, const int64 *ids, const MqFound *found, Home **homes,
 		add_to_parcel(call, parcel, v, n);
 		homes[i] = NULL;
 	}
+	check_bounds(parcel);
 	if (call->spread_us > 0)
 		schedule_parcel(parcel, new_ids);
 	else
@@ -318,7 +338,7 @@ redrive_lot(Redrive *call, int64 *ids, int count)
 	}
 	for (int i = 0; i < n; i++)
 		if (kept_homes[i] != NULL)
-			send_parcel(call, chosen, kept, kept_homes, n, i);
+			send_parcel(call, kept, kept_homes, n, i);
 	call->left -= n;
 	return looked_at;
 }

@@ -377,13 +377,15 @@ mq_window_discard_ready(const MqWindowRef *ref, int64 max, uint64 xid, MqCellLis
 	{
 		uint32		node = mq_tree_first_in_state(window, MQ_READY, from);
 		const MqNode *n = MqNodeAt(node);
+		int64		wanted;
 		int64		last;
 
 		if (node == 0)
 			break;
-		last = Min(n->hi, n->lo + (max - discarded) - 1);
-		if (last < n->hi && cells->count == 0)
+		wanted = n->lo + (max - discarded) - 1;
+		if (wanted < n->hi && cells->count == 0)
 			break;
+		last = Min(n->hi, wanted);
 		node = mq_tree_cut(window, node, n->lo, last, cells);
 		ranges[(*count)++] = (MqRange) {MqNodeAt(node)->lo, last};
 		discarded += last - MqNodeAt(node)->lo + 1;

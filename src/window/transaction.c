@@ -673,7 +673,8 @@ at_commit(void)
 		else
 			keep_lease(undo);
 	apply_replacements();
-	apply_retry_changes();
+	if (retry_changes != NULL)
+		apply_retry_changes();
 	wake_receivers();
 	if (scheduled != NULL)
 		note_scheduled(0, true);

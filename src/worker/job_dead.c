@@ -196,7 +196,7 @@ add_row(Burial *burial, HeapTuple tuple, const MqFared *fared, const char *reaso
 static int
 finish(Burial *burial, MqFared *dead, const MqFound *found, char **reasons, int count)
 {
-	int64		ids[ROWS_PER_LOT];
+	int64		ids[ROWS_PER_LOT] = {0};
 	MqRange		ranges[ROWS_PER_LOT];
 	MqUndo	   *undo = mq_undo_settle(&burial->ref);
 	uint64		xid = mq_transaction_xid();

@@ -257,9 +257,10 @@ care_for_parts(MqQueueWork *work)
 	if (work->known)
 		mq_job_keep_bounds(work);
 	if (may)
+	{
 		mq_job_clear_segments(work);
-	if (may)
 		mq_job_expire(work);
+	}
 	return settled;
 }
 

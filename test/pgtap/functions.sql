@@ -39,6 +39,7 @@ INSERT INTO public_function VALUES
 	('dead_letter', 'receipt uuid, reason text DEFAULT NULL::text', 'void'),
 	('dead_letter_batch', 'receipts uuid[], reason text DEFAULT NULL::text, strict boolean DEFAULT true', 'uuid[]'),
 	('retry', 'queue text, consumer_group text, ids bigint[]', 'bigint'),
+	('history', 'queue text, id bigint', 'SETOF mq.event'),
 	('redrive', 'queue text, ids bigint[] DEFAULT NULL::bigint[], max_messages bigint DEFAULT NULL::bigint, spread interval DEFAULT NULL::interval', 'bigint'),
 	('reschedule', 'queue text, id bigint, deliver_at timestamp with time zone', 'boolean'),
 	('count_from', 'queue text, consumer_group text, start text DEFAULT NULL::text, start_id bigint DEFAULT NULL::bigint, start_time timestamp with time zone DEFAULT NULL::timestamp with time zone', 'bigint'),
@@ -49,7 +50,7 @@ CREATE TEMP TABLE actual AS
 	       provolatile, proparallel, proisstrict, prosecdef, proleakproof, prokind, proconfig
 	  FROM pg_proc WHERE pronamespace = 'mq'::regnamespace;
 
-SELECT plan(39 * 8 + 5);
+SELECT plan(40 * 8 + 5);
 
 SELECT is((SELECT string_agg(a.result, ' or ') FROM actual a WHERE a.name = f.name AND a.args = f.args), f.result,
           format('mq.%s(%s) returns %s', f.name, f.args, f.result)) FROM public_function f;

@@ -137,6 +137,14 @@ is(one($node, "SELECT mq.redrive('two.dead')"), '1', 'sent back to one group');
 is(one($node, "SELECT mq.retry('two', 'b', '{1}')"), '1', 'the other one names its own message still');
 is(one($node, "SELECT mq.discard('two', 'b', '{1}'), mq.discard('two', 'a', '{1}')"), '1|1', '... each of them its own');
 
+# a queue that is full takes none back
+one($node, q{SELECT mq.create_queue('narrow', options => '{"max_messages": 5}'); SELECT mq.send('narrow', '1') FROM generate_series(1, 5)});
+bury('narrow', 5);
+all_moved('narrow');
+one($node, "SELECT mq.send('narrow', '2') FROM generate_series(1, 3)");
+is(sqlstate($node, "SELECT mq.redrive('narrow.dead')"), '53400', 'a queue that is full takes none back');
+is(one($node, "SELECT mq.redrive('narrow.dead', max_messages => 2)"), '2', '... but what it has room for');
+
 # over a restart, a delay that is not over is retried at once
 one($node, q{SELECT mq.create_queue('later', options => '{"segment_size": 1024}'); SELECT mq.alter_group('later', 'default', '{"retry_delays": ["1 h"]}')});
 one($node, "SELECT count(mq.send_batch('later', (SELECT array_agg(to_jsonb(i)) FROM generate_series(1, 5000) i)))");
