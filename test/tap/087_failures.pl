@@ -44,7 +44,17 @@ one($node, "BEGIN; SELECT receipt AS r FROM mq.pop('p') \\gset\nSAVEPOINT s; SEL
 one($node, "SELECT mq.send('p', '2'); SELECT mq.dead_letter(receipt, reason => 'hopeless') FROM mq.receive('p')");
 is(failures('p', 3), 'nack/popped,nack/rolled back,nack/hopeless/1', 'a nack that a savepoint undoes is none');
 poll_until('the dead letter', sub { one($node, "SELECT count(*) FROM mq.queues WHERE queue = 'p.dead'") eq '1' && one($node, "SELECT count(*) FROM mq.browse('p.dead')") eq '1' });
-is(one($node, "SELECT last_reason, death->0->>'reason' FROM mq.receive('p.dead')"), 'hopeless|hopeless', 'a dead letter has its reason');
+is(one($node, "SELECT last_reason, death->0->>'reason', mq.release(receipt) IS NOT NULL FROM mq.receive('p.dead')"), 'hopeless|hopeless|t', 'a dead letter has its reason');
+
+# the story of one message
+is(one($node, "SELECT string_agg(concat_ws('/', kind, consumer_group, attempt, reason), ',' ORDER BY at) FROM mq.history('p', 2)"), 'sent,nack/default/1/hopeless', 'mq.history tells of a message');
+one($node, "SELECT mq.redrive('p.dead')");
+my ($again) = one($node, "SELECT id FROM mq.receive('p')");
+is(one($node, "SELECT string_agg(concat_ws('/', kind, consumer_group, attempt, reason), ',' ORDER BY at) FROM mq.history('p', 2)"), 'sent,nack/default/1/hopeless,dead/default/1/hopeless,enqueued', '... also that it died and was sent back, by the id that mq.send returned');
+is(one($node, "SELECT string_agg(kind, ',' ORDER BY at) FROM mq.history('p', mq.send('p', '3', delay => '1 h'))"), 'sent,due', '... and of one that is scheduled');
+is(one($node, "SELECT count(*) FROM mq.history('p', 999999)"), '0', '... and nothing of one that is not there');
+one($node, "CREATE ROLE curious LOGIN; SELECT mq.grant('p', 'consume', 'curious')");
+is(sqlstate($node, "SET SESSION AUTHORIZATION curious; SELECT * FROM mq.history('p', 2)"), '42501', 'it needs the right to browse');
 
 # a batch is one note, and a row for each block
 one($node, q{SELECT mq.create_queue('b'); SELECT mq.alter_group('b', 'default', '{"retry_delays": ["1 h"]}')});
