@@ -43,16 +43,17 @@ sub create
 	}
 	return;
 }
-# the fastest first send of a session
-sub first_send_time
+# the fastest first one of a session
+sub first_time
 {
+	my ($sql) = @_;
 	my $best;
 	for (1 .. 25)
 	{
 		my $s = session($node);
 		$s->q('SELECT 1');
 		my $start = time();
-		$s->q("SELECT mq.send('q7', '1')");
+		$s->q($sql);
 		my $took = time() - $start;
 		$s->close;
 		$best = $took if !defined $best || $took < $best;
@@ -64,12 +65,12 @@ create(1, 10);
 my $s = session($node);
 one($node, "SELECT mq.send('q7', '1')");
 my $few = views($s);
-my $send_few = first_send_time();
+my $send_few = first_time("SELECT mq.send('q7', '1')");
 create(11, $many);
 # each queue is used once since the start: what is measured is the view, not that
 $s->q('SELECT count(*) FROM mq.groups');
 my $lots = views($s);
-my $send_lots = first_send_time();
+my $send_lots = first_time("SELECT mq.send('q7', '1')");
 my $insert = fastest(20, sub { $s->q("INSERT INTO plain VALUES (1, '1')") });
 for my $sql (sort keys %$few)
 {
@@ -77,7 +78,9 @@ for my $sql (sort keys %$few)
 	my $ratio = $lots->{$sql} / $few->{$sql};
 	cmp_ok($ratio, '<=', 600, sprintf('%s: %.1f times as long with %d queues as with 10 (%.1f ms)', $sql, $ratio, $many, 1000 * $lots->{$sql}));
 }
-cmp_ok($send_lots - $send_few, '<=', 3 * $insert, sprintf('a session\'s first send takes %.2f ms, and %.2f with 10 queues; a committed INSERT %.2f', 1000 * $send_lots, 1000 * $send_few, 1000 * $insert));
+# what a session does first reads the catalogs, which grow with the tables there are: an INSERT does so, too
+my $first_insert = first_time("INSERT INTO plain VALUES (1, '1')");
+cmp_ok($send_lots - $send_few, '<=', $first_insert, sprintf('a session\'s first send takes %.2f ms, and %.2f with 10 queues; its first INSERT %.2f', 1000 * $send_lots, 1000 * $send_few, 1000 * $first_insert));
 # one queue of many
 my $one = fastest(5, sub { $s->q("SELECT * FROM mq.queues WHERE queue = 'q77'") });
 cmp_ok($one, '<=', $lots->{'SELECT count(*) FROM mq.queues'} + $insert, 'a look at one queue takes no more than one at all');
