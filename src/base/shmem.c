@@ -239,7 +239,7 @@ database_init(MqDatabase *db, const MqDatabaseKey *key)
 	db->worker_wanted = true;
 	db->turn_wanted = false;
 	db->paused_until = 0;
-	db->notes = db->notes_written = db->nnotes = 0;
+	db->notes = db->notes_written = db->nnotes = db->nnotes_written = 0;
 	pg_atomic_write_u32(&db->moved_current, 0);
 	pg_atomic_write_u64(&db->next_due, 0);
 	pg_atomic_write_u64(&db->sleeps_until, 0);
@@ -519,7 +519,7 @@ mq_database_forget(MqDatabase *db)
 	/* and noting a failure: whoever links a note looks at the key under the mutex */
 	notes = db->notes;
 	notes_written = db->notes_written;
-	db->notes = db->notes_written = db->nnotes = 0;
+	db->notes = db->notes_written = db->nnotes = db->nnotes_written = 0;
 	memset(&db->key, 0, sizeof(db->key));
 	SpinLockRelease(&db->mutex);
 	LWLockRelease(mq_shared->registry_lock);

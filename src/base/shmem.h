@@ -56,7 +56,8 @@ typedef struct MqDatabase
 	int64		paused_until;	/* mutex; no worker before this time of clock.h (DROP DATABASE in progress) */
 	uint32		notes;			/* mutex; list of MqNote: failures that the worker has to write down */
 	uint32		notes_written;	/* mutex; those of them that it is writing down, or was when it ended */
-	uint32		nnotes;			/* mutex; how many there are in both lists */
+	uint32		nnotes;			/* mutex; how many there are in both lists, */
+	uint32		nnotes_written; /* and in the second one */
 	uint32		drains;			/* mutex to write; how often the second list was done with */
 	pg_atomic_uint32 moved_current;	/* the table that rows about moved messages go to (moved.c; no lock) */
 	pg_atomic_uint64 next_due;	/* when something may be due in one of the queues (no lock) */

@@ -23,6 +23,7 @@
 #include "nodes/execnodes.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
+#include "utils/builtins.h"
 #include "utils/datum.h"
 #include "utils/fmgroids.h"
 #include "utils/inval.h"
@@ -36,6 +37,7 @@
 #include "log/own_table.h"
 #include "log/page.h"
 #include "log/schedule_table.h"
+#include "log/segment_table.h"
 
 /* Of a tier's tables, which are used in turn: that of the time now, the next one, and one that is being emptied. */
 #define TABLES_PER_TIER 3
@@ -232,6 +234,71 @@ mq_schedule_insert(MqScheduleTables *tables, MqScheduledRow *row)
 	size = tuple->t_len;
 	heap_freetuple(tuple);
 	return size;
+}
+
+/* What a message and its row have in common. */
+static const struct
+{
+	MqScheduleColumn scheduled;
+	MqColumn	message;
+}			common[] = {
+	{MQ_SCHED_HEADERS, MQ_COL_HEADERS}, {MQ_SCHED_PAYLOAD, MQ_COL_PAYLOAD}, {MQ_SCHED_BODY, MQ_COL_BODY},
+	{MQ_SCHED_SENT_AT, MQ_COL_SENT_AT}, {MQ_SCHED_ORIGIN_ID, MQ_COL_ORIGIN_ID}, {MQ_SCHED_ORIGIN_QUEUE, MQ_COL_ORIGIN_QUEUE},
+	{MQ_SCHED_TARGET_GROUP, MQ_COL_TARGET_GROUP}, {MQ_SCHED_TARGET_EPOCH, MQ_COL_TARGET_EPOCH},
+	{MQ_SCHED_PRIORITY, MQ_COL_PRIORITY}, {MQ_SCHED_KEY, MQ_COL_KEY}, {MQ_SCHED_ROUTING_KEY, MQ_COL_ROUTING_KEY},
+	{MQ_SCHED_DEDUP_ID, MQ_COL_DEDUP_ID}, {MQ_SCHED_REASON, MQ_COL_REASON}, {MQ_SCHED_DEATH, MQ_COL_DEATH}
+};
+
+void
+mq_schedule_put(MqScheduleTables *tables, const MqQueue *queue, HeapTuple message, char kind, TimestampTz due, int64 id)
+{
+	MqScheduledRow row;
+	Datum		v[MQ_COLUMNS];
+	bool		isnull[MQ_COLUMNS];
+
+	heap_deform_tuple(message, mq_row_descriptor(), v, isnull);
+	memset(row.isnull, true, sizeof(row.isnull));
+	for (int i = 0; i < lengthof(common); i++)
+	{
+		row.v[common[i].scheduled - 1] = v[common[i].message - 1];
+		row.isnull[common[i].scheduled - 1] = isnull[common[i].message - 1];
+	}
+#define SET(to, value) (row.v[(to) - 1] = (value), row.isnull[(to) - 1] = false)
+	SET(MQ_SCHED_ID, Int64GetDatum(id));
+	SET(MQ_SCHED_DUE_AT, TimestampTzGetDatum(due));
+	SET(MQ_SCHED_QUEUE_NO, Int32GetDatum(queue->queue_no));
+	SET(MQ_SCHED_VERSION, Int32GetDatum(1));
+	SET(MQ_SCHED_KIND, CharGetDatum(kind));
+	if (row.isnull[MQ_SCHED_SENT_AT - 1])
+		SET(MQ_SCHED_SENT_AT, TimestampTzGetDatum(GetCurrentTimestamp()));
+	if (kind == MQ_SCHED_KIND_SEND)
+		SET(MQ_SCHED_SENDER, CStringGetTextDatum(GetUserNameFromId(GetUserId(), false)));
+#undef SET
+	mq_schedule_insert(tables, &row);
+}
+
+HeapTuple
+mq_schedule_message(const MqScheduledRow *row)
+{
+	Datum		v[MQ_COLUMNS] = {0};
+	bool		isnull[MQ_COLUMNS];
+
+	memset(isnull, true, sizeof(isnull));
+	for (int i = 0; i < lengthof(common); i++)
+	{
+		v[common[i].message - 1] = row->v[common[i].scheduled - 1];
+		isnull[common[i].message - 1] = row->isnull[common[i].scheduled - 1];
+	}
+	/* the log fills in these two */
+	isnull[MQ_COL_ID - 1] = isnull[MQ_COL_ENQUEUED_AT - 1] = false;
+	v[MQ_COL_DUE_AT - 1] = row->v[MQ_SCHED_DUE_AT - 1];
+	isnull[MQ_COL_DUE_AT - 1] = row->isnull[MQ_SCHED_DUE_AT - 1];
+	if (isnull[MQ_COL_ORIGIN_ID - 1])
+	{
+		v[MQ_COL_ORIGIN_ID - 1] = row->v[MQ_SCHED_ID - 1];
+		isnull[MQ_COL_ORIGIN_ID - 1] = false;
+	}
+	return heap_form_tuple(mq_row_descriptor(), v, isnull);
 }
 
 void

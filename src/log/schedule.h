@@ -87,6 +87,15 @@ extern bool mq_schedule_lock_at_once(const MqQueue *queue);
 extern Size mq_schedule_insert(MqScheduleTables *tables, MqScheduledRow *row);
 
 /*
+ * Inserts the row of a message (of any number of columns, MqColumn) that is due then, under that id. kind: by whom it was put in; a send
+ * notes the current role as its sender. Errors and locks as above.
+ */
+extern void mq_schedule_put(MqScheduleTables *tables, const MqQueue *queue, HeapTuple message, char kind, TimestampTz due, int64 id);
+
+/* The message of a row, for the log, which gives it an id; palloc'd. */
+extern HeapTuple mq_schedule_message(const MqScheduledRow *row);
+
+/*
  * The row of the message that mq.send returned this id for, also one of this transaction; false: there is none now, which is for good but
  * for senders that are undecided. Values are copied.
  */

@@ -115,42 +115,6 @@ find_home(Redrive *call, int32 group_no)
 
 /* ---- sending ---- */
 
-/* The row of a message that comes back later. */
-static void
-schedule(const MqQueue *queue, MqScheduleTables *tables, HeapTuple tuple, TimestampTz due, int64 id)
-{
-	static const struct
-	{
-		MqScheduleColumn to;
-		MqColumn	from;
-	}			copied[] = {
-		{MQ_SCHED_SENT_AT, MQ_COL_SENT_AT}, {MQ_SCHED_HEADERS, MQ_COL_HEADERS}, {MQ_SCHED_PAYLOAD, MQ_COL_PAYLOAD},
-		{MQ_SCHED_BODY, MQ_COL_BODY}, {MQ_SCHED_ORIGIN_ID, MQ_COL_ORIGIN_ID}, {MQ_SCHED_ORIGIN_QUEUE, MQ_COL_ORIGIN_QUEUE},
-		{MQ_SCHED_TARGET_GROUP, MQ_COL_TARGET_GROUP}, {MQ_SCHED_TARGET_EPOCH, MQ_COL_TARGET_EPOCH},
-		{MQ_SCHED_PRIORITY, MQ_COL_PRIORITY}, {MQ_SCHED_KEY, MQ_COL_KEY}, {MQ_SCHED_ROUTING_KEY, MQ_COL_ROUTING_KEY},
-		{MQ_SCHED_DEDUP_ID, MQ_COL_DEDUP_ID}, {MQ_SCHED_REASON, MQ_COL_REASON}, {MQ_SCHED_DEATH, MQ_COL_DEATH}
-	};
-	MqScheduledRow row;
-	Datum		v[MQ_COLUMNS];
-	bool		isnull[MQ_COLUMNS];
-
-	heap_deform_tuple(tuple, mq_row_descriptor(), v, isnull);
-	memset(row.isnull, true, sizeof(row.isnull));
-	for (int i = 0; i < lengthof(copied); i++)
-	{
-		row.v[copied[i].to - 1] = v[copied[i].from - 1];
-		row.isnull[copied[i].to - 1] = isnull[copied[i].from - 1];
-	}
-#define SET(to, value) (row.v[(to) - 1] = (value), row.isnull[(to) - 1] = false)
-	SET(MQ_SCHED_ID, Int64GetDatum(id));
-	SET(MQ_SCHED_DUE_AT, TimestampTzGetDatum(due));
-	SET(MQ_SCHED_QUEUE_NO, Int32GetDatum(queue->queue_no));
-	SET(MQ_SCHED_VERSION, Int32GetDatum(1));
-	SET(MQ_SCHED_KIND, CharGetDatum(MQ_SCHED_KIND_REDRIVE));
-#undef SET
-	mq_schedule_insert(tables, &row);
-}
-
 static void
 schedule_parcel(const Parcel *parcel, int64 *ids)
 {
@@ -160,7 +124,7 @@ schedule_parcel(const Parcel *parcel, int64 *ids)
 	mq_schedule_lock(queue, false);
 	mq_log_take_ids(queue, 0, parcel->count, ids);
 	for (int i = 0; i < parcel->count; i++)
-		schedule(queue, &tables, parcel->tuples[i], parcel->due[i], ids[i]);
+		mq_schedule_put(&tables, queue, parcel->tuples[i], MQ_SCHED_KIND_REDRIVE, parcel->due[i], ids[i]);
 	mq_schedule_close(&tables);
 	mq_transaction_schedules(queue, parcel->due[0], parcel->count);
 }

@@ -211,42 +211,7 @@ due_time(bool has_delay, Datum delay, bool has_time, Datum time)
 	return due <= now ? 0 : due;
 }
 
-/* The row has an id already. What is toasted elsewhere has been fetched (form_row). */
-static void
-schedule(const MqQueue *queue, MqScheduleTables *tables, HeapTuple tuple, TimestampTz due, int64 id)
-{
-	static const struct
-	{
-		MqScheduleColumn to;
-		MqColumn	from;
-	}			copied[] = {
-		{MQ_SCHED_HEADERS, MQ_COL_HEADERS}, {MQ_SCHED_PAYLOAD, MQ_COL_PAYLOAD}, {MQ_SCHED_BODY, MQ_COL_BODY},
-		{MQ_SCHED_DEDUP_ID, MQ_COL_DEDUP_ID}
-	};
-	MqScheduledRow row;
-	Datum		v[MQ_COLUMNS];
-	bool		isnull[MQ_COLUMNS];
-
-	heap_deform_tuple(tuple, mq_row_descriptor(), v, isnull);
-	memset(row.isnull, true, sizeof(row.isnull));
-	for (int i = 0; i < lengthof(copied); i++)
-	{
-		row.v[copied[i].to - 1] = v[copied[i].from - 1];
-		row.isnull[copied[i].to - 1] = isnull[copied[i].from - 1];
-	}
-#define SET(to, value) (row.v[(to) - 1] = (value), row.isnull[(to) - 1] = false)
-	SET(MQ_SCHED_ID, Int64GetDatum(id));
-	SET(MQ_SCHED_DUE_AT, TimestampTzGetDatum(due));
-	SET(MQ_SCHED_SENT_AT, TimestampTzGetDatum(GetCurrentTimestamp()));
-	SET(MQ_SCHED_QUEUE_NO, Int32GetDatum(queue->queue_no));
-	SET(MQ_SCHED_VERSION, Int32GetDatum(1));
-	SET(MQ_SCHED_KIND, CharGetDatum(MQ_SCHED_KIND_SEND));
-	SET(MQ_SCHED_SENDER, CStringGetTextDatum(GetUserNameFromId(GetUserId(), false)));
-#undef SET
-	mq_schedule_insert(tables, &row);
-}
-
-/* Those of the messages that have a due time: they get their ids now. */
+/* Those of the messages that have a due time: they get their ids now. What is toasted elsewhere has been fetched (form_row). */
 static void
 schedule_all(const MqQueue *queue, HeapTuple *tuples, const TimestampTz *due, int count, int64 *ids)
 {
@@ -258,7 +223,7 @@ schedule_all(const MqQueue *queue, HeapTuple *tuples, const TimestampTz *due, in
 	for (int i = 0; i < count; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		schedule(queue, &tables, tuples[i], due[i], ids[i]);
+		mq_schedule_put(&tables, queue, tuples[i], MQ_SCHED_KIND_SEND, due[i], ids[i]);
 		first = Min(first, due[i]);
 	}
 	mq_schedule_close(&tables);

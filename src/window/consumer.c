@@ -93,6 +93,8 @@ mq_consumer_leave(MqWindow *window, MqNode *n)
 {
 	uint32		c = n->consumer;
 
+	/* of what is not read the field means something else */
+	Assert(n->state != MQ_UNREAD);
 	if (c == 0)
 		return;
 	n->consumer = 0;

@@ -58,9 +58,9 @@ add_text(MqNote *note, uint32 *last, int *used, const char *text, int length, Mq
 	}
 }
 
-/* Last in, first out: the worker sorts by time. False: the database is no more. */
+/* Last in, first out: each has its time. *first: the worker has nothing to write down so far. False: the database is no more. */
 static bool
-link_note(MqDatabase *db, const MqWindow *window, uint32 cell)
+link_note(MqDatabase *db, const MqWindow *window, uint32 cell, bool *first)
 {
 	bool		same;
 
@@ -68,6 +68,7 @@ link_note(MqDatabase *db, const MqWindow *window, uint32 cell)
 	same = memcmp(&db->key, &window->key.db, sizeof(MqDatabaseKey)) == 0;
 	if (same)
 	{
+		*first = db->notes == 0;
 		MqNoteAt(cell)->next = db->notes;
 		db->notes = cell;
 		db->nnotes++;
@@ -100,6 +101,7 @@ note(MqWindow *window, const MqNote *content, const char *consumer, const char *
 	int			used = 0;
 	int			consumer_length;
 	int			reason_length;
+	bool		first;
 
 	if (db == NULL)
 		return;
@@ -125,13 +127,13 @@ note(MqWindow *window, const MqNote *content, const char *consumer, const char *
 	if (reason_length > 0)
 		add_text(MqNoteAt(cell), &last, &used, reason, reason_length, &cells);
 	mq_cells_return(&cells);
-	if (link_note(db, window, cell))
-		mq_worker_nudge(db);
-	else
+	if (!link_note(db, window, cell, &first))
 	{
 		MqNoteAt(cell)->next = 0;
 		mq_notes_free(cell);
 	}
+	else if (first)
+		mq_worker_nudge(db);
 }
 
 void
@@ -167,6 +169,7 @@ mq_failures_take(MqDatabase *db)
 	if (db->notes_written == 0)
 	{
 		db->notes_written = db->notes;
+		db->nnotes_written = db->nnotes;
 		db->notes = 0;
 	}
 	first = db->notes_written;
@@ -178,14 +181,12 @@ void
 mq_failures_done(MqDatabase *db)
 {
 	uint32		first;
-	uint32		count = 0;
 
-	for (uint32 n = db->notes_written; n != 0; n = MqNoteAt(n)->next)
-		count++;
 	SpinLockAcquire(&db->mutex);
 	first = db->notes_written;
 	db->notes_written = 0;
-	db->nnotes -= Min(db->nnotes, count);
+	db->nnotes -= db->nnotes_written;
+	db->nnotes_written = 0;
 	db->drains++;
 	SpinLockRelease(&db->mutex);
 	mq_notes_free(first);

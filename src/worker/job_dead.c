@@ -36,12 +36,16 @@
 #define SLICE_US		(50 * MQ_MS)	/* of a queue, in one visit: then others have their turn */
 #define FIRST_WARNING_US (3600 * MQ_S)
 #define STUCK_WARNING_US (60 * MQ_S)
+#define PAUSE_MAX_US	(30 * MQ_S)
 
 typedef struct DeadMemo
 {
 	MqMemoHead	head;
 	int64		told_at;		/* of mq_monotonic_us, as below; of the last dead letter that the log tells of; 0: none */
 	int64		stuck_at;		/* when it was said last that they cannot be moved */
+	int64		pause;			/* of tries, doubles while they are in vain; 0: the last one was not */
+	int64		not_before;		/* the next one, */
+	int32		dead_letters;	/* unless the option has changed since */
 } DeadMemo;
 
 static MqMemo memos = {"mq dead letters", sizeof(DeadMemo)};
@@ -189,11 +193,8 @@ add_row(Burial *burial, HeapTuple tuple, const MqFared *fared, const char *reaso
 	burial->bytes += burial->tuples[burial->count++]->t_len;
 }
 
-/*
- * Finishes those of the messages that are dead still, in the transaction; dead is left with those. Where a row is gone there is nothing to
- * move, but to finish.
- */
-static int
+/* Finishes those of the messages that are dead still, in the transaction. Where a row is gone there is nothing to move, but to finish. */
+static void
 finish(Burial *burial, MqFared *dead, const MqFound *found, char **reasons, int count)
 {
 	int64		ids[ROWS_PER_LOT] = {0};
@@ -210,7 +211,7 @@ finish(Burial *burial, MqFared *dead, const MqFound *found, char **reasons, int 
 		if (found[i].sight != MQ_TOO_NEW)
 			ids[n++] = dead[i].id;
 	if (n == 0)
-		return 0;
+		return;
 	mq_undo_room(undo, n);
 	mq_need_cells(&cells, 2 * (int64) n, true);
 	finished = mq_window_discard(&burial->ref, ids, n, MQ_IN(MQ_DEAD), xid, &cells, ids, &epoch);
@@ -225,7 +226,7 @@ finish(Burial *burial, MqFared *dead, const MqFound *found, char **reasons, int 
 	/* at once: what comes may raise an error, and cells are no memory of the transaction's */
 	mq_cells_return(&cells);
 	if (finished <= 0)
-		return 0;
+		return;
 	mq_offset_log_wrote(burial->ref.window, &burial->ref.key, mq_offset_log_ack(burial->group, 0, epoch, ranges, nranges));
 	n = 0;
 	for (int i = 0; i < count && n < finished; i++)
@@ -236,7 +237,6 @@ finish(Burial *burial, MqFared *dead, const MqFound *found, char **reasons, int 
 		if (found[i].sight == MQ_SEEN)
 			add_row(burial, found[i].tuple, &dead[i], reasons[i]);
 	}
-	return n;
 }
 
 /* A message may be large, and is read whole when it is moved. One is, at least. */
@@ -278,7 +278,7 @@ bury_lot(Burial *burial)
 		return false;
 	count = as_many_as_fit(burial, found, count);
 	burial->after = ids[count - 1];
-	(void) finish(burial, dead, found, burial->reasons + burial->at, count);
+	finish(burial, dead, found, burial->reasons + burial->at, count);
 	burial->at += count;
 	return true;
 }
@@ -346,6 +346,30 @@ look_for_target(void *arg)
 	return !missing;
 }
 
+/* Whether it is time to try: many groups may wait for a target that cannot have anything. */
+static bool
+is_time(const MqGroup *group)
+{
+	DeadMemo   *memo = mq_memo(&memos, group->group_no);
+
+	if (memo->pause == 0 || memo->dead_letters != group->dead_letters || mq_monotonic_us() >= memo->not_before)
+		return true;
+	mq_visit_again(memo->not_before);
+	return false;
+}
+
+static void
+note_try(const MqGroup *group, bool in_vain)
+{
+	DeadMemo   *memo = mq_memo(&memos, group->group_no);
+
+	memo->pause = in_vain ? Min(Max(2 * memo->pause, MQ_S), PAUSE_MAX_US) : 0;
+	memo->not_before = mq_monotonic_us() + memo->pause;
+	memo->dead_letters = group->dead_letters;
+	if (in_vain)
+		mq_visit_again(memo->not_before);
+}
+
 static void
 leave_for_next_turn(void)
 {
@@ -361,7 +385,8 @@ mq_job_move_dead(MqGroup *group, int64 *until)
 
 	if (group->dead_letters == MQ_DEAD_LETTERS_NONE || (group->dead_letters == MQ_DEAD_LETTERS_OWN && group->queue.dead_letter_of != 0))
 		return;
-	(void) mq_memo(&memos, group->group_no);
+	if (!is_time(group))
+		return;
 	/* with their reasons */
 	(void) mq_job_write_failures(true);
 	if (*until == 0)
@@ -371,11 +396,11 @@ mq_job_move_dead(MqGroup *group, int64 *until)
 		leave_for_next_turn();
 		return;
 	}
-	mq_visit_again(mq_monotonic_us() + MQ_S);
 	if (!mq_job_run(look_for_target, &burial, MQ_JOB_FOR(group->group_no), "looking for the dead-letter queue") &&
 		(!mq_job_run(create_own_target, group, MQ_JOB_FOR(group->group_no), "making a dead-letter queue") ||
 		 !mq_job_run(look_for_target, &burial, MQ_JOB_FOR(group->group_no), "looking for the dead-letter queue")))
 		return;
+	note_try(group, !burial.more);
 	while (burial.more && mq_monotonic_us() < *until)
 	{
 		burial.count = 0;

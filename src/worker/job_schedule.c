@@ -184,38 +184,6 @@ is_sound(const MqDueRow *row)
 	return row->place.id >= 1 && row->place.id < INT64CONST(1) << 48;
 }
 
-/* The message as it is appended; the log gives it an id. */
-static HeapTuple
-form_message(const MqScheduledRow *row)
-{
-	static const struct
-	{
-		MqColumn	to;
-		MqScheduleColumn from;
-	}			copied[] = {
-		{MQ_COL_HEADERS, MQ_SCHED_HEADERS}, {MQ_COL_PAYLOAD, MQ_SCHED_PAYLOAD}, {MQ_COL_BODY, MQ_SCHED_BODY},
-		{MQ_COL_SENT_AT, MQ_SCHED_SENT_AT}, {MQ_COL_DUE_AT, MQ_SCHED_DUE_AT}, {MQ_COL_ORIGIN_ID, MQ_SCHED_ID},
-		{MQ_COL_ORIGIN_ID, MQ_SCHED_ORIGIN_ID}, {MQ_COL_ORIGIN_QUEUE, MQ_SCHED_ORIGIN_QUEUE},
-		{MQ_COL_TARGET_GROUP, MQ_SCHED_TARGET_GROUP}, {MQ_COL_TARGET_EPOCH, MQ_SCHED_TARGET_EPOCH},
-		{MQ_COL_PRIORITY, MQ_SCHED_PRIORITY}, {MQ_COL_KEY, MQ_SCHED_KEY}, {MQ_COL_ROUTING_KEY, MQ_SCHED_ROUTING_KEY},
-		{MQ_COL_DEDUP_ID, MQ_SCHED_DEDUP_ID}, {MQ_COL_REASON, MQ_SCHED_REASON}, {MQ_COL_DEATH, MQ_SCHED_DEATH}
-	};
-	Datum		v[MQ_COLUMNS] = {0};
-	bool		isnull[MQ_COLUMNS];
-
-	memset(isnull, true, sizeof(isnull));
-	/* the log fills in these two */
-	isnull[MQ_COL_ID - 1] = isnull[MQ_COL_ENQUEUED_AT - 1] = false;
-	/* of two that are for one column the later one counts, unless it is null */
-	for (int i = 0; i < lengthof(copied); i++)
-		if (!row->isnull[copied[i].from - 1])
-		{
-			v[copied[i].to - 1] = row->v[copied[i].from - 1];
-			isnull[copied[i].to - 1] = false;
-		}
-	return heap_form_tuple(mq_row_descriptor(), v, isnull);
-}
-
 /* The id that mq.send returned for it in this queue: one that is sent back has that of its first send. */
 static int64
 origin_in(const MqQueue *queue, const MqScheduledRow *row, int64 id)
@@ -270,7 +238,7 @@ take_due(Move *move)
 			continue;
 		}
 		mq_schedule_scan_values(scan, &values);
-		move->tuples[count] = form_message(&values);
+		move->tuples[count] = mq_schedule_message(&values);
 		move->moves[count].origin_id = origin_in(move->queue, &values, row.place.id);
 		bytes += move->tuples[count++]->t_len;
 	}
