@@ -526,7 +526,7 @@ mq_create_dead_letter_queue(PG_FUNCTION_ARGS)
 		PG_RETURN_VOID();
 	/* it counts as the owner's */
 	mq_check_share_of(mq_queue_owner(&queue), 1, 1);
-	if (		!create_queue(name, queue.segment_size, InvalidOid, psprintf("dead_letter_of = %d", queue_no), list_make1(pstrdup(MQ_DEFAULT_GROUP))))
+	if (!create_queue(name, queue.segment_size, InvalidOid, psprintf("dead_letter_of = %d", queue_no), list_make1(pstrdup(MQ_DEFAULT_GROUP))))
 		PG_RETURN_VOID();
 	mq_queue_by_name(name, &existing);
 	mq_sql_begin(&context);

@@ -39,14 +39,17 @@ ok(left('l') > 50 && left('l') <= 71, 'a release can have one too');
 is(failures_of('l', $id), '6', '... and is no failure');
 is(state_of('l', $id), 'retrying', 'it is retrying');
 
-# what a crash leaves: a second after the failure its time is on disk
-poll_until('a checkpoint', sub { one($node, "SELECT count(*) FROM mq_internal.consumer_offset_0 WHERE replay_from >= 0 AND ranges[4] > 0") ne '0'; });
-my $due = one($node, "SELECT due_at FROM mq.browse('l') WHERE id = $id");
+# what a crash leaves: a second after the failure its time is on disk, though nothing else has happened in the group
+one($node, "SELECT mq.create_queue('disk'); SELECT mq.send('disk', '1')");
+nack('disk', ", delay => '0'") for 1 .. 2;
+nack('disk', ", delay => '70 s'");
+ok(poll_until('a checkpoint', sub { one($node, "SELECT count(*) FROM mq_internal.consumer_offset_0 JOIN mq_internal.consumer_group g USING (group_no) JOIN mq_internal.queue q ON q.queue_no = g.queue_no WHERE q.name = 'disk' AND replay_from >= 0 AND ranges[4] > 0") ne '0' }), 'a nack is worth a checkpoint');
+my $due = one($node, "SELECT due_at FROM mq.browse('disk')");
 $node->stop('immediate'); $node->start;
-is(one($node, "SELECT due_at FROM mq.browse('l') WHERE id = $id"), $due, 'a crash does not bring it back early');
-is(failures_of('l', $id), '6', '... nor forgets failures');
+is(one($node, "SELECT due_at FROM mq.browse('disk')"), $due, 'a crash does not bring it back early');
+is(one($node, "SELECT failures FROM mq.browse('disk')"), '3', '... nor forgets failures');
 $node->restart;
-is(one($node, "SELECT due_at FROM mq.browse('l') WHERE id = $id"), $due, 'a restart neither');
+is(one($node, "SELECT due_at FROM mq.browse('disk')"), $due, 'a restart neither');
 
 # neighbours that fail one after the other stay few entries
 one($node, "SELECT mq.create_queue('n'); SELECT mq.alter_group('n', 'default', '{\"retry_delays\": [\"1 h\"]}')");
@@ -128,7 +131,9 @@ one($node, "COMMIT PREPARED 'p'");
 ok(poll_until('the worker to bring it', \&dies_at_once), '... and the worker brings it when it is committed');
 one($node, "BEGIN; SELECT mq.alter_group('prep', 'default', '{\"max_failures\": 9}'); ROLLBACK");
 ok(dies_at_once(), 'a change that is rolled back changes nothing');
-one($node, "BEGIN; SAVEPOINT s; SELECT mq.alter_group('c', 'default', '{\"max_failures\": 100}'); ROLLBACK TO s; SELECT mq.alter_group('c', 'default', '{\"max_failures\": 3}'); SELECT mq.alter_group('c', 'default', '{\"max_failures\": 2}'); COMMIT");
+one($node, "BEGIN; SAVEPOINT s; SELECT mq.alter_group('prep', 'default', '{\"max_failures\": 9}'); ROLLBACK TO s; COMMIT");
+ok(dies_at_once(), '... nor one that a savepoint rolls back');
+one($node, "BEGIN; SELECT mq.alter_group('c', 'default', '{\"max_failures\": 3}'); SELECT mq.alter_group('c', 'default', '{\"max_failures\": 2}'); COMMIT");
 one($node, "SELECT mq.retry('c', 'default', array[$c])");
 nack('c') for 1 .. 2;
 is(state_of('c', $c), 'dead', 'the last change that was committed counts');
