@@ -63,6 +63,21 @@ for my $point (qw(dead_finished dead_appended dead_committed))
 	one($node, "SELECT mq.purge('orders')");
 }
 
+# a move that was flushed, and of which no checkpoint knows, is in the offset log
+{
+	my $lock = session($node);
+	$lock->q('SELECT pg_advisory_lock(77, 1)');
+	one($node, "SELECT mq.send_batch('orders', '{1,2,3}'); ALTER SYSTEM SET mq.stop_point = 'dead_committed:lock'; SELECT pg_reload_conf()");
+	bury('orders', 3, 'billing');
+	ok(poll_until('the worker to be held', sub { one($node, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted") eq '1' }), 'the move is committed');
+	one($node, 'ALTER SYSTEM RESET mq.stop_point; CREATE TABLE flushed ()');
+	$node->stop('immediate');
+	mq_restart_after($node);
+	is(in('orders', 'billing') + in('orders.dead'), '3', 'after a crash each is in one place still');
+	one($node, "SELECT count(*) FROM mq.pop('orders.dead', max_messages => 1000)");
+	one($node, "SELECT mq.purge('orders')");
+}
+
 # a target that cannot have them: they stay, the log says so, and they go when they can
 one($node, q{CREATE ROLE anna LOGIN; CREATE ROLE bert LOGIN; GRANT EXECUTE ON FUNCTION mq.create_queue TO anna, bert});
 sub as { my ($role, $sql) = @_; return one($node, "SET SESSION AUTHORIZATION $role; $sql"); }
