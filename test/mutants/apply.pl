@@ -1,5 +1,5 @@
 #!/usr/bin/perl
-# apply.pl <mutant file> <tree>: makes one planted fault in a copy of the tree.
+# apply.pl <mutant file> <tree> [look]: makes one planted fault in a copy of the tree; look: only whether it can be made.
 #
 # A mutant file:
 #     # what is broken, in words (the first line is the title)
@@ -14,7 +14,7 @@
 use strict;
 use warnings;
 
-my ($mutant, $tree) = @ARGV;
+my ($mutant, $tree, $look) = @ARGV;
 open my $f, '<', $mutant or die "$mutant: $!\n";
 my ($file, $part, @edits);
 while (<$f>)
@@ -39,6 +39,7 @@ for my $e (@edits)
 	my $pattern = join '\s+', map { quotemeta } split ' ', $e->{find};
 	my $n = () = $text =~ /$pattern/g;
 	if ($n != 1) { print STDERR "$mutant: the text to replace occurs $n times in $e->{file}\n"; exit 1; }
+	next if $look;
 	$text =~ s/$pattern/$e->{replace}/;
 	open my $out, '>', $path or die "$path: $!\n";
 	print $out $text;
